@@ -1,0 +1,82 @@
+"""Tabulates finished runs beside a paper's numbers: prints the table, writes table1.md and table1.csv."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from farout import papers
+from farout.errors import FaroutError
+from farout.report.records import Record, read_ledger, read_record, where
+from farout.report.table import to_terminal, write_table
+
+EPILOG = """\
+examples:
+  python scripts/make_table.py                                   every record under results/
+  python scripts/make_table.py --where scale=small id_data=cifar10 backbone=resnet20
+  python scripts/make_table.py --run outputs/ce-* outputs/energy-* --protocol plain --out outputs/tables
+  python scripts/make_table.py --paper oe --protocol oe
+
+One table holds one ID set and one backbone, and each row one setting over its seeds: where the
+records hold more, choose with --where. The cross-entropy runs give the rows softmax and energy.
+"""
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; argparse itself exits with status 2 on a misspelt option."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run", nargs="+", action="extend", type=Path, default=[], metavar="DIR_OR_JSON",
+        help="run folders (their results.json) or record files",
+    )  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER",
+        help="read every *.json record below this folder too (default: results, unless --run is given)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--paper", default="energy", choices=papers.names(), help="whose numbers stand beside ours"
+    )
+    parser.add_argument(
+        "--protocol", default="energy", metavar="NAME", help="which evaluation (default: energy)"
+    )
+    parser.add_argument(
+        "--rows", nargs="+", metavar="ROW", help="rows of the paper, such as softmax energy oe energy_ft"
+    )
+    parser.add_argument(
+        "--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="only runs whose identity agrees, for instance scale=small backbone=resnet20",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/table1"), metavar="FOLDER",
+        help="where table1.md and table1.csv go (default: %(default)s)",
+    )  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def records_of(options: argparse.Namespace) -> list[Record]:
+    """The ledger's records, then those of the named runs, which win over the ledger's of the same name."""
+    folder = options.results or (None if options.run else Path("results"))
+    ledger = read_ledger(folder) if folder else []
+    return where(ledger + [read_record(path) for path in options.run], options.where)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints and writes the table; returns the exit status."""
+    options = parse(arguments)
+    try:
+        table = write_table(records_of(options), options.out, options.paper, options.protocol, options.rows)
+    except FaroutError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(to_terminal(table))
+    console.print(f"written: {options.out / 'table1.md'} and {options.out / 'table1.csv'}", style="dim")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

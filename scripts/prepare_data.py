@@ -1,0 +1,214 @@
+"""Get data sets ready: download them, or build them from files at hand, and write packs.
+
+Examples:
+  python scripts/prepare_data.py --list
+  python scripts/prepare_data.py cifar10 svhn              download, verify, build
+  python scripts/prepare_data.py lsun_r --from LSUN_resize.tar.gz
+  python scripts/prepare_data.py places365 --from folder/of/images --names list.txt
+  python scripts/prepare_data.py --pack cifar10            write packs/cifar10_{train,test}.tar
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from farout.data import DataPaths, dataset_names, default_paths, open_dataset
+from farout.data.catalogue import define, load_entry, split_names
+from farout.data.download import Progress as Report
+from farout.data.download import silent
+from farout.data.pack import write_pack
+from farout.data.prepare import prepare, prepare_from, splits_to_prepare
+from farout.data.store import available, is_built
+from farout.errors import ConfigError, FaroutError
+
+ROOT = Path(__file__).resolve().parents[1]
+console = Console()
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="data sets of the catalogue, conf/dataset/NAME.yaml")
+    add("--list", action="store_true", help="show what is ready, what can be built here and what is missing")
+    add("--all", action="store_true", help="every data set of the catalogue")
+    add("--split", help="this split only (default: all splits of the data set)")
+    add(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="an official archive (verified), a pack, "
+        "or a folder or archive of images, class folders or flat",
+    )
+    add(
+        "--names",
+        dest="name_list",
+        metavar="FILE_OR_URL",
+        help="list of file names, for sets that are a choice",
+    )
+    add("--pack", action="store_true", help="write packs of the named sets (lossless, one file a split)")
+    add("--out", type=Path, help="where --pack writes: a file for one split, else a folder (default: packs/)")
+    add("--data", type=Path, metavar="DIR", help="the store (default: $FAROUT_DATA, else data/)")
+    add(
+        "--packs",
+        type=Path,
+        metavar="DIR",
+        help="where packs lie (default: $FAROUT_PACKS, packs/, ../shared/data)",
+    )
+    add("--conf", type=Path, metavar="DIR", help="the conf folder (default: this repository's)")
+    add("--force", action="store_true", help="build again what is ready")
+    add("--keep", action="store_true", help="keep downloaded archives")
+    options = parser.parse_args(arguments)
+    if not (options.list or options.all or options.names):
+        parser.error("name a data set, or --all, or --list")
+    return options
+
+
+def paths_of(options: argparse.Namespace) -> DataPaths:
+    paths = default_paths(ROOT)
+    changes = {"store": options.data, "packs": options.packs, "conf": options.conf}
+    return replace(paths, **{key: value for key, value in changes.items() if value is not None})
+
+
+@contextmanager
+def progress_bars() -> Iterator[Report]:
+    """A bar for each file that is downloaded; nothing where the output is no terminal."""
+    if not console.is_terminal:
+        yield silent
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks = {}
+
+        def report(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name)
+            bars.update(tasks[name], completed=done, total=total)
+
+        yield report
+
+
+def status_table(names: list[str], paths: DataPaths) -> Table:
+    table = Table(
+        "data set",
+        "split",
+        "images",
+        "state",
+        "licence",
+        title=f"store: {paths.store}   packs: {paths.packs}",
+    )
+    for name in names:
+        entry = load_entry(name, paths)
+        for split in split_names(name, paths) or ["any"]:
+            definition = define(name, split, paths)
+            size = definition.own.get("size") or (definition.own.get("make") or {}).get("count")
+            table.add_row(
+                name, split, f"{size:,}" if size else "", _state(name, split, paths), entry.get("licence", "")
+            )
+    return table
+
+
+def _state(name: str, split: str, paths: DataPaths) -> str:
+    definition = define(name, split, paths)
+    if is_built(definition, paths):
+        return "ready"
+    if available(name, split, paths):
+        return "can be built from its pack" if definition.own.get("pack") else "can be made here"
+    return "missing: can be downloaded" if definition.own.get("files") else "missing: needs --from"
+
+
+def read_names(place: str | None) -> list[str] | None:
+    """The lines of a list of file names, local or on the web."""
+    if place is None:
+        return None
+    if "://" in place:
+        with urllib.request.urlopen(place, timeout=60) as response:
+            text = response.read().decode()
+    else:
+        text = Path(place).read_text()
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def write_packs(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
+    splits = splits_to_prepare(name, options.split, paths)
+    out = options.out or ROOT / "packs"
+    one_file = out.suffix in (".tar", ".gz")
+    if one_file and len(splits) * len(options.names) > 1:
+        raise ConfigError(
+            f"--out {out} is one file, but there are several packs to write: name a folder or a --split"
+        )
+    for split in splits:
+        target = out if one_file else out / f"{name}_{split}.tar"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_pack(open_dataset(name, split, paths), target)
+        console.print(f"wrote {target} ({target.stat().st_size:,} bytes)")
+
+
+def handle(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
+    if options.pack:
+        write_packs(name, options, paths)
+        return
+    splits = splits_to_prepare(name, options.split, paths)
+    names = read_names(options.name_list)
+    if options.source is not None:
+        built = prepare_from(name, splits, options.source, paths, names=names, force=options.force)
+    else:
+        with progress_bars() as report:
+            built = prepare(
+                name, splits, paths, progress=report, names=names, force=options.force, keep=options.keep
+            )
+    for split in splits:
+        count = len(open_dataset(name, split, paths))
+        console.print(f"{name} {split}: {'built' if split in built else 'ready'}, {count:,} images")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    logging.basicConfig(
+        level="INFO", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    )
+    paths = paths_of(options)
+    try:
+        if options.list:
+            console.print(status_table(options.names or dataset_names(paths), paths))
+            return 0
+        if options.source is not None and (options.all or len(options.names) > 1):
+            raise ConfigError("--from is for one data set")
+        for name in dataset_names(paths) if options.all else options.names:
+            handle(name, options, paths)
+    except (FaroutError, OSError) as error:
+        print(f"prepare_data: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

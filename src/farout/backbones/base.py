@@ -1,0 +1,98 @@
+"""What every network here promises: images -> penultimate features -> logits."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from farout.errors import FaroutError
+
+
+class Backbone(nn.Module, ABC):
+    """A classifier whose trunk may run in reduced precision and whose last linear layer never does.
+
+    Subclasses set `head_name` to the attribute that holds the last linear layer and implement `_features`;
+    `foreign_names` maps the beginnings of an official code's tensor names to ours where they differ.
+    Logits need full precision because bfloat16 keeps 8 significant bits: near 20 its step is 0.125, so that
+    energies of thousands of images would collapse onto a few hundred values.
+    """
+
+    head_name = "fc"
+    foreign_names: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, num_classes: int, feature_dim: int) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise FaroutError(f"num_classes={num_classes}: a network needs at least one class")
+        self.num_classes = num_classes
+        self.feature_dim = feature_dim
+        self.autocast_dtype: torch.dtype | None = None
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer, (feature_dim) -> (num_classes)."""
+        head = getattr(self, self.head_name)
+        assert isinstance(head, nn.Linear)
+        return head
+
+    @abstractmethod
+    def _features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, feature_dim), in whatever precision autocast asks for."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (B, feature_dim) of images (B, 3, H, W), in float32 or better."""
+        if self.autocast_dtype is None:
+            features = self._features(images)
+        else:
+            with torch.autocast(images.device.type, dtype=self.autocast_dtype):
+                features = self._features(images)
+        return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+
+    def compile_trunk(self) -> None:
+        """Compiles the trunk in place; parameters, their names and the state_dict stay as they are."""
+        self._features = torch.compile(self._features, dynamic=False)  # type: ignore[method-assign]
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (B, C) of features (B, D), with autocast off even where the caller has it on."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of images (B, 3, H, W)."""
+        return self.classify(self.features(images))
+
+
+def window_average(maps: Tensor, window: int) -> Tensor:
+    """Averages the top-left `window` x `window` corner: (B, C, H, W) -> (B, C).
+
+    The published Wide ResNet and AllConv pool with a fixed window rather than globally, so a map that is a
+    little too large (9x9 from the 36x36 images of LSUN-C) loses its right and bottom edge. Raises FaroutError
+    for maps that the window does not fit exactly once.
+    """
+    height, width = maps.shape[-2:]
+    if not (window <= height < 2 * window and window <= width < 2 * window):
+        raise FaroutError(
+            f"the last feature map is {height}x{width}, but the pooling window is {window}x{window}: "
+            "resize the images or change the network's pool"
+        )
+    return F.avg_pool2d(maps, window).flatten(1)
+
+
+def init_fan_out(network: nn.Module) -> None:
+    """Initialises as the official Wide ResNet does.
+
+    Convolution weights ~ N(0, sqrt(2 / (k*k*C_out))) (He et al., 2015, fan-out), batch norm as the identity,
+    linear biases 0. Convolution biases and linear weights keep PyTorch's default, U(+-1/sqrt(fan_in)).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = math.prod(module.kernel_size) * module.out_channels
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,39 @@
+"""Exact duplicates between sets, by a hash of each image's bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from farout.data.image_set import ImageSet
+
+
+def image_hashes(image_set: ImageSet) -> np.ndarray:
+    """One 16-byte hash an image, (N,) of dtype V16; kept beside the stored images after the first time."""
+    cache = None if image_set.folder is None else image_set.folder / "hashes.npy"
+    if cache is not None and cache.is_file():
+        return np.load(cache).view("V16")[:, 0]
+    rows = np.ascontiguousarray(image_set.images.numpy()).reshape(len(image_set), -1)
+    digests = b"".join(hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
+    hashes = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+    if cache is not None:
+        _save_atomically(cache, hashes)
+    return hashes.view("V16")[:, 0]
+
+
+def _save_atomically(path: Path, array: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.save(file, array)
+    temporary.replace(path)
+
+
+def find_duplicates(reference: Iterable[ImageSet], other: ImageSet) -> np.ndarray:
+    """Sorted int64 indices of the images of `other` that also occur in a set of `reference`: drop these."""
+    known = {value for image_set in reference for value in image_hashes(image_set).tolist()}
+    hits = (i for i, value in enumerate(image_hashes(other).tolist()) if value in known)
+    return np.fromiter(hits, np.int64)

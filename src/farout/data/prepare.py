@@ -1,0 +1,145 @@
+"""What scripts/prepare_data.py does: builds the store from downloads or from files at hand."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+from typing import Any
+
+from farout.data.catalogue import DataPaths, Definition, define, split_names
+from farout.data.download import Progress, fetch, file_name, silent, verify
+from farout.data.image_set import Decoded
+from farout.data.store import build, from_images, handling_of, is_built, locate, provider
+from farout.errors import ConfigError, FaroutError, MissingDataError
+
+
+def download_folder(name: str, paths: DataPaths) -> Path:
+    return paths.store / ".downloads" / name
+
+
+def prepare(
+    name: str,
+    splits: list[str],
+    paths: DataPaths,
+    *,
+    progress: Progress = silent,
+    names: list[str] | None = None,
+    force: bool = False,
+    keep: bool = False,
+) -> list[str]:
+    """Build `splits` of data set `name`, without a network where that is possible; returns those newly built.
+
+    Archives are deleted once their splits are built, unless `keep`. Raises FaroutError.
+    """
+    built = []
+    for split in splits:
+        definition = define(name, split, paths)
+        if is_built(definition, paths) and not force:
+            continue
+        provide = None if names else provider(definition, paths)
+        if provide is not None:
+            build(definition, paths, provide, force=force)
+        else:
+            _download_and_build(definition, paths, progress, names, force)
+        built.append(split)
+    if not keep:
+        shutil.rmtree(download_folder(name, paths), ignore_errors=True)
+    return built
+
+
+def _download_and_build(
+    definition: Definition, paths: DataPaths, progress: Progress, names: list[str] | None, force: bool
+) -> None:
+    wanted = definition.own.get("files")
+    if not wanted:
+        raise MissingDataError(f"{definition.title} has no download address: give --from FILE_OR_FOLDER")
+    folder, files, seen = download_folder(definition.name, paths), [], {}
+    for item in wanted:
+        target = folder / official_name(item)
+        if not target.is_file():  # verified before it got its name; another split may have fetched it
+            fetch(item["urls"], item.get("checksum"), target, progress)
+        files.append(target)
+        seen[target.name] = verify(target, item.get("checksum"))
+    build(definition, paths, functools.partial(read_official, definition, files, seen, names), force=force)
+
+
+def official_name(item: dict[str, Any]) -> str:
+    return item.get("name") or file_name(item["urls"][0])
+
+
+def read_official(
+    definition: Definition, files: list[Path], seen: dict[str, str], names: list[str] | None = None
+) -> Decoded:
+    """Read verified official files with the reader that the catalogue names; `seen` are their checksums."""
+    arguments = dict(definition.own["read"])
+    read = locate(arguments.pop("_target_"))
+    if definition.own.get("choose"):
+        decoded = from_images(definition, files[0], names)
+    else:
+        decoded = read(files=files, split=definition.split, handling=handling_of(definition), **arguments)
+    decoded.facts |= {"built_from": ", ".join(f.name for f in files), "archives": seen}
+    return decoded
+
+
+def prepare_from(
+    name: str,
+    splits: list[str],
+    path: Path,
+    paths: DataPaths,
+    *,
+    names: list[str] | None = None,
+    force: bool = False,
+) -> list[str]:
+    """Build `splits` from `path`: official archives (known by name, verified), a pack, or images."""
+    if not path.exists():
+        raise MissingDataError(f"--from {path}: there is no such file or folder")
+    built = []
+    for split in splits:
+        definition = define(name, split, paths)
+        if is_built(definition, paths) and not force:
+            continue
+        files = _official_files(definition, path)
+        if files:
+            pinned = {official_name(i): i.get("checksum") for i in definition.own["files"]}
+            seen = {f.name: verify(f, pinned[f.name]) for f in files}
+            build(
+                definition,
+                paths,
+                functools.partial(read_official, definition, files, seen, names),
+                force=force,
+            )
+        else:
+            source = _images_of_split(path, split, several=len(splits) > 1)
+            # images by hand may be another selection than the paper's: their number is said, not refused
+            provide = functools.partial(from_images, definition, source, names)
+            build(definition, paths, provide, strict=False, force=force)
+        built.append(split)
+    return built
+
+
+def _official_files(definition: Definition, path: Path) -> list[Path]:
+    wanted = [official_name(item) for item in definition.own.get("files") or []]
+    folder = path if path.is_dir() else path.parent
+    if not wanted or (path.is_file() and path.name not in wanted):
+        return []
+    here = [folder / name for name in wanted if (folder / name).is_file()]
+    if path.is_file() and len(here) < len(wanted):
+        raise FaroutError(f"{definition.title} needs {', '.join(wanted)} in one folder")
+    return here if len(here) == len(wanted) else []
+
+
+def _images_of_split(path: Path, split: str, several: bool) -> Path:
+    if path.is_dir() and (path / split).is_dir():
+        return path / split
+    if several:
+        raise ConfigError(f"say which split {path} is, with --split: it has no folder '{split}'")
+    return path
+
+
+def splits_to_prepare(name: str, chosen: str | None, paths: DataPaths) -> list[str]:
+    """The split asked for, or all of them; your own source has one, `test`, unless said otherwise."""
+    if chosen:
+        define(name, chosen, paths)
+        return [chosen]
+    return split_names(name, paths) or ["test"]

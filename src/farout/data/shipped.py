@@ -1,0 +1,62 @@
+"""Real images that ship with a dependency, for the demo: scikit-learn's digits, crops of three photographs.
+
+All of it is grey, 8 x 8 with 17 levels, enlarged to 32 x 32 by the same bilinear filter, so that neither
+colour nor sharpness nor the number of levels tells digits from photographs.
+"""
+
+from __future__ import annotations
+
+import matplotlib.cbook
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
+from sklearn.model_selection import train_test_split
+
+from farout.data.catalogue import DataPaths
+from farout.data.image_set import Decoded
+
+DETAIL, LEVELS, SIDE = 8, 16, 32
+
+
+def digits(
+    split: str, paths: DataPaths, classes: list[int], test_share: float | None = None, seed: int = 0
+) -> Decoded:
+    """The digits of `classes`, labelled 0, 1, ...; all of them, or with `test_share` split from `seed`."""
+    bunch = load_digits()
+    rows = np.flatnonzero(np.isin(bunch.target, classes))
+    if test_share is not None:
+        target = bunch.target[rows]
+        train, test = train_test_split(rows, test_size=test_share, random_state=seed, stratify=target)
+        rows = np.sort({"train": train, "test": test}[split])
+    labels = np.searchsorted(np.array(sorted(classes)), bunch.target[rows])
+    names = tuple(str(c) for c in sorted(classes))
+    return Decoded(_enlarge(bunch.images[rows]), labels, names, {"built_from": "scikit-learn load_digits"})
+
+
+def patches(split: str, paths: DataPaths, photo: str, count: int, seed: int) -> Decoded:
+    """`count` distinct square crops, 24 to 192 pixels wide, of one photograph: china, flower or hopper."""
+    picture = _photo(photo).convert("L")
+    rng = np.random.default_rng(seed)
+    boxes: dict[tuple[int, int, int], None] = {}
+    while len(boxes) < count:
+        side = int(rng.integers(24, 193))
+        left, top = rng.integers(0, picture.width - side + 1), rng.integers(0, picture.height - side + 1)
+        boxes[(int(left), int(top), side)] = None
+    small, box = (DETAIL, DETAIL), Image.Resampling.BOX
+    crops = [picture.resize(small, box, (x, y, x + s, y + s)) for x, y, s in boxes]
+    grey = np.rint(np.stack([np.asarray(c) for c in crops]) / 255 * LEVELS)
+    return Decoded(_enlarge(grey), facts={"built_from": f"{photo}.jpg of a dependency", "seed": seed})
+
+
+def _photo(name: str) -> Image.Image:
+    if name == "hopper":
+        path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+        return Image.open(path).convert("RGB")
+    return Image.fromarray(load_sample_image(f"{name}.jpg"))
+
+
+def _enlarge(levels: np.ndarray) -> np.ndarray:
+    """(N, 8, 8) of levels 0..16 -> uint8 (N, 3, 32, 32)."""
+    grey = np.rint(levels * (255 / LEVELS)).astype(np.uint8)
+    large = [np.asarray(Image.fromarray(g).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for g in grey]
+    return np.repeat(np.stack(large)[:, None], 3, axis=1)

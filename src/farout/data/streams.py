@@ -1,0 +1,99 @@
+"""Batch streams: which images a step sees, as a function of (seed, stream, step) alone.
+
+Nothing here has state that a checkpoint would have to keep: a resumed run asks for step k and gets the batch that the
+uninterrupted run got.
+"""
+
+import hashlib
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+OutlierOrder = Literal["shuffle", "window"]
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed from any printable parts, the same on every machine and Python."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def holdout_split(n: int, fraction: float, rule: Literal["permuted", "last"] = "permuted") -> tuple[Tensor, Tensor]:
+    """Indices (train, holdout) of n training images; the same for every seed, so parent and child hold out the same.
+
+    "permuted" is the Outlier Exposure code's rule for image folders (legacy NumPy stream 0), "last" its rule for CIFAR
+    and SVHN, which presumes the official order of the archive.
+    """
+    order = np.arange(n) if rule == "last" else np.random.RandomState(0).permutation(n)
+    kept = n - math.floor(n * fraction + 1e-9)
+    return torch.from_numpy(order[:kept].copy()), torch.from_numpy(order[kept:].copy())
+
+
+class EpochShuffle:
+    """Every epoch a fresh permutation; the last batch of an epoch may be short (labelled images).
+
+    Args:
+        n: number of images.
+        batch_size: images a step.
+        seed, name: what the permutations are drawn from.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, name: str) -> None:
+        self.n, self.batch_size, self.seed, self.name = n, batch_size, seed, name
+        self.steps_per_epoch = math.ceil(n / batch_size)
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation (n,) of one epoch; the latest is kept."""
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(stable_seed(self.seed, self.name, epoch))
+            self._epoch, self._order = epoch, torch.randperm(self.n, generator=generator)
+        return self._order
+
+    def indices(self, step: int) -> Tensor:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        return self.order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+class EndlessShuffle(EpochShuffle):
+    """Always full batches: one permutation runs into the next (outliers, shuffled)."""
+
+    def indices(self, step: int) -> Tensor:
+        wanted, first = [], step * self.batch_size
+        while first < (step + 1) * self.batch_size:
+            pass_, position = divmod(first, self.n)
+            piece = self.order(pass_)[position : position + (step + 1) * self.batch_size - first]
+            wanted.append(piece)
+            first += len(piece)
+        return torch.cat(wanted)
+
+
+class ContiguousWindow:
+    """The papers' outlier order: each ID epoch reads one contiguous window from a random offset (ordered sets).
+
+    The offset of epoch e is the e-th draw of the legacy NumPy stream of the seed; item i is (i + offset) modulo n - 1,
+    one less than the length, as the official loader has it.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, steps_per_epoch: int) -> None:
+        self.n, self.batch_size, self.seed, self.steps_per_epoch = n, batch_size, seed, steps_per_epoch
+
+    def offset(self, epoch: int) -> int:
+        return int(np.random.RandomState(self.seed).randint(self.n, size=epoch + 1)[-1])
+
+    def indices(self, step: int) -> Tensor:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        first = position * self.batch_size + self.offset(epoch)
+        return torch.arange(first, first + self.batch_size) % max(1, self.n - 1)
+
+
+def outlier_stream(
+    n: int, batch_size: int, seed: int, order: OutlierOrder, steps_per_epoch: int
+) -> EndlessShuffle | ContiguousWindow:
+    """The outlier stream of a run: plainly shuffled, or the papers' window for sets whose order means something."""
+    if order == "window":
+        return ContiguousWindow(n, batch_size, seed, steps_per_epoch)
+    return EndlessShuffle(n, batch_size, seed, "outliers")

@@ -1,0 +1,68 @@
+"""Normalisation and batched augmentation on the device. A transform is stored with the run that used it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+class Transform:
+    """uint8 images -> network input, with the flips and crops of training.
+
+    Args:
+        mean, std: per channel, over [0, 1].
+        flip: horizontal flip with probability one half (training).
+        crop_padding: pixels of black border from which a crop of the original size is drawn (training; 0: none).
+        outlier_augmentation: what outliers get of it. Crop-then-flip (outliers) and flip-then-crop (ID) are the same
+            distribution, so both share one path.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        flip: bool,
+        crop_padding: int,
+        outlier_augmentation: Literal["same", "flip", "none"] = "same",
+    ) -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
+        self.flip, self.crop_padding, self.outlier_augmentation = flip, crop_padding, outlier_augmentation
+
+    def __call__(self, images: Tensor, raw: bool = False) -> Tensor:
+        """Test-time input: (B, C, H, W) uint8 or floats in [0, 1] -> float32. `raw` values pass unchanged."""
+        if raw:
+            return images.to(torch.float32)
+        scaled = images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.float()
+        return scaled.sub(self.mean.to(images.device)).div_(self.std.to(images.device))
+
+    def augmented(self, images: Tensor, generator: torch.Generator, outliers: bool = False) -> Tensor:
+        """Training input: random flips and crops drawn from `generator` (on the images' device), then normalised.
+
+        Padding happens on pixels, before normalisation, so the border is black as in the official transforms.
+        """
+        what = self.outlier_augmentation if outliers else "same"
+        flip = self.flip and what in ("same", "flip")
+        padding = self.crop_padding if what == "same" else 0
+        return self(random_crop_flip(images, padding, flip, generator))
+
+
+def random_crop_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """One gather for a whole batch: each image (C, H, W) gets its own crop offset and its own flip."""
+    if padding == 0 and not flip:
+        return images
+    n, channels, height, width = images.shape
+    device = images.device
+    rows = torch.arange(height, device=device).expand(n, height)
+    columns = torch.arange(width, device=device).expand(n, width)
+    if flip:
+        mirrored = torch.rand(n, 1, device=device, generator=generator) < 0.5
+        columns = torch.where(mirrored, width - 1 - columns, columns)
+    if padding:
+        images = torch.nn.functional.pad(images, (padding,) * 4)
+        offsets = torch.randint(0, 2 * padding + 1, (2, n, 1), device=device, generator=generator)
+        rows, columns = rows + offsets[0], columns + offsets[1]
+    index = torch.arange(n, device=device).view(n, 1, 1, 1)
+    channel = torch.arange(channels, device=device).view(1, channels, 1, 1)
+    return images[index, channel, rows.view(n, 1, height, 1), columns.view(n, 1, 1, width)]

@@ -1,0 +1,72 @@
+"""From image sets to the batches that a step sees: gathered, augmented and normalised on the device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from farout.data.streams import stable_seed
+from farout.data.transform import Transform
+from farout.methods import Batch
+
+
+class Order(Protocol):
+    """Which rows a step sees, as a function of the step."""
+
+    def indices(self, step: int) -> Tensor:
+        """Row numbers (B,)."""
+
+
+@dataclass
+class Stream:
+    """Images uint8 (N, 3, H, W) and labels (N,) on the device, the rows that take part, and their order."""
+
+    images: Tensor
+    labels: Tensor | None
+    rows: Tensor | None
+    order: Order
+    outliers: bool = False
+    raw: bool = False
+
+
+class DeviceBatches:
+    """`batches(step)` for `fit`: the same step always gives the same batches.
+
+    The uint8 images stay on the device for the whole run (on a CPU, memory-mapped); nothing is decoded, and no worker
+    processes exist.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[str, Stream],
+        transform: Transform,
+        seed: int,
+        device: torch.device,
+        channels_last: bool,
+    ) -> None:
+        self.streams, self.transform, self.seed = dict(streams), transform, seed
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.generator = torch.Generator(device)
+        self.device = device
+        for stream in self.streams.values():
+            stream.images = stream.images.to(device)
+            stream.labels = None if stream.labels is None else stream.labels.to(device)
+
+    def __call__(self, step: int) -> dict[str, Batch]:
+        return {name: self._batch(name, stream, step) for name, stream in self.streams.items()}
+
+    def _batch(self, name: str, stream: Stream, step: int) -> Batch:
+        rows = stream.order.indices(step)
+        if stream.rows is not None:
+            rows = stream.rows[rows]
+        rows = rows.to(self.device, non_blocking=True)
+        self.generator.manual_seed(stable_seed(self.seed, name, "augment", step))
+        images = stream.images[rows]
+        if stream.raw:
+            prepared = images.float()
+        else:
+            prepared = self.transform.augmented(images, self.generator, outliers=stream.outliers)
+        labels = None if stream.labels is None else stream.labels[rows]
+        return Batch(prepared.contiguous(memory_format=self.memory_format), labels)

@@ -1,0 +1,45 @@
+"""ONE forward pass per data set; every output-based score is read off its outputs."""
+
+import torch
+from torch import Tensor
+
+from farout.backbones import Backbone
+from farout.data import ImageSet
+from farout.data.transform import Transform
+from farout.engine.progress import Bar
+from farout.scores import Outputs
+
+
+@torch.inference_mode()
+def collect(
+    model: Backbone, transform: Transform, image_set: ImageSet, device: torch.device, batch_size: int = 500
+) -> Outputs:
+    """Logits (N, C) and penultimate features (N, D) of a data set, fp32, on the CPU, in the set's order.
+
+    Evaluation never runs in reduced precision: bf16 logits collapse energies to a few hundred values.
+    """
+    model.eval()
+    half, model.autocast_dtype = model.autocast_dtype, None
+    logits, features = [], []
+    with Bar(f"  {image_set.name}", len(image_set)) as bar:
+        for start in range(0, len(image_set), batch_size):
+            images = transform(image_set.images[start : start + batch_size].to(device), raw=image_set.raw)
+            batch_features = model.features(images)
+            logits.append(model.classify(batch_features).cpu())
+            features.append(batch_features.cpu())
+            bar.advance(len(images))
+    model.autocast_dtype = half
+    return Outputs(torch.cat(logits), torch.cat(features), image_set.labels)
+
+
+def accuracy(outputs: Outputs) -> float:
+    """Share of images whose largest logit is their label's."""
+    if outputs.labels is None:
+        raise ValueError("accuracy needs labels")
+    return correct(outputs).double().mean().item()
+
+
+def correct(outputs: Outputs) -> Tensor:
+    """(N,) bool."""
+    assert outputs.labels is not None
+    return outputs.logits.argmax(1) == outputs.labels

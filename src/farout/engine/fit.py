@@ -1,0 +1,260 @@
+"""The training loop. It knows streams, a loss and a checkpoint, and no paper."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from farout.data.streams import stable_seed
+from farout.engine.checkpoint import load_state, save_state
+from farout.engine.progress import Bar
+from farout.engine.schedules import cosine_lr
+from farout.errors import FaroutError
+from farout.methods import Batch, Method
+
+Batches = Callable[[int], Mapping[str, Batch]]
+Log = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """SGD with Nesterov momentum, weight decay on every parameter, a cosine per update (both papers)."""
+
+    lr: float
+    lr_end: float = 1e-6
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+
+    def optimizer(self, model: nn.Module, method: Method) -> torch.optim.SGD:
+        parameters = [*model.parameters(), *method.parameters()]
+        return torch.optim.SGD(
+            parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+        )
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where and how often the full state is written, and when to stop for the day.
+
+    Args:
+        path: the state file; a readable one is resumed from.
+        minutes, steps: write after this much work since the last (None: not by this measure).
+        deadline: `time.monotonic()` after which the state is written and training pauses.
+        tag: what the state belongs to; a state with another tag is refused.
+    """
+
+    path: Path | None = None
+    minutes: float | None = 2.0
+    steps: int | None = None
+    deadline: float | None = None
+    tag: str = ""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How far training came, in updates, and the seconds it took over all sessions."""
+
+    step: int
+    finished: bool
+    seconds: float
+    losses: dict[str, float]
+
+
+class SmoothedLosses:
+    """Exponential averages of the loss parts, kept on the device: 0.8 old + 0.2 new, from 0 at every epoch.
+
+    This is the figure that the official codes log as training loss.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, Tensor] = {}
+
+    def update(self, losses: Mapping[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            new = loss.detach()
+            self.values[name] = 0.8 * self.values.get(name, torch.zeros_like(new)) + 0.2 * new
+
+    def read(self) -> dict[str, float]:
+        """Copy to the host: the only synchronisation of the loop."""
+        if not self.values:
+            return {}
+        numbers = torch.stack([value.double() for value in self.values.values()]).tolist()
+        return dict(zip(self.values, numbers, strict=True))
+
+
+def fit(
+    model: nn.Module,
+    method: Method,
+    batches: Batches,
+    optimisation: Optimisation,
+    total_steps: int,
+    *,
+    steps_per_epoch: int | None = None,
+    seed: int = 0,
+    checkpointing: Checkpointing | None = None,
+    log: Log | None = None,
+    log_every: int = 50,
+    title: str = "training",
+) -> FitResult:
+    """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
+
+    Randomness is a function of (seed, step): `batches` draws from it by contract, and the global generator (dropout)
+    is reseeded every step. So a resumed run needs no generator state, and equals an uninterrupted one.
+
+    Raises:
+        FaroutError: the loss became NaN or infinite, or the checkpoint belongs to something else.
+    """
+    loop = _Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing())
+    model.train()
+    method.train()
+    if not loop.resume():
+        method.prepare(model, batches(0))
+    smoothed = SmoothedLosses()
+    with Bar(title, total_steps, loop.step) as bar:
+        try:
+            while loop.step < total_steps and not loop.out_of_time():
+                if loop.step % (steps_per_epoch or total_steps) == 0:
+                    smoothed = SmoothedLosses()
+                smoothed.update(loop.update(batches, seed))
+                bar.advance()
+                if loop.step % log_every == 0 or loop.step == total_steps:
+                    _report(loop, smoothed, bar, log, optimisation)
+                loop.save_when_due()
+        except KeyboardInterrupt:
+            loop.save()
+            raise
+    finished = loop.step >= total_steps
+    if not finished:
+        loop.save()
+    return FitResult(loop.step, finished, loop.seconds(), smoothed.read())
+
+
+class _Loop:
+    """The mutable part of `fit`: networks, optimiser, position, and the checkpoint that holds them all."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: Method,
+        optimisation: Optimisation,
+        total: int,
+        checkpointing: Checkpointing,
+    ) -> None:
+        self.model, self.method, self.optimisation, self.total = model, method, optimisation, total
+        self.optimizer = optimisation.optimizer(model, method)
+        self.checkpointing = checkpointing
+        self.step, self.images = 0, 0
+        self.started, self.earlier = time.monotonic(), 0.0
+        self.saved_at, self.saved_step = self.started, 0
+        self.latest = torch.zeros(())
+
+    def update(self, batches: Batches, seed: int) -> dict[str, Tensor]:
+        """One optimiser update; returns the loss parts, still on the device."""
+        torch.manual_seed(stable_seed(seed, "step", self.step))
+        streams = batches(self.step)
+        self.images += sum(len(batch.images) for batch in streams.values())
+        losses = self.method.loss(self.model, streams)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = cosine_lr(self.step, self.total, self.optimisation.lr, self.optimisation.lr_end)
+        self.optimizer.step()
+        self.step += 1
+        self.latest = losses["total"].detach()
+        return losses
+
+    def seconds(self) -> float:
+        return self.earlier + time.monotonic() - self.started
+
+    def out_of_time(self) -> bool:
+        deadline = self.checkpointing.deadline
+        return deadline is not None and time.monotonic() >= deadline
+
+    def save_when_due(self) -> None:
+        rule = self.checkpointing
+        by_time = rule.minutes is not None and time.monotonic() - self.saved_at >= 60 * rule.minutes
+        by_steps = rule.steps is not None and self.step - self.saved_step >= rule.steps
+        if (by_time or by_steps) and self.step < self.total:
+            self.save()
+
+    def save(self) -> None:
+        if self.checkpointing.path is None:
+            return
+        if not bool(self.latest.isfinite()):
+            raise self.diverged("the loss")
+        state = {
+            "tag": self.checkpointing.tag,
+            "step": self.step,
+            "total": self.total,
+            "seconds": self.seconds(),
+            "model": self.model.state_dict(),
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_state(self.checkpointing.path, state)
+        self.saved_at, self.saved_step = time.monotonic(), self.step
+
+    def diverged(self, what: str) -> FaroutError:
+        lr = self.optimisation.lr
+        return FaroutError(f"training diverged: {what} is not finite at step {self.step}; lower lr (now {lr:g})")
+
+    def resume(self) -> bool:
+        """Load the checkpoint if there is one; True when training goes on from it."""
+        path = self.checkpointing.path
+        if path is None or not path.exists():
+            return False
+        state = load_state(path, next(self.model.parameters()).device)
+        if state["tag"] != self.checkpointing.tag or state["total"] != self.total:
+            raise FaroutError(f"{path} belongs to other data or another schedule: remove it to start this run afresh")
+        self._restore(state)
+        return True
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = self.saved_step = state["step"]
+        self.earlier = state["seconds"]
+
+
+def _report(loop: _Loop, smoothed: SmoothedLosses, bar: Bar, log: Log | None, optimisation: Optimisation) -> None:
+    losses = smoothed.read()
+    if not all(map(math.isfinite, losses.values())):
+        bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
+        raise loop.diverged(bad)
+    rate = loop.images / max(1e-9, time.monotonic() - loop.started)
+    parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    bar.note(f"{parts} | {rate:,.0f} images/s")
+    if log is not None:
+        lr = cosine_lr(loop.step - 1, loop.total, optimisation.lr, optimisation.lr_end)
+        log(
+            loop.step,
+            {**{f"train/{name}": value for name, value in losses.items()}, "lr": lr, "images_per_s": rate},
+        )
+
+
+def seconds_per_step(
+    model: nn.Module, method: Method, batches: Batches, optimisation: Optimisation, steps: int = 2
+) -> float:
+    """Time one update on this device by doing a few for real (on networks the caller can spare), after one warm-up."""
+    loop = _Loop(model, method, optimisation, 10**9, Checkpointing())
+    model.train()
+    loop.update(batches, seed=0)
+    _wait(model)
+    start = time.monotonic()
+    for _ in range(steps):
+        loop.update(batches, seed=0)
+    _wait(model)
+    return (time.monotonic() - start) / steps
+
+
+def _wait(model: nn.Module) -> None:
+    """Let the device finish, so that wall-clock time means work done."""
+    if next(model.parameters()).is_cuda:
+        torch.cuda.synchronize()

@@ -1,0 +1,13 @@
+"""Errors that a user can mend: the message is one line, says what is wrong and what to do."""
+
+
+class FaroutError(Exception):
+    """A user-facing error. The command line prints its message alone and exits with status 2."""
+
+
+class ConfigError(FaroutError):
+    """An option that does not exist, does not fit the others, or has a value of the wrong kind."""
+
+
+class MissingDataError(FaroutError):
+    """A data set (or a file of one) that is not in the store and that no pack can provide."""

@@ -1,0 +1,166 @@
+"""Values from the command line to the types that the code declares; nothing unknown, blank or half-right gets through."""
+
+import dataclasses
+import importlib
+import inspect
+import types
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from farout.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def one_of(key: str, value: object, allowed: Sequence[object]) -> ConfigError:
+    """The error for a value outside a list, with the likely meant one."""
+    names = [str(item) for item in allowed]
+    close = get_close_matches(str(value), names, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return ConfigError(f"{key}={value} is not an option{hint}: choose from {', '.join(names)}")
+
+
+def unknown(keys: Sequence[str], where: str, allowed: Sequence[str]) -> ConfigError:
+    """The error for option names that do not exist."""
+    close = get_close_matches(keys[0].rsplit(".", 1)[-1], list(allowed), n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    plural = "s" if len(keys) > 1 else ""
+    return ConfigError(f"unknown option{plural} {', '.join(keys)}{hint}: {where} has {', '.join(allowed)}")
+
+
+def coerce(value: Any, wanted: Any, key: str) -> Any:
+    """`value` as type `wanted` (int, float, bool, str, Literal, X | None, list, dict); raises ConfigError naming `key`.
+
+    Whole floats pass as int and numbers in quotes as numbers, so that 10, 10.0 and "10" are one setting with one
+    fingerprint; 1.5 is never an int and blanks are never anything.
+    """
+    origin = get_origin(wanted)
+    if wanted is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(wanted) if kind is not type(None)]
+        if value is None and len(kinds) < len(get_args(wanted)):
+            return None
+        return coerce(value, kinds[0], key)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ConfigError(f"{key} is blank: give a value, e.g. {key}={_example(wanted)}")
+    if origin is Literal:
+        if value not in get_args(wanted):
+            raise one_of(key, value, get_args(wanted))
+        return value
+    if origin in (list, tuple, Sequence) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
+        return _coerce_list(value, get_args(wanted)[0], key)
+    if wanted is dict or origin is dict:
+        return _mapping(value, key)
+    return _coerce_scalar(value, wanted, key)
+
+
+def _coerce_list(value: Any, item_type: Any, key: str) -> list[Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{key}={value} is not a list: write {key}=[a,b]")
+    return [coerce(item, item_type, f"{key}[{i}]") for i, item in enumerate(value)]
+
+
+def _coerce_scalar(value: Any, wanted: type, key: str) -> Any:
+    error = ConfigError(f"{key}={value} is not {_kind(wanted)}: give a value like {key}={_example(wanted)}")
+    if wanted is bool:
+        if isinstance(value, bool):
+            return value
+        raise error
+    if isinstance(value, bool | Mapping | Sequence) and not isinstance(value, str):
+        raise error
+    if wanted is str:
+        return str(value)
+    try:
+        number = float(value)
+    except ValueError:
+        raise error from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise error
+    if wanted is float:
+        return number
+    if number != int(number):
+        raise error
+    return int(number)
+
+
+def _kind(wanted: Any) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(wanted, str(wanted))
+
+
+def _example(wanted: Any) -> str:
+    return {int: "10", float: "0.1", bool: "true", str: "name"}.get(wanted, "...")
+
+
+def _mapping(value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key}={value} is not a group of values: choose one of its files, or set {key}.NAME=VALUE")
+    return {str(name): item for name, item in value.items()}
+
+
+def build_dataclass(kind: type[T], values: Any, where: str) -> T:
+    """A dataclass from a mapping: every key known, every field given or defaulted, every value coerced."""
+    mapping = _mapping(values, where)
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    prefix = f"{where}." if where else ""
+    strange = [prefix + key for key in mapping if key not in fields]
+    if strange:
+        raise unknown(strange, where or "this command", list(fields))
+    given = {key: coerce(value, hints[key], prefix + key) for key, value in mapping.items()}
+    absent = [name for name, field in fields.items() if name not in given and _required(field)]
+    if absent:
+        raise ConfigError(f"{prefix}{absent[0]} is missing: set {prefix}{absent[0]}=...")
+    return kind(**given)
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A class named by `_target_` with coerced arguments: Hydra's way to say which network, method or score."""
+
+    name: str
+    target: str
+    arguments: dict[str, Any]
+
+    def build(self, **more: Any) -> Any:
+        """Call the class."""
+        return locate(self.target)(**self.arguments, **more)
+
+    def record(self) -> dict[str, Any]:
+        """What fingerprints and records keep of it."""
+        return {"name": self.name, **self.arguments}
+
+
+def locate(target: str) -> Any:
+    """The class that a dotted path names."""
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise ConfigError(f"_target_={target} names no class: check the configuration file") from None
+
+
+def signature_of(target: str) -> dict[str, Any]:
+    """Constructor argument names and types of a class."""
+    kind = locate(target)
+    hints = get_type_hints(kind.__init__)
+    names = list(inspect.signature(kind).parameters)
+    return {name: hints.get(name, Any) for name in names}
+
+
+def component(values: Any, where: str, supplied: Sequence[str] = ()) -> Component:
+    """A component of a group, e.g. {name, _target_, arguments...}; `supplied` arguments come from the code."""
+    mapping = _mapping(values, where)
+    target = coerce(mapping.pop("_target_", None), str, f"{where}._target_")
+    name = coerce(mapping.pop("name", where.rsplit(".", 1)[-1]), str, f"{where}.name")
+    wanted = {key: kind for key, kind in signature_of(target).items() if key not in supplied}
+    strange = [f"{where}.{key}" for key in mapping if key not in wanted]
+    if strange:
+        raise unknown(strange, f"{where}={name}", list(wanted))
+    arguments = {key: coerce(value, wanted[key], f"{where}.{key}") for key, value in mapping.items()}
+    return Component(name, target, arguments)

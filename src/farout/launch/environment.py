@@ -1,0 +1,62 @@
+"""Facts about where and when something ran, for records."""
+
+import datetime
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from farout.errors import ConfigError
+from farout.launch.settings import ROOT
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that trainer.device names; auto is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"trainer.device={name} is not a device: choose auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"trainer.device={name}, but there is no CUDA device here: use trainer.device=cpu")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """A device as people know it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({_cpu_model()}, {torch.get_num_threads()} threads)"
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the code, with + when files differ from it; None outside a checkout."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def stamp(device: torch.device) -> dict[str, str | None]:
+    """Date, commit, device and PyTorch version of a measurement."""
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    return {"date": today, "commit": commit(), "device": device_name(device), "torch": torch.__version__}

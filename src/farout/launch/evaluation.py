@@ -1,0 +1,206 @@
+"""Evaluate a finished run: one forward pass a set, all scores, the paper's protocol and the plain one."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from farout.data import ImageSet
+from farout.data.controls import as_jpeg, resampled
+from farout.engine.checkpoint import load_json, save_json, write_atomically
+from farout.engine.evaluate import accuracy, collect, correct
+from farout.engine.progress import say
+from farout.errors import FaroutError
+from farout.launch.environment import stamp
+from farout.launch.inputs import EvaluationData, absence, evaluation_data
+from farout.launch.logger import RunLogger
+from farout.launch.runs import Run
+from farout.launch.settings import Settings
+from farout.metrics import detection_metrics, expected_calibration_error
+from farout.metrics.protocol import Protocol, apply, mean_over_sets
+from farout.report.plots import save_plots
+from farout.scores import Outputs, Score
+
+PLAIN = Protocol(name="plain")
+CONTROL_TOLERANCE = 0.05  # AUROC of a control farther than this from 0.5 is a warning
+
+ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
+
+
+def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: RunLogger) -> list[dict[str, Any]]:
+    """Evaluate and append to results.json; per-image scores, plots and W&B beside it. Returns the new entries."""
+    data = evaluation_data(settings)
+    for name, reason in data.missing.items():
+        say(f"  left out: {name} - {reason}")
+    outputs = _outputs(run, settings, data, device)
+    scores = {score.name: score for score in (component.build() for component in settings.scores)}
+    values = {name: _score_all(scores, out) for name, out in outputs.items()}
+    evaluations = _evaluations(settings, data, outputs, values, device)
+    _append(run, evaluations)
+    _save_scores(run.folder / "scores", values, outputs["id"])
+    plots = _plots(run.folder, values, data)
+    logger.results(evaluations, plots)
+    return evaluations
+
+
+def _outputs(run: Run, settings: Settings, data: EvaluationData, device: torch.device) -> dict[str, Outputs]:
+    """Outputs by set name; "id" is the ID test set, "control:*" its processed copies."""
+    model, transform = run.model(device), run.transform()
+    if settings.trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    sets: dict[str, ImageSet] = {"id": data.id_test, **data.ood, **_controls(data.id_test)}
+    size = settings.trainer.eval_batch_size
+    return {name: collect(model, transform, image_set, device, size) for name, image_set in sets.items()}
+
+
+def _controls(id_test: ImageSet) -> dict[str, ImageSet]:
+    """ID images that only went through a resampling filter or a codec: no detector of objects should see them."""
+    pixels = id_test.images.numpy()
+    made = {"resampled": resampled(pixels), "jpeg": as_jpeg(pixels)}
+    return {
+        f"control:{name}": replace(
+            id_test, name=name, images=torch.from_numpy(np.ascontiguousarray(images)), folder=None
+        )
+        for name, images in made.items()
+    }
+
+
+def _score_all(scores: Mapping[str, Score], outputs: Outputs) -> dict[str, np.ndarray]:
+    return {name: score(outputs).double().numpy() for name, score in scores.items()}
+
+
+def _evaluations(
+    settings: Settings,
+    data: EvaluationData,
+    outputs: Mapping[str, Outputs],
+    values: ScoresOfSets,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """One entry under the chosen protocol and one under the plain protocol (all images)."""
+    protocols = [settings.protocol] + ([PLAIN] if settings.protocol.name != PLAIN.name else [])
+    shared = {
+        **stamp(device),
+        "ood_data": settings.ood_data.name,
+        "scale": settings.scale,
+        "max_eval_images": settings.max_eval_images,
+        "missing": [{"ood": name, "reason": reason} for name, reason in data.missing.items()],
+        "duplicates": data.duplicates,
+        "controls": _control_rows(values),
+    }
+    return [{**shared, **_under(protocol, data, outputs["id"], values)} for protocol in protocols]
+
+
+def _under(protocol: Protocol, data: EvaluationData, id_outputs: Outputs, values: ScoresOfSets) -> dict[str, Any]:
+    rows = [
+        {
+            "score": score,
+            **_set_facts(name, data.ood[name]),
+            **apply(protocol, id_scores, values[name][score], name),
+        }
+        for score, id_scores in values["id"].items()
+        for name in data.ood
+    ]
+    means = []
+    for score in values["id"]:
+        own = [row for row in rows if row["score"] == score]
+        if own:
+            means.append({"score": score, **mean_over_sets(own)})
+    return {
+        "protocol": asdict(protocol),
+        "id": _id_facts(data.id_test, id_outputs, protocol.bins),
+        "rows": rows,
+        "means": means,
+    }
+
+
+def _set_facts(name: str, image_set: ImageSet) -> dict[str, Any]:
+    info = image_set.info
+    return {
+        "ood": name,
+        "title": info.get("title", name),
+        "stand_in_for": info.get("stand_in_for"),
+        "vote": info.get("vote") or name,
+        "sha256": info.get("sha256"),
+    }
+
+
+def _id_facts(id_test: ImageSet, outputs: Outputs, bins: int) -> dict[str, Any]:
+    confidence = torch.softmax(outputs.logits.double(), dim=1).amax(1)
+    return {
+        "dataset": id_test.name,
+        "split": id_test.split,
+        "n": len(id_test),
+        "accuracy": accuracy(outputs),
+        "ece": expected_calibration_error(confidence, correct(outputs), bins),
+        "ece_bins": bins,
+        "info": id_test.info,
+    }
+
+
+def _control_rows(values: ScoresOfSets) -> list[dict[str, Any]]:
+    rows = []
+    for name in values:
+        if not name.startswith("control:"):
+            continue
+        for score, id_scores in values["id"].items():
+            auroc = detection_metrics(id_scores, values[name][score])["auroc"]
+            warning = abs(auroc - 0.5) > CONTROL_TOLERANCE
+            rows.append({"control": name.split(":")[1], "score": score, "auroc": auroc, "warning": warning})
+    return rows
+
+
+def _append(run: Run, evaluations: list[dict[str, Any]]) -> None:
+    """results.json grows; a damaged or foreign one is an error, never overwritten."""
+    record = run.record
+    path = run.results
+    known = load_json(path) if path.exists() else {"evaluations": []}
+    if known.get("identity", record["identity"]) != record["identity"]:
+        raise FaroutError(f"{path} belongs to another run: move it away and evaluate again")
+    head = {key: record.get(key) for key in ("run", "identity", "scale", "trained", "data", "validation")}
+    save_json(path, {**head, "evaluations": [*known["evaluations"], *evaluations]})
+
+
+def _save_scores(folder: Path, values: ScoresOfSets, id_outputs: Outputs) -> None:
+    """scores/SET.npz: one float64 array per score, image by image in the set's order; for ID also label and prediction."""
+    for name, by_score in values.items():
+        extra = {}
+        if name == "id" and id_outputs.labels is not None:
+            extra = {"label": id_outputs.labels.numpy(), "prediction": id_outputs.logits.argmax(1).numpy()}
+        path = folder / f"{name.replace('control:', 'control_')}.npz"
+
+        def write(temporary: Path, arrays: dict[str, np.ndarray] = {**by_score, **extra}) -> None:
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+
+        write_atomically(path, write)
+
+
+def _plots(folder: Path, values: ScoresOfSets, data: EvaluationData) -> list[Path]:
+    """Histogram and ROC per score."""
+    titled = {
+        score: (id_scores, {data.ood[name].info.get("title", name): values[name][score] for name in data.ood})
+        for score, id_scores in values["id"].items()
+    }
+    return save_plots(folder / "plots", titled, f"{folder.name} on {data.id_test.info.get('title', data.id_test.name)}")
+
+
+def already_evaluated(run: Run, settings: Settings) -> bool:
+    """Whether results.json holds this very evaluation, with nothing missing that could now be had."""
+    if not run.results.exists():
+        return False
+    wanted = (settings.ood_data.name, settings.protocol.name, settings.max_eval_images)
+    names = {component.build().name for component in settings.scores}
+    for entry in load_json(run.results)["evaluations"]:
+        same = (entry["ood_data"], entry["protocol"]["name"], entry["max_eval_images"]) == wanted
+        sets = {row["ood"] for row in entry["rows"]} | {gap["ood"] for gap in entry["missing"]}
+        if same and names <= {row["score"] for row in entry["rows"]} and set(settings.ood_data.sets) <= sets:
+            return not _newly_available(entry, settings)
+    return False
+
+
+def _newly_available(entry: Mapping[str, Any], settings: Settings) -> bool:
+    paths = settings.paths.data_paths()
+    return any(absence(gap["ood"], settings, paths) is None for gap in entry["missing"])

@@ -1,0 +1,98 @@
+"""Where curves and results go: JSON lines in the run folder always, Weights & Biases where asked."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from farout.errors import FaroutError
+from farout.launch.runs import Run
+from farout.launch.settings import LoggerSettings, Settings
+
+
+class RunLogger:
+    """One run's log; training and later evaluations of a run share one W&B run through its name."""
+
+    def __init__(self, folder: Path, settings: LoggerSettings, config: Mapping[str, Any]) -> None:
+        self.lines = folder / "metrics.jsonl"
+        self.wandb = _start_wandb(folder, settings, config) if settings.name == "wandb" else None
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of the curves."""
+        with self.lines.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self.wandb is not None:
+            self.wandb.log({**values, "step": step})
+
+    def results(self, evaluations: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> None:
+        """Final metrics per OOD set, the table and the plots."""
+        if self.wandb is None:
+            return
+        import wandb
+
+        for evaluation in evaluations:
+            self.wandb.summary.update(summary_of(evaluation))
+        columns = ["protocol", "score", "ood", "fpr95", "auroc", "aupr", "n_id", "n_ood"]
+        rows = [_row(evaluation, row, columns) for evaluation in evaluations for row in evaluation["rows"]]
+        images = {f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots}
+        self.wandb.log({"results": wandb.Table(columns=list[str | int](columns), data=rows), **images})
+
+    def close(self, failed: bool = False) -> None:
+        """Finish the W&B run."""
+        if self.wandb is not None:
+            self.wandb.finish(exit_code=1 if failed else 0)
+
+
+@contextmanager
+def run_logger(run: Run, settings: Settings) -> Iterator[RunLogger]:
+    """The log of one command's work on a run, closed whatever happens; its folder exists by now."""
+    logger = RunLogger(run.folder, settings.logger, config_of(settings, run.identity))
+    failed = True
+    try:
+        yield logger
+        failed = False
+    finally:
+        logger.close(failed)
+
+
+def summary_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Flat names as they stand in W&B: PROTOCOL/SCORE/SET/METRIC, id/accuracy, id/ece."""
+    protocol = evaluation["protocol"]["name"]
+    flat = {"id/accuracy": evaluation["id"]["accuracy"], f"{protocol}/id/ece": evaluation["id"]["ece"]}
+    for row in [*evaluation["rows"], *({**mean, "ood": "mean"} for mean in evaluation["means"])]:
+        for metric in ("fpr95", "auroc", "aupr"):
+            if row[metric] is not None:
+                flat[f"{protocol}/{row['score']}/{row['ood']}/{metric}"] = row[metric]
+    return flat
+
+
+def _row(evaluation: Mapping[str, Any], row: Mapping[str, Any], columns: Sequence[str]) -> list[Any]:
+    return [{**row, "protocol": evaluation["protocol"]["name"]}[column] for column in columns]
+
+
+def _start_wandb(folder: Path, settings: LoggerSettings, config: Mapping[str, Any]) -> Any:
+    try:
+        import wandb
+
+        return wandb.init(
+            project=settings.project,
+            mode=settings.mode,  # type: ignore[arg-type]
+            dir=str(folder),
+            id=folder.name,
+            name=folder.name,
+            resume="allow",
+            config=dict(config),
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise FaroutError(
+            f"Weights & Biases did not start ({reason}): use logger=none, or WANDB_MODE=offline"
+        ) from error
+
+
+def config_of(settings: Settings, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What W&B shows as the run's configuration: its identity, and how it was run."""
+    return {**identity, "scale": settings.scale, "trainer": asdict(settings.trainer)}

@@ -1,0 +1,279 @@
+"""What one command asks for: Hydra's composition, checked and coerced into plain dataclasses."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from farout.data import DataPaths, default_paths
+from farout.data.streams import OutlierOrder
+from farout.errors import ConfigError
+from farout.launch.coerce import Component, build_dataclass, coerce, component, locate, signature_of, unknown
+from farout.metrics.protocol import Protocol
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length, batches and optimiser of one training run; one file of conf/schedule."""
+
+    epochs: int
+    batch_size: int
+    outlier_batch_size: int
+    lr: float
+    lr_end: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    max_steps: int | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError where a value cannot train anything."""
+        for name in ("epochs", "batch_size", "outlier_batch_size", "max_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1")
+        if self.lr <= 0:
+            raise ConfigError(f"lr={self.lr:g} must be positive")
+        if self.lr_end < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
+            raise ConfigError("lr_end and weight_decay must be at least 0, momentum in [0, 1)")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Updates of the whole run: whole epochs, capped by max_steps."""
+        steps = self.epochs * steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+@dataclass(frozen=True)
+class IdData:
+    """The in-distribution data set, and the images whose corruptions are the OOD sets of selection on a holdout."""
+
+    name: str
+    num_classes: int
+    corruption_base: str
+    corruption_split: str = "test"
+
+    def record(self) -> dict[str, Any]:
+        """What determines a network's weights."""
+        return {"name": self.name, "num_classes": self.num_classes}
+
+
+@dataclass(frozen=True)
+class OodData:
+    """A named list of OOD test sets."""
+
+    name: str
+    sets: list[str]
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How to run, none of it part of a run's identity but the resolved precision."""
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", True, False] = "auto"
+    channels_last: bool = True
+    checkpoint_minutes: float | None = 2.0
+    checkpoint_steps: int | None = None
+    budget_minutes: float | None = None
+    eval_batch_size: int = 500
+    log_every: int = 50
+
+
+@dataclass(frozen=True)
+class LoggerSettings:
+    """Where curves and results go besides the run folder."""
+
+    name: Literal["wandb", "none"]
+    project: str | None = None
+    mode: str = "offline"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Folders; None means the default that the documentation names."""
+
+    outputs: str
+    data: str | None = None
+    packs: str | None = None
+
+    def data_paths(self) -> DataPaths:
+        """The image store, the packs and the catalogue."""
+        default = default_paths(ROOT)
+        return DataPaths(
+            store=Path(self.data) if self.data else default.store,
+            packs=Path(self.packs) if self.packs else default.packs,
+            conf=default.conf,
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that one training or evaluation needs to know."""
+
+    method: Component
+    method_score: str
+    backbone: Component
+    transform: Component
+    id_data: IdData
+    outliers: str | None
+    outlier_order: OutlierOrder
+    schedule: Schedule
+    scale: str
+    seed: int
+    holdout: float
+    init_from: str | None
+    pretrain: dict[str, Any]
+    ood_data: OodData
+    scores: tuple[Component, ...]
+    protocol: Protocol
+    trainer: TrainerSettings
+    logger: LoggerSettings
+    paths: Paths
+    evaluate: bool
+    max_eval_images: int | None
+    run: str | None = None
+
+    @property
+    def uses_outliers(self) -> bool:
+        """Whether the method trains on an outlier stream."""
+        return "outliers" in locate(self.method.target).streams
+
+
+GROUPS = ("method", "backbone", "transform", "id_data", "ood_data", "score", "protocol", "trainer", "logger")
+SCALARS: dict[str, Any] = {
+    "scale": str,
+    "seed": int,
+    "holdout": float,
+    "init_from": str | None,
+    "outliers": str | None,
+    "outlier_order": OutlierOrder,
+    "evaluate": bool,
+    "max_eval_images": int | None,
+    "run": str | None,
+}
+
+
+def known_root_keys(method_target: str) -> list[str]:
+    """Every root key that a composition with this method may have."""
+    schedule = [entry.name for entry in fields(Schedule)]
+    return [*signature_of(method_target), *schedule, *SCALARS, *GROUPS, "paths", "pretrain"]
+
+
+def parse(config: DictConfig) -> Settings:
+    """Check and coerce a composed configuration.
+
+    Raises:
+        ConfigError: an option that this composition does not know (also one added with +), a blank, a value of the
+            wrong kind, or one that the method refuses.
+    """
+    raw: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    method_part = dict(raw["method"])
+    method_score = coerce(method_part.pop("score", None), str, "method.score")
+    target = coerce(method_part.get("_target_"), str, "method._target_")
+    allowed = known_root_keys(target)
+    strange = [key for key in raw if key not in allowed]
+    if strange:
+        raise unknown(strange, f"method={method_part.get('name')}", allowed)
+    scalars = {key: coerce(raw[key], kind, key) for key, kind in SCALARS.items() if key in raw}
+    settings = Settings(
+        method=_method(method_part, target, raw),
+        method_score=method_score,
+        backbone=component(raw["backbone"], "backbone", supplied=("num_classes",)),
+        transform=component(raw["transform"], "transform"),
+        id_data=build_dataclass(IdData, raw["id_data"], "id_data"),
+        schedule=_schedule(raw),
+        pretrain=_pretrain(raw["pretrain"]),
+        ood_data=build_dataclass(OodData, raw["ood_data"], "ood_data"),
+        scores=_scores(raw["score"]),
+        protocol=_protocol(raw["protocol"]),
+        trainer=build_dataclass(TrainerSettings, raw["trainer"], "trainer"),
+        logger=build_dataclass(LoggerSettings, raw["logger"], "logger"),
+        paths=build_dataclass(Paths, raw["paths"], "paths"),
+        **scalars,
+    )
+    _check(settings)
+    return settings
+
+
+def _method(part: dict[str, Any], target: str, raw: dict[str, Any]) -> Component:
+    """The method's knobs live at the root; whatever else stands in its group is unknown."""
+    strange = [f"method.{key}" for key in part if key not in ("name", "_target_")]
+    if strange:
+        raise unknown(strange, "method", ["name", "score", *signature_of(target)])
+    name = coerce(part.get("name"), str, "method.name")
+    knobs = {key: coerce(raw.get(key), kind, key) for key, kind in signature_of(target).items()}
+    return Component(name, target, knobs)
+
+
+def _schedule(raw: dict[str, Any]) -> Schedule:
+    names = [entry.name for entry in fields(Schedule)]
+    schedule = build_dataclass(Schedule, {name: raw[name] for name in names if name in raw}, "")
+    schedule.check()
+    return schedule
+
+
+def _pretrain(values: Any) -> dict[str, Any]:
+    """The given parts of `pretrain`, coerced as the schedule's own fields (and holdout)."""
+    kinds = {**get_type_hints(Schedule), "holdout": float}
+    strange = [f"pretrain.{key}" for key in values if key not in kinds]
+    if strange:
+        raise unknown(strange, "pretrain", list(kinds))
+    return {key: coerce(value, kinds[key], f"pretrain.{key}") for key, value in values.items() if value is not None}
+
+
+def _scores(values: Any) -> tuple[Component, ...]:
+    if not values:
+        raise ConfigError("score is empty: name at least one, e.g. score=[msp,energy]")
+    return tuple(component(value, f"score.{name}") for name, value in values.items())
+
+
+def _protocol(values: Any) -> Protocol:
+    given = {key: value for key, value in values.items() if key != "_target_"}
+    return build_dataclass(Protocol, given, "protocol")
+
+
+def _check(settings: Settings) -> None:
+    """What only values together, or a constructor, can refuse."""
+    if not 0 <= settings.holdout < 1:
+        raise ConfigError(f"holdout={settings.holdout:g} is a share of the training images: give one in [0, 1)")
+    if settings.seed < 0:
+        raise ConfigError(f"seed={settings.seed} must not be negative")
+    if settings.max_eval_images is not None and settings.max_eval_images < 1:
+        raise ConfigError(f"max_eval_images={settings.max_eval_images} must be at least 1")
+    if settings.uses_outliers and settings.outliers is None:
+        raise ConfigError(
+            f"method={settings.method.name} trains on outliers: set outliers=NAME, e.g. outliers=cifar100"
+        )
+    if settings.uses_outliers and settings.outliers == settings.id_data.name:
+        raise ConfigError(f"outliers={settings.outliers} is the in-distribution set itself: choose another")
+    settings.method.build()
+
+
+def parent_settings(settings: Settings) -> Settings:
+    """The cross-entropy run that a fine-tuning run starts from.
+
+    Composed from the child's backbone, id_data, transform, scale and seed plus `pretrain.*`, and nothing else of the
+    child's training: so every child of one seed shares one parent.
+    """
+    method = OmegaConf.load(ROOT / "conf/method/ce.yaml")
+    schedule_file = OmegaConf.load(ROOT / f"conf/schedule/{settings.scale}/ce.yaml")
+    scale = OmegaConf.load(ROOT / f"conf/scale/{settings.scale}.yaml")
+    pretrain = dict(settings.pretrain)
+    holdout = pretrain.pop("holdout", 0.0)
+    schedule = replace(_schedule(dict(schedule_file)), **pretrain)
+    schedule.check()
+    precision = OmegaConf.select(scale, "trainer.precision", default="auto")
+    return replace(
+        settings,
+        method=Component("ce", method.method["_target_"], {}),
+        method_score=method.method["score"],
+        schedule=schedule,
+        holdout=holdout,
+        init_from=None,
+        pretrain={},
+        trainer=replace(settings.trainer, precision=precision),
+    )

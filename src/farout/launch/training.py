@@ -1,0 +1,288 @@
+"""Train a run: find or train its parent, resume what was interrupted, validate on the holdout, export the weights."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from farout.backbones import Backbone
+from farout.data import ImageSet, open_dataset
+from farout.data.corruptions import KINDS
+from farout.data.streams import EpochShuffle, outlier_stream
+from farout.engine.batches import DeviceBatches, Stream
+from farout.engine.checkpoint import load_weights, save_weights
+from farout.engine.evaluate import accuracy, collect
+from farout.engine.fit import Checkpointing, FitResult, Optimisation, fit, seconds_per_step
+from farout.engine.progress import say
+from farout.errors import FaroutError
+from farout.launch.coerce import component
+from farout.launch.environment import choose_device, stamp
+from farout.launch.evaluation import already_evaluated, evaluate_run
+from farout.launch.inputs import TrainingData, capped, training_data
+from farout.launch.logger import RunLogger, run_logger
+from farout.launch.runs import Run, build_backbone, open_run, parent_run, run_of, settings_for, targets_of
+from farout.launch.settings import ROOT, Settings, parent_settings
+from farout.methods import Method
+from farout.metrics import detection_metrics
+
+COMPILE_FROM_STEPS = 2000  # torch.compile takes a minute or two; shorter runs never earn it back
+
+
+class OutOfBudget(FaroutError):
+    """trainer.budget_minutes is spent; the state is saved and the same command goes on from it."""
+
+
+def train(settings: Settings, deadline: float | None = None) -> float | None:
+    """Train (or resume, or find finished) the run of these settings, then evaluate it.
+
+    Returns the validation figure for sweepers, to be minimised: mean FPR95 of the method's own score on the holdout
+    against the validation corruptions; None where there is no holdout.
+    """
+    device = choose_device(settings.trainer.device)
+    if deadline is None and settings.trainer.budget_minutes is not None:
+        deadline = time.monotonic() + 60 * settings.trainer.budget_minutes
+    data = training_data(settings)
+    run = run_of(settings, device)
+    with run.locked():
+        _train_and_evaluate(run, settings, data, device, deadline)
+    validation = run.record.get("validation")
+    return None if validation is None else float(validation["fpr95"])
+
+
+def _train_and_evaluate(
+    run: Run, settings: Settings, data: TrainingData, device: torch.device, deadline: float | None
+) -> None:
+    """What is left to do of a run; the caller holds its lock. The parent comes first, in a log of its own."""
+    if run.finished:
+        say(f"{run.name} is finished: {run.folder}")
+        if not settings.evaluate or already_evaluated(run, settings):
+            say(f"nothing left to do; results: {run.results}")
+            return
+    parent = None if run.finished else _ensure_parent(settings, device, deadline)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if not (run.folder / "run.json").exists():
+        run.write_record(scale=settings.scale, targets=targets_of(settings), data=data.record())
+    with run_logger(run, settings) as logger:
+        if not run.finished:
+            _train(run, parent, settings, data, device, deadline, logger)
+        if settings.evaluate:
+            summarise(evaluate_run(run, settings, device, logger), run)
+
+
+def _ensure_parent(settings: Settings, device: torch.device, deadline: float | None) -> Run | None:
+    """The run whose weights training starts from, trained first where init_from=auto finds none."""
+    parent = parent_run(settings, device)
+    if parent is None or settings.init_from != "auto":
+        return parent
+    own = replace(parent_settings(settings), evaluate=False)
+    with parent.locked():
+        if parent.finished:
+            say(f"starts from {parent.name}")
+        else:
+            data = training_data(own)
+            say(f"needs {parent.name}, which {_prospect(parent, own, data, device)}")
+            _train_and_evaluate(parent, own, data, device, deadline)
+    return parent
+
+
+def _prospect(run: Run, settings: Settings, data: TrainingData, device: torch.device) -> str:
+    """What training a parent will take: estimated from a few steps on a copy, where there are many to come."""
+    if run.checkpoint.exists():
+        return "was interrupted and goes on first"
+    steps = steps_of(settings, data)[0]
+    if steps < 100:
+        return f"is trained first ({steps} steps)"
+    minutes = steps * estimate_step_seconds(settings, data, device) / 60
+    return f"is trained first: {steps} steps, about {minutes:.0f} min on this device"
+
+
+def estimate_step_seconds(settings: Settings, data: TrainingData, device: torch.device) -> float:
+    """Seconds per update of these settings, from a short timing on throwaway networks."""
+    torch.manual_seed(0)
+    model = build_backbone(settings.backbone, settings.id_data.num_classes)
+    method: Method = settings.method.build().to(device)
+    place(model, settings, "bf16" if settings.trainer.precision == "bf16" else "fp32", device)
+    return seconds_per_step(model, method, batches_of(settings, data, device), optimisation_of(settings))
+
+
+def steps_of(settings: Settings, data: TrainingData) -> tuple[int, int]:
+    """(updates in all, updates per epoch of labelled images)."""
+    per_epoch = -(-len(data.train_rows) // settings.schedule.batch_size)
+    return settings.schedule.total_steps(per_epoch), per_epoch
+
+
+def optimisation_of(settings: Settings) -> Optimisation:
+    """The optimiser's part of the schedule."""
+    schedule = settings.schedule
+    return Optimisation(schedule.lr, schedule.lr_end, schedule.momentum, schedule.nesterov, schedule.weight_decay)
+
+
+def batches_of(settings: Settings, data: TrainingData, device: torch.device) -> DeviceBatches:
+    """The streams that the method wants, on the device."""
+    schedule, seed = settings.schedule, settings.seed
+    _, per_epoch = steps_of(settings, data)
+    labelled = EpochShuffle(len(data.train_rows), schedule.batch_size, seed, "labelled")
+    streams = {"labelled": Stream(data.labelled.images, data.labelled.labels, data.train_rows, labelled)}
+    if data.outliers is not None and data.outlier_rows is not None:
+        order = outlier_stream(
+            len(data.outlier_rows), schedule.outlier_batch_size, seed, settings.outlier_order, per_epoch
+        )
+        streams["outliers"] = Stream(
+            data.outliers.images, None, data.outlier_rows, order, outliers=True, raw=data.outliers.raw
+        )
+    transform = settings.transform.build()
+    return DeviceBatches(streams, transform, seed, device, settings.trainer.channels_last)
+
+
+def place(model: Backbone, settings: Settings, precision: str, device: torch.device) -> None:
+    """Move the network to the device in the run's precision and memory layout."""
+    model.to(device)
+    if settings.trainer.channels_last:
+        model.to(memory_format=torch.channels_last)
+    model.autocast_dtype = torch.bfloat16 if precision == "bf16" else None
+
+
+def _train(
+    run: Run,
+    parent: Run | None,
+    settings: Settings,
+    data: TrainingData,
+    device: torch.device,
+    deadline: float | None,
+    logger: RunLogger,
+) -> None:
+    model, method = _fresh(run, parent, settings, device)
+    total, per_epoch = steps_of(settings, data)
+    resumed = "resumes" if run.checkpoint.exists() else "trains"
+    say(f"{run.name} {resumed}: {total} steps in {run.identity['precision']} on {device}")
+    result = fit(
+        _compiled(model, settings, total, device),
+        method,
+        batches_of(settings, data, device),
+        optimisation_of(settings),
+        total,
+        steps_per_epoch=per_epoch,
+        seed=settings.seed,
+        checkpointing=_checkpointing(run, settings, data, deadline),
+        log=logger.log,
+        log_every=settings.trainer.log_every,
+        title=settings.method.name,
+    )
+    if not result.finished:
+        raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")
+    _finish(run, model, settings, data, device, result)
+
+
+def _fresh(run: Run, parent: Run | None, settings: Settings, device: torch.device) -> tuple[Backbone, Method]:
+    """Network and method before the first step: initialised from the seed, or with the parent's weights."""
+    torch.manual_seed(settings.seed)
+    model = build_backbone(settings.backbone, settings.id_data.num_classes)
+    method: Method = settings.method.build()
+    if parent is not None:
+        load_weights(parent.weights, model)
+    place(model, settings, run.identity["precision"], device)
+    return model, method.to(device)
+
+
+def _compiled(model: Backbone, settings: Settings, total: int, device: torch.device) -> Backbone:
+    """torch.compile of the trunk where it pays; parameters, names and checkpoints stay the network's own."""
+    wanted = settings.trainer.compile
+    if wanted is True or (wanted == "auto" and device.type == "cuda" and total >= COMPILE_FROM_STEPS):
+        model.compile_trunk()
+    return model
+
+
+def _checkpointing(run: Run, settings: Settings, data: TrainingData, deadline: float | None) -> Checkpointing:
+    trainer = settings.trainer
+    return Checkpointing(run.checkpoint, trainer.checkpoint_minutes, trainer.checkpoint_steps, deadline, data.tag)
+
+
+def _finish(
+    run: Run, model: Backbone, settings: Settings, data: TrainingData, device: torch.device, result: FitResult
+) -> None:
+    """Validate, record, export. The weights come last: their presence means that the run is whole."""
+    model.eval()
+    model.autocast_dtype = None
+    trained = {
+        **stamp(device),
+        "seconds": round(result.seconds, 1),
+        "steps": result.step,
+        "losses": result.losses,
+    }
+    parts: dict[str, Any] = {"trained": trained}
+    if len(data.holdout_rows):
+        parts["validation"] = validate(model, settings, data, device)
+    run.write_record(**parts)
+    save_weights(run.weights, model)
+    run.checkpoint.unlink(missing_ok=True)
+    say(f"{run.name} finished: {result.step} steps in {result.seconds / 60:.1f} min")
+
+
+def validate(model: Backbone, settings: Settings, data: TrainingData, device: torch.device) -> dict[str, Any]:
+    """Accuracy on the holdout, and the method's own score against the validation corruptions (no test set of any table).
+
+    ID is positive and all images count; `fpr95` is the mean over the corruptions, by which the papers chose margins.
+    """
+    transform, size = settings.transform.build(), settings.trainer.eval_batch_size
+    score = component({"_target_": _score_target(settings.method_score)}, "score").build()
+    holdout = capped(data.labelled.subset(data.holdout_rows), settings.max_eval_images)
+    id_outputs = collect(model, transform, holdout, device, size)
+    id_scores = score(id_outputs)
+    rows = {}
+    for kind, image_set in corruption_sets(settings, len(holdout)).items():
+        ood_scores = score(collect(model, transform, image_set, device, size))
+        rows[kind] = detection_metrics(id_scores, ood_scores)
+    return {
+        "score": settings.method_score,
+        "n": len(holdout),
+        "accuracy": accuracy(id_outputs),
+        **{metric: float(np.mean([row[metric] for row in rows.values()])) for metric in ("fpr95", "auroc")},
+        "corruptions": rows,
+    }
+
+
+def corruption_sets(settings: Settings, limit: int) -> dict[str, ImageSet]:
+    """The validation corruptions of the set that id_data names, at most `limit` images each."""
+    base, split, paths = (
+        settings.id_data.corruption_base,
+        settings.id_data.corruption_split,
+        settings.paths.data_paths(),
+    )
+    return {kind: capped(open_dataset(f"corruption_{kind}@{base}", split, paths), limit) for kind in KINDS}
+
+
+def _score_target(name: str) -> str:
+    """The class of a score by its file in conf/score."""
+    path = ROOT / f"conf/score/{name}.yaml"
+    if not path.exists():
+        raise FaroutError(f"method.score={name} is not a score: choose one of conf/score/")
+    return str(OmegaConf.select(OmegaConf.load(path), "_target_"))
+
+
+def evaluate(settings: Settings) -> None:
+    """`eval.py`: evaluate the run that these settings mean, or the one that `run` names, and append to its results."""
+    device = choose_device(settings.trainer.device)
+    run = open_run(settings.run) if settings.run else run_of(settings, device)
+    if not run.finished:
+        state = "is not finished" if run.folder.exists() else "does not exist"
+        raise FaroutError(
+            f"{run.folder} {state}: train it with the same overrides (train.py), or name one with run=PATH"
+        )
+    own = settings_for(settings, run) if settings.run else settings
+    with run.locked(), run_logger(run, own) as logger:
+        summarise(evaluate_run(run, own, device, logger), run)
+
+
+def summarise(evaluations: list[dict[str, Any]], run: Run) -> None:
+    """The figures that one wants at once; the rest is in results.json."""
+    first = evaluations[0]
+    say(f"{run.name}: accuracy {100 * first['id']['accuracy']:.2f} %, ECE {100 * first['id']['ece']:.2f} %")
+    for mean in first["means"]:
+        say(
+            f"  {mean['score']}: mean over {mean['votes']} sets FPR95 {100 * mean['fpr95']:.2f} "
+            f"AUROC {100 * mean['auroc']:.2f} ({first['protocol']['name']} protocol)"
+        )
+    say(f"results: {run.results}")

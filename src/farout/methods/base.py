@@ -1,0 +1,55 @@
+"""What a training method is: a batch becomes a loss."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Batch:
+    """Images on the device, augmented and normalised (B, C, H, W), with labels (B,) where the stream has them."""
+
+    images: Tensor
+    labels: Tensor | None = None
+
+    @property
+    def targets(self) -> Tensor:
+        """The labels of a stream that must have them."""
+        if self.labels is None:
+            raise ValueError("this batch has no labels")
+        return self.labels
+
+
+class Method(nn.Module):
+    """One training objective.
+
+    `streams` names the batch streams that `loss` wants ("labelled", "outliers"). Constructor arguments are the
+    method's knobs: the command line knows them by these names, and their annotations are their types. Parameters of
+    a method are optimised beside the network's, buffers are saved with every checkpoint, so resume is exact.
+    """
+
+    streams: ClassVar[tuple[str, ...]] = ("labelled",)
+
+    def __init__(self) -> None:  # no knobs; nn.Module's own signature would admit anything
+        super().__init__()
+
+    def prepare(self, model: nn.Module, batches: Mapping[str, Batch]) -> None:
+        """Called once before the first step (not on resume), with the first step's batches."""
+
+    def loss(self, model: nn.Module, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+        """Scalars by name; "total" is the one that is minimised, the others are its logged parts."""
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+
+def joint_logits(model: nn.Module, labelled: Batch, outliers: Batch) -> tuple[Tensor, Tensor]:
+    """Logits of ID images (B, C) and outliers (M, C) from ONE forward pass, ID first.
+
+    Both papers concatenate: batch-norm statistics are those of ID and outliers together. Separate passes train
+    another, clearly worse network.
+    """
+    logits = model(torch.cat([labelled.images, outliers.images]))
+    n = len(labelled.images)
+    return logits[:n], logits[n:]

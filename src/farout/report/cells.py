@@ -1,0 +1,111 @@
+"""What a table is made of: cells with our figure of every seed beside the paper's. All in percent."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any
+
+from farout.papers import Figure, Paper, RowKind
+from farout.report.records import Run
+
+MEASURED, MISSING, NOT_RUN, NO_MEAN = "measured", "missing", "not run", "no mean"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure: ours per seed (none where it was not measured: `status` says why) and the paper's."""
+
+    seeds: Mapping[int, float] = field(default_factory=dict)
+    status: str = NOT_RUN
+    paper: Figure = field(default_factory=Figure)
+    comparable: bool = False  # the set, the positive class and the base rate are the paper's own
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(self.seeds.values()) if self.seeds else None
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation over the seeds; None below two."""
+        return stdev(self.seeds.values()) if len(self.seeds) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's, in percentage points; None unless the two can be compared."""
+        if not self.comparable or self.mean is None or self.paper.value is None:
+            return None
+        return self.mean - self.paper.value
+
+
+@dataclass(frozen=True)
+class OODSet:
+    """A line of the table: an OOD set, what it stands in for, and how many of its images were used."""
+
+    ood: str
+    title: str
+    stand_in_for: str | None = None
+    vote: str | None = None
+    n_ood: int | None = None
+    n_available: int | None = None
+    base_rate: float | None = None
+    duplicates: int = 0
+    reason: str | None = None  # why it is missing
+
+    @property
+    def label(self) -> str:
+        return f"{self.title} †" if self.stand_in_for else self.title
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One method's results: `cells[ood, metric]` ("mean" is an ood) and `id_cells[metric]`."""
+
+    kind: RowKind
+    runs: Sequence[Run]
+    cells: Mapping[tuple[str, str], Cell]
+    id_cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Control:
+    """ID against itself, altered: AUROC per row in percent, and whether any seed is far from chance."""
+
+    control: str
+    auroc: Mapping[str, float]
+    warning: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the renderers need; the mean is over the sets `mean_over`, which count as `votes` votes."""
+
+    paper: Paper
+    id_data: str
+    protocol: Mapping[str, Any]
+    rows: Sequence[TableRow]
+    sets: Sequence[OODSet]
+    mean_over: Sequence[str]
+    votes: int
+    controls: Sequence[Control]
+    caption: Sequence[str]
+    notes: Sequence[str]
+
+
+def mean_of_votes(rows: Sequence[Mapping[str, Any]], metric: str) -> float | None:
+    """Mean over votes of one metric: rows that share a vote are averaged first, and count once.
+
+    None where there is no row, and for AUPR where the base rates differ (AUPR follows the base rate, so
+    such a mean would mean nothing).
+    """
+    if not rows or (metric == "aupr" and not same_rate(rows)):
+        return None
+    votes: dict[str, list[float]] = {}
+    for row in rows:
+        votes.setdefault(row.get("vote") or row["ood"], []).append(row[metric])
+    return fmean(fmean(values) for values in votes.values())
+
+
+def same_rate(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all rows have the same share of positives."""
+    return all(math.isclose(row["base_rate"], rows[0]["base_rate"], abs_tol=1e-9) for row in rows)

@@ -1,0 +1,140 @@
+"""Reading results.json records, and seeing each as one run under one protocol."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farout.errors import ConfigError, MissingDataError
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained network's results under one protocol; figures are fractions, as in the record."""
+
+    name: str
+    identity: Mapping[str, Any]
+    trained: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    id: Mapping[str, Any]
+    evaluated: Mapping[str, Any]  # date, commit, device of the last evaluation
+    rows: Mapping[tuple[str, str], Mapping[str, Any]] = field(repr=False)  # (score, ood) -> row
+    missing: Mapping[str, str]  # ood -> reason
+    controls: Sequence[Mapping[str, Any]]
+    duplicates: Mapping[str, int]
+
+    @property
+    def seed(self) -> int:
+        return int(self.identity.get("seed") or 0)
+
+    @property
+    def method(self) -> str:
+        return str(name_of(self.identity.get("method")))
+
+
+def name_of(value: Any) -> Any:
+    """The `name` of a config group, or the value itself where it is no group."""
+    return value.get("name") if isinstance(value, Mapping) else value
+
+
+def read_record(path: Path) -> Record:
+    """A record from a run folder (its results.json) or from a record file.
+
+    Raises MissingDataError where there is none, ConfigError where the file is no record.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        record = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise MissingDataError(
+            f"{file} does not exist: train and evaluate first, or name another run"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{file} is not JSON: {problem}") from None
+    if not isinstance(record, dict) or not {"run", "identity", "evaluations"} <= record.keys():
+        raise ConfigError(f"{file} is no record of a run: it needs run, identity and evaluations")
+    return record
+
+
+def read_ledger(folder: Path) -> list[Record]:
+    """Every record below a folder, in order of file name; raises MissingDataError where it is absent."""
+    if not folder.is_dir():
+        raise MissingDataError(f"there is no folder {folder}: name one with records, or runs")
+    return [read_record(path) for path in sorted(folder.rglob("*.json"))]
+
+
+def runs_under(records: Iterable[Record], protocol: str) -> list[Run]:
+    """Each record's evaluation by the protocol of that name; of records of the same run the last one counts.
+
+    Raises ConfigError where no record was evaluated by that protocol.
+    """
+    latest = {record["run"]: record for record in records}
+    runs = [run for record in latest.values() if (run := _run(record, protocol)) is not None]
+    if latest and not runs:
+        known = sorted({e["protocol"]["name"] for r in latest.values() for e in r["evaluations"]})
+        raise ConfigError(
+            f"no run was evaluated by protocol {protocol!r}; there is: {', '.join(known) or 'none'}"
+        )
+    return runs
+
+
+def _run(record: Record, protocol: str) -> Run | None:
+    """Joins a record's evaluations by that protocol (eval.py may add OOD sets): later rows count."""
+    found = [e for e in record["evaluations"] if e["protocol"]["name"] == protocol]
+    if not found:
+        return None
+    rows = {(row["score"], row["ood"]): row for e in found for row in e["rows"]}
+    measured = {ood for _, ood in rows}
+    return Run(
+        name=record["run"],
+        identity=record["identity"],
+        trained=record.get("trained", {}),
+        protocol=found[-1]["protocol"],
+        id=found[-1]["id"],
+        evaluated={key: found[-1].get(key) for key in ("date", "commit", "device")},
+        rows=rows,
+        missing={
+            m["ood"]: m["reason"] for e in found for m in e.get("missing", ()) if m["ood"] not in measured
+        },
+        controls=list({(c["control"], c["score"]): c for e in found for c in e.get("controls", ())}.values()),
+        duplicates={ood: n for e in found for ood, n in e.get("duplicates", {}).items()},
+    )
+
+
+def flatten(identity: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("backbone.name", "resnet20") and so on, for every leaf of an identity."""
+    for key, value in identity.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def where(records: Iterable[Record], conditions: Sequence[str]) -> list[Record]:
+    """The records whose identity agrees with every "key=value"; a group may be named by its name alone.
+
+    `backbone=resnet20` means `backbone.name=resnet20`. A key that a record lacks (CE has no margins) and a
+    value of null agree with anything: the cross-entropy run belongs to every choice of outliers.
+    Raises ConfigError on a malformed condition or a key that no record has.
+    """
+    kept = list(records)
+    for condition in conditions:
+        key, sign, wanted = condition.partition("=")
+        if not sign or not key or not wanted:
+            raise ConfigError(f"--where {condition!r}: write key=value, for instance scale=small")
+        leaves = [dict(flatten(record["identity"])) for record in kept]
+        known = {name for leaf in leaves for name in leaf}
+        name = key if key in known else f"{key}.name"
+        if kept and name not in known:
+            raise ConfigError(
+                f"--where {condition!r}: no run has {key!r}; there is: {', '.join(sorted(known))}"
+            )
+        kept = [
+            r
+            for r, leaf in zip(kept, leaves, strict=True)
+            if leaf.get(name) is None or str(leaf[name]) == wanted
+        ]
+    return kept

@@ -1,0 +1,167 @@
+import multiprocessing
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from farout.data import available, open_dataset
+from farout.data.catalogue import define
+from farout.data.image_set import Decoded
+from farout.data.store import build, store_folder
+from farout.errors import ConfigError, FaroutError, MissingDataError
+
+MINE = "title: My set\nsource: pictures\n"
+
+
+def test_own_data_set_is_two_lines_of_yaml(own, add_dataset, class_folders):
+    add_dataset("mine", MINE)
+    assert available("mine", "whatever", own)
+    images = open_dataset("mine", "whatever", own)
+    assert images.images.shape == (3, 3, 32, 32) and images.images.dtype == torch.uint8 and not images.raw
+    assert images.classes == ("cat", "dog") and images.labels.tolist() == [0, 0, 1]
+    assert images.info["title"] == "My set" and images.info["vote"] == "mine" and images.info["n"] == 3
+
+
+def test_own_tar_and_flat_folder_and_split_folders(own, add_dataset, class_folders):
+    with tarfile.open(class_folders.parent / "mine.tar", "w") as tar:
+        tar.add(class_folders, "mine")
+    add_dataset("tarred", "title: Tar\nsource: mine.tar\n")
+    add_dataset("flat", "title: Flat\nsource: pictures/cat\n")
+    add_dataset("parted", "title: Parted\nsource: pictures\n")
+    assert open_dataset("tarred", "test", own).classes == ("cat", "dog")
+    flat = open_dataset("flat", "test", own)
+    assert len(flat) == 2 and flat.classes == ("all",)
+    assert len(open_dataset("parted", "dog", own)) == 1  # a folder of the split's name is the split
+
+
+def test_a_changed_source_is_read_again(own, add_dataset, class_folders):
+    add_dataset("mine", MINE)
+    assert len(open_dataset("mine", "test", own)) == 3
+    (class_folders / "dog" / "d.png").write_bytes((class_folders / "cat" / "b.png").read_bytes())
+    assert len(open_dataset("mine", "test", own)) == 4
+
+
+def test_missing_data_says_what_to_type(here):
+    assert not available("svhn", "test", here)
+    with pytest.raises(MissingDataError) as error:
+        open_dataset("svhn", "test", here)
+    assert "python scripts/prepare_data.py svhn" in str(error.value)
+    assert "--from FILE_OR_FOLDER" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_opening_is_by_memory_map_and_cannot_change_the_store(here):
+    first = open_dataset("digits", "test", here)
+    first.images[0] = 7
+    assert not torch.equal(open_dataset("digits", "test", here).images[0], first.images[0])
+
+
+def test_subset_keeps_order_and_says_of_how_many(here):
+    digits = open_dataset("digits", "test", here)
+    few = digits.subset([5, 2])
+    assert torch.equal(few.images[1], digits.images[2]) and few.labels[0] == digits.labels[5]
+    assert few.info["n"] == 2 and few.info["of"] == len(digits) and digits.info["n"] == len(digits)
+
+
+def test_nothing_is_left_when_building_fails(own, add_dataset):
+    add_dataset("mine", "title: Mine\nsplits: {test: {pack: a.tar, size: 2}}\n")
+    definition = define("mine", "test", own)
+
+    def broken():
+        raise FaroutError("no")
+
+    for provide in (
+        broken,
+        lambda: Decoded(np.zeros((1, 3, 4, 4), np.uint8)),
+        lambda: Decoded(np.zeros((2, 3, 4, 4))),
+    ):
+        with pytest.raises(FaroutError):
+            build(definition, own, provide)
+        assert [p for p in (own.store / "mine").iterdir() if p.suffix != ".lock"] == []
+
+
+def test_what_a_killed_build_left_is_ignored_and_removed(here):
+    definition = define("digits", "test", here)
+    folder = store_folder(definition, here)
+    debris = folder.parent / f".{folder.name}-building-killed"
+    debris.mkdir(parents=True)
+    (debris / "images.npy").write_bytes(b"half")
+    assert len(open_dataset("digits", "test", here)) > 0
+    assert not debris.exists()
+
+
+def test_a_truncated_array_is_refused(here):
+    folder = open_dataset("digits", "test", here).folder
+    np.save(folder / "images.npy", np.zeros((1, 3, 32, 32), np.uint8))
+    with pytest.raises(FaroutError, match="damaged"):
+        open_dataset("digits", "test", here)
+
+
+def _build_slowly(paths, queue):
+    import time
+
+    def provide():
+        queue.put("built")
+        time.sleep(0.3)
+        return Decoded(np.zeros((2, 3, 4, 4), np.uint8))
+
+    build(define("mine", "test", paths), paths, provide)
+    queue.put(len(open_dataset("mine", "test", paths)))
+
+
+def test_two_processes_build_once(own, add_dataset):
+    add_dataset("mine", "title: Mine\nsplits: {test: {pack: a.tar}}\n")
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=_build_slowly, args=(own, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    got = [queue.get(timeout=20) for _ in range(3)]
+    for worker in workers:
+        worker.join()
+    assert sorted(map(str, got)) == ["2", "2", "built"]
+
+
+def test_a_misspelt_function_is_a_config_error(own, add_dataset):
+    add_dataset("mine", "title: Mine\nsplits: {test: {make: {_target_: farout.data.nothing.here}}}\n")
+    with pytest.raises(ConfigError, match=r"farout\.data\.nothing\.here"):
+        open_dataset("mine", "test", own)
+
+
+@pytest.mark.data
+def test_cifar_packs_have_the_published_statistics(data_paths):
+    train = open_dataset("cifar10", "train", data_paths)
+    assert train.images.shape == (50000, 3, 32, 32)
+    assert np.bincount(train.labels.numpy()).tolist() == [5000] * 10
+    assert train.classes[:3] == ("airplane", "automobile", "bird")
+    counts = np.stack([np.bincount(train.images[:, c].numpy().ravel(), minlength=256) for c in range(3)])
+    grey = np.arange(256) / 255
+    mean = counts @ grey / counts.sum(1)
+    assert mean == pytest.approx([0.49139968, 0.48215841, 0.44653091], abs=1e-8)
+    assert np.sqrt(counts @ grey**2 / counts.sum(1) - mean**2) == pytest.approx(
+        [0.24703223, 0.24348513, 0.26158784], abs=1e-8
+    )
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "split", "count", "classes"),
+    [
+        ("cifar100", "train", 50000, 100),
+        ("cifar100", "test", 10000, 100),
+        ("dtd10", "test", 1200, 10),
+        ("streetchars", "test", 3535, 62),
+        ("houses_resize", "test", 2140, 4),
+        ("houses_crop", "test", 2140, 4),
+        ("camvid", "test", 701, 3),
+        ("imagenet_sample", "test", 1000, 1),
+        ("faces", "test", 435, 1),
+        ("emnist_letters", "test", 2600, 26),
+        ("caltech", "train", 5506, 76),
+        ("tiny_imagenet_jpeg32_no_cifar", "train", 26100, 174),
+    ],
+)
+def test_packs_open_at_32(data_paths, name, split, count, classes):
+    images = open_dataset(name, split, data_paths)
+    assert images.images.shape == (count, 3, 32, 32) and len(images.classes) == classes
+    assert images.labels.min() == 0 and images.labels.max() == classes - 1

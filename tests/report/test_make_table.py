@@ -1,0 +1,73 @@
+"""The command: reads folders and files, prints, writes, and fails in one line."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from synthetic_records import full_table
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "make_table.py"
+
+
+@pytest.fixture
+def make_table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_table", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_reads_run_folders_and_ledger(
+    make_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *others = full_table()
+    run = tmp_path / "outputs" / "ce-s1"
+    run.mkdir(parents=True)
+    (run / "results.json").write_text(json.dumps(first))
+    ledger = tmp_path / "results"
+    ledger.mkdir()
+    for record in others:
+        (ledger / f"{record['run']}.json").write_text(json.dumps(record))
+    out = tmp_path / "tables"
+    assert make_table.main(["--run", str(run), "--results", str(ledger), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "48.00 ± 2.83" in printed
+    assert max(map(len, printed.splitlines())) <= 120
+    assert "48.00 ± 2.83" in (out / "table1.md").read_text("utf-8")
+    assert (out / "table1.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        ("{", "is not JSON"),
+        ("[]", "no record of a run"),
+        ('{"run": 1}', "no record of a run"),
+    ],
+)
+def test_errors_are_one_line(
+    make_table: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    message: str,
+) -> None:
+    file = tmp_path / "record.json"
+    if content is not None:
+        file.write_text(content)
+    assert make_table.main(["--run", str(file), "--out", str(tmp_path / "out")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_absent_ledger_is_an_error(
+    make_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_table.main(["--results", str(tmp_path / "none")]) == 2
+    assert "there is no folder" in capsys.readouterr().err

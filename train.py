@@ -1,0 +1,7 @@
+"""Train a run and evaluate it: `python train.py method=energy m_in=-25 m_out=-7`; see --help."""
+
+from farout.launch.cli import main
+from farout.launch.training import train
+
+if __name__ == "__main__":
+    main("train", train)
