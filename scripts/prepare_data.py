@@ -46,21 +46,18 @@ console = Console()
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="data sets of the catalogue, conf/dataset/NAME.yaml")
     add("--list", action="store_true", help="show what is ready, what can be built here and what is missing")
     add("--all", action="store_true", help="every data set of the catalogue")
-    add("--split", help="this split only (default: all splits of the data set)")
+    add("--split", help="this split only (default: all but optional ones)")
     add(
         "--from",
         dest="source",
         type=Path,
         metavar="FILE_OR_FOLDER",
-        help="an official archive (verified), a pack, "
-        "or a folder or archive of images, class folders or flat",
+        help="an official archive (verified), a pack, or a folder or archive of images, class folders or flat",
     )
     add(
         "--names",
@@ -162,9 +159,7 @@ def write_packs(name: str, options: argparse.Namespace, paths: DataPaths) -> Non
     out = options.out or ROOT / "packs"
     one_file = out.suffix in (".tar", ".gz")
     if one_file and len(splits) * len(options.names) > 1:
-        raise ConfigError(
-            f"--out {out} is one file, but there are several packs to write: name a folder or a --split"
-        )
+        raise ConfigError(f"--out {out} is one file, but there are several packs to write: name a folder or a --split")
     for split in splits:
         target = out if one_file else out / f"{name}_{split}.tar"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -178,23 +173,22 @@ def handle(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
         return
     splits = splits_to_prepare(name, options.split, paths)
     names = read_names(options.name_list)
+    given = options.source is not None or names is not None
     if options.source is not None:
         built = prepare_from(name, splits, options.source, paths, names=names, force=options.force)
     else:
         with progress_bars() as report:
-            built = prepare(
-                name, splits, paths, progress=report, names=names, force=options.force, keep=options.keep
-            )
+            built = prepare(name, splits, paths, progress=report, names=names, force=options.force, keep=options.keep)
     for split in splits:
         count = len(open_dataset(name, split, paths))
-        console.print(f"{name} {split}: {'built' if split in built else 'ready'}, {count:,} images")
+        state = "built" if split in built else "was ready before"
+        hint = "" if split in built or not given else "; --force builds it again from what you gave"
+        console.print(f"{name} {split}: {state}, {count:,} images{hint}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    logging.basicConfig(
-        level="INFO", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
-    )
+    logging.basicConfig(level="INFO", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
     paths = paths_of(options)
     try:
         if options.list:

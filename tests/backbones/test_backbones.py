@@ -23,7 +23,13 @@ CONFIGS = sorted(CONF.glob("*.yaml"))
 FILE = Path(__file__).parents[1] / "vectors" / "vectors_energy_oe.json"
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 def small_networks() -> list[Backbone]:
+    torch.manual_seed(0)
     return [WideResNet(10, 1, 5), ResNet18(5, width=4), ResNet34(5, width=4), CifarResNet(8, 5), AllConv(5)]
 
 
@@ -86,7 +92,7 @@ def test_head_stays_in_float32_under_autocast(network: Backbone) -> None:
         features = network.features(x)
         assert features.dtype == torch.float32
         assert not torch.equal(features, exact)  # the trunk did run in bfloat16
-        torch.testing.assert_close(features, exact, rtol=0.1, atol=0.1)
+        assert (features - exact).norm() < 0.05 * exact.norm()
         with torch.autocast("cpu", dtype=torch.bfloat16):  # not even a caller's autocast reaches the head
             logits = network.classify(features)
         assert logits.dtype == torch.float32

@@ -23,8 +23,9 @@ def test_addresses_and_checksums_are_those_of_torchvision(here):
 
     for name, loader in (("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)):
         assert item(name, "train") == {"urls": [loader.url], "checksum": f"md5:{loader.tgz_md5}"}
-    for split, (url, _, md5) in datasets.SVHN.split_list.items():
-        assert item("svhn", split) == {"urls": [url], "checksum": f"md5:{md5}"}
+    for split, i, part in (("train", 0, "train"), ("test", 0, "test"), ("train_extra", 1, "extra")):
+        url, _, md5 = datasets.SVHN.split_list[part]
+        assert item("svhn", split, i) == {"urls": [url], "checksum": f"md5:{md5}"}
     assert item("textures", "test") == {"urls": [datasets.DTD._URL], "checksum": f"md5:{datasets.DTD._MD5}"}
     archive, md5 = datasets.Places365._IMAGES_META[("test", True)]
     url = datasets.Places365._BASE_URL + archive
@@ -46,12 +47,10 @@ def test_unknown_names_are_one_line_errors(here):
         define("cifar10@3", "test", here)
 
 
-@pytest.mark.parametrize(
-    "text", ["title: a\nsplits: {test: {}}\nsauce: x", "source: x", "title: a", "title: [a"]
-)
+@pytest.mark.parametrize("text", ["title: a\nsplits: {test: {}}\nsauce: x", "source: x", "title: a", "title: [a"])
 def test_a_broken_entry_is_a_config_error(own, add_dataset, text):
     add_dataset("broken", text)
-    with pytest.raises(ConfigError, match="broken.yaml"):
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
         define("broken", "test", own)
 
 

@@ -41,9 +41,7 @@ def test_channels(images):
         channel = images[:, source]
         assert np.array_equal(shifted[:, out], channel[:, :, ::-1] if flipped else channel)
     inverted = invert(images)
-    assert np.array_equal(inverted[:, 0], images[:, 0]) and np.array_equal(
-        inverted[:, 1:], 255 - images[:, 1:]
-    )
+    assert np.array_equal(inverted[:, 0], images[:, 0]) and np.array_equal(inverted[:, 1:], 255 - images[:, 1:])
 
 
 def test_pairs_and_noise(images):

@@ -31,9 +31,7 @@ def test_hashes_are_kept_beside_the_store(here):
 
 @pytest.mark.data
 def test_known_duplicates_between_the_cifar_sets(data_paths):
-    sets = {
-        (n, s): open_dataset(n, s, data_paths) for n in ("cifar10", "cifar100") for s in ("train", "test")
-    }
+    sets = {(n, s): open_dataset(n, s, data_paths) for n in ("cifar10", "cifar100") for s in ("train", "test")}
     start = time.perf_counter()
     image_hashes(sets["cifar10", "train"])
     assert time.perf_counter() - start < 2

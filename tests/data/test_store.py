@@ -48,6 +48,8 @@ def test_missing_data_says_what_to_type(here):
         open_dataset("svhn", "test", here)
     assert "python scripts/prepare_data.py svhn" in str(error.value)
     assert "--from FILE_OR_FOLDER" in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(MissingDataError, match=r"prepare_data\.py svhn --split train_extra`"):
+        open_dataset("svhn", "train_extra", here)
 
 
 def test_opening_is_by_memory_map_and_cannot_change_the_store(here):

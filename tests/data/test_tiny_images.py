@@ -5,9 +5,7 @@ import numpy as np
 
 from farout.data.tiny_images import epoch_offsets, image_index, read_tiny_images
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors_energy_oe.json").read_text())[
-    "tiny_images"
-]
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors_energy_oe.json").read_text())["tiny_images"]
 
 
 def test_bytes_are_in_fortran_order():

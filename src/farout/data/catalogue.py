@@ -22,7 +22,7 @@ from farout.errors import ConfigError
 
 SET_KEYS = {"title", "homepage", "licence", "note", "stand_in_for", "vote", "drop_with_outliers", "splits"}
 HANDLING_KEYS = {"resize", "crop", "drop_classes", "choose"}
-SPLIT_KEYS = {"source", "pack", "files", "read", "make", "parameter", "size"} | HANDLING_KEYS
+SPLIT_KEYS = {"source", "pack", "files", "read", "make", "parameter", "size", "optional"} | HANDLING_KEYS
 STORE_FORMAT = 1  # part of every store's identity: raise it when the same definition gives other bytes
 
 
@@ -70,7 +70,7 @@ class Definition:
     @property
     def key(self) -> str:
         """Short hash of all that decides the stored bytes (not of titles, sizes or addresses)."""
-        kept = {k: v for k, v in self.own.items() if k not in ("files", "size", "parameter")}
+        kept = {k: v for k, v in self.own.items() if k not in ("files", "size", "parameter", "optional")}
         text = json.dumps([STORE_FORMAT, kept, _stamp(self.own.get("source"))], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

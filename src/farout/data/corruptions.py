@@ -13,6 +13,7 @@ from PIL import Image
 
 from farout.data.catalogue import DataPaths
 from farout.data.image_set import Decoded
+from farout.data.store import open_dataset
 
 
 def uniform(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -92,8 +93,6 @@ def corrupted(split: str, paths: DataPaths, kind: str, base: str, seed: int = 0)
 
     The official code corrupts the test set of the OTHER CIFAR: cifar100 where cifar10 is in-distribution.
     """
-    from farout.data.store import open_dataset  # the store calls us by name; we call it for the base
-
     source = open_dataset(base, split, paths)
     images = KINDS[kind](source.images.numpy(), np.random.default_rng(seed))
     facts = {"built_from": f"{base} {split}", "base_sha256": source.info["sha256"], "seed": seed}

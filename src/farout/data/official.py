@@ -69,9 +69,10 @@ def dtd(files: list[Path], split: str, handling: Handling) -> Decoded:
     """dtd-r1.0.1.tar.gz: all images, the three parts of its first partition together."""
     with extracted(files[0], "dtd") as root:
         parts = [datasets.DTD(str(root), split=part, transform=handling) for part in ("train", "val", "test")]
-        pairs = [pair for part in parts for pair in part]
-    images, labels = zip(*pairs, strict=True)
-    return Decoded(np.stack(images), np.asarray(labels), tuple(parts[0].classes))
+        found = [(image, part.classes[label]) for part in parts for image, label in part]
+    images, names = zip(*found, strict=True)
+    classes = sorted(set(names))
+    return Decoded(np.stack(images), np.array([classes.index(name) for name in names]), tuple(classes))
 
 
 def images(files: list[Path], split: str, handling: Handling) -> Decoded:
@@ -108,4 +109,8 @@ def tiny_imagenet(files: list[Path], split: str, handling: Handling) -> Decoded:
 
 def npy(files: list[Path], split: str, handling: Handling) -> Decoded:
     """One array (N, H, W, 3) of uint8, memory-mapped; pickled arrays are refused."""
-    return Decoded(np.load(files[0], mmap_mode="r", allow_pickle=False).transpose(0, 3, 1, 2))
+    try:
+        array = np.load(files[0], mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise FaroutError(f"{files[0].name} is not a plain array ({error})") from error
+    return Decoded(array.transpose(0, 3, 1, 2))

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from farout.data.catalogue import DataPaths, Definition, define, split_names
 from farout.data.download import Progress, fetch, file_name, silent, verify
 from farout.data.image_set import Decoded
@@ -55,12 +57,14 @@ def _download_and_build(
     if not wanted:
         raise MissingDataError(f"{definition.title} has no download address: give --from FILE_OR_FOLDER")
     folder, files, seen = download_folder(definition.name, paths), [], {}
-    for item in wanted:
-        target = folder / official_name(item)
-        if not target.is_file():  # verified before it got its name; another split may have fetched it
-            fetch(item["urls"], item.get("checksum"), target, progress)
-        files.append(target)
-        seen[target.name] = verify(target, item.get("checksum"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        for item in wanted:
+            target = folder / official_name(item)
+            if not target.is_file():  # verified before it got its name; another split may have fetched it
+                fetch(item["urls"], item.get("checksum"), target, progress)
+            files.append(target)
+            seen[target.name] = verify(target, item.get("checksum"))
     build(definition, paths, functools.partial(read_official, definition, files, seen, names), force=force)
 
 
@@ -138,8 +142,9 @@ def _images_of_split(path: Path, split: str, several: bool) -> Path:
 
 
 def splits_to_prepare(name: str, chosen: str | None, paths: DataPaths) -> list[str]:
-    """The split asked for, or all of them; your own source has one, `test`, unless said otherwise."""
+    """The split asked for, or all but `optional` ones; your own source has one, `test`."""
     if chosen:
         define(name, chosen, paths)
         return [chosen]
-    return split_names(name, paths) or ["test"]
+    listed = split_names(name, paths) or ["test"]
+    return [split for split in listed if not define(name, split, paths).own.get("optional")]

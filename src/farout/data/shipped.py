@@ -18,9 +18,7 @@ from farout.data.image_set import Decoded
 DETAIL, LEVELS, SIDE = 8, 16, 32
 
 
-def digits(
-    split: str, paths: DataPaths, classes: list[int], test_share: float | None = None, seed: int = 0
-) -> Decoded:
+def digits(split: str, paths: DataPaths, classes: list[int], test_share: float | None = None, seed: int = 0) -> Decoded:
     """The digits of `classes`, labelled 0, 1, ...; all of them, or with `test_share` split from `seed`."""
     bunch = load_digits()
     rows = np.flatnonzero(np.isin(bunch.target, classes))
@@ -33,19 +31,25 @@ def digits(
     return Decoded(_enlarge(bunch.images[rows]), labels, names, {"built_from": "scikit-learn load_digits"})
 
 
-def patches(split: str, paths: DataPaths, photo: str, count: int, seed: int) -> Decoded:
-    """`count` distinct square crops, 24 to 192 pixels wide, of one photograph: china, flower or hopper."""
+def patches(split: str, paths: DataPaths, photo: str, count: int, seed: int, least_contrast: int) -> Decoded:
+    """`count` distinct square crops, 24 to 192 pixels wide, of one photograph: china, flower or hopper.
+
+    Crops with fewer than `least_contrast` levels between their darkest and brightest pixel are left out: flat
+    crops of different photographs look the same.
+    """
     picture = _photo(photo).convert("L")
     rng = np.random.default_rng(seed)
-    boxes: dict[tuple[int, int, int], None] = {}
-    while len(boxes) < count:
+    crops: dict[bytes, np.ndarray] = {}
+    while len(crops) < count:
         side = int(rng.integers(24, 193))
         left, top = rng.integers(0, picture.width - side + 1), rng.integers(0, picture.height - side + 1)
-        boxes[(int(left), int(top), side)] = None
-    small, box = (DETAIL, DETAIL), Image.Resampling.BOX
-    crops = [picture.resize(small, box, (x, y, x + s, y + s)) for x, y, s in boxes]
-    grey = np.rint(np.stack([np.asarray(c) for c in crops]) / 255 * LEVELS)
-    return Decoded(_enlarge(grey), facts={"built_from": f"{photo}.jpg of a dependency", "seed": seed})
+        box = (int(left), int(top), int(left) + side, int(top) + side)
+        small = np.asarray(picture.resize((DETAIL, DETAIL), Image.Resampling.BOX, box))
+        levels = np.rint(small / (255 / LEVELS))
+        if np.ptp(levels) >= least_contrast:
+            crops.setdefault(levels.tobytes(), levels)
+    facts = {"built_from": f"{photo}.jpg of a dependency", "seed": seed}
+    return Decoded(_enlarge(np.stack(list(crops.values()))), facts=facts)
 
 
 def _photo(name: str) -> Image.Image:

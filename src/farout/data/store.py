@@ -137,8 +137,9 @@ def _how_to_get(definition: Definition) -> str:
     wanted = f"{definition.title}, split {definition.split}"
     if definition.own.get("source"):
         return f"{wanted} is missing: its source {definition.own['source']} does not exist"
-    command = f"python scripts/prepare_data.py {definition.name}"
-    by_hand = f"{command} --split {definition.split} --from FILE_OR_FOLDER"
+    base = f"python scripts/prepare_data.py {definition.name}"
+    by_hand = f"{base} --split {definition.split} --from FILE_OR_FOLDER"
+    command = f"{base} --split {definition.split}" if definition.own.get("optional") else base
     if definition.own.get("files"):
         return f"{wanted} is missing: run `{command}` to download it, or `{by_hand}`"
     pack = f", or put {definition.own['pack']} into the packs folder" if definition.own.get("pack") else ""

@@ -45,7 +45,7 @@ def training_data(settings: Settings) -> TrainingData:
         ConfigError: labels and num_classes disagree, or the holdout leaves nothing to train on.
     """
     paths = settings.paths.data_paths()
-    labelled = open_dataset(settings.id_data.name, "train", paths)
+    labelled = open_dataset(settings.id_data.name, settings.id_data.train_split, paths)
     _check_labels(labelled, settings)
     train_rows, holdout_rows = holdout_split(len(labelled), settings.holdout)
     if len(train_rows) == 0 or (settings.holdout > 0 and len(holdout_rows) == 0):
@@ -84,7 +84,7 @@ def evaluation_data(settings: Settings) -> EvaluationData:
     paths = settings.paths.data_paths()
     id_test = open_dataset(settings.id_data.name, "test", paths)
     found = EvaluationData(capped(id_test, settings.max_eval_images))
-    references = [id_test, open_dataset(settings.id_data.name, "train", paths)]
+    references = [id_test, open_dataset(settings.id_data.name, settings.id_data.train_split, paths)]
     if settings.outliers is not None and settings.uses_outliers:
         references.append(open_dataset(settings.outliers, "train", paths))
     for name in settings.ood_data.sets:

@@ -54,10 +54,11 @@ class IdData:
     num_classes: int
     corruption_base: str
     corruption_split: str = "test"
+    train_split: str = "train"
 
     def record(self) -> dict[str, Any]:
         """What determines a network's weights."""
-        return {"name": self.name, "num_classes": self.num_classes}
+        return {"name": self.name, "num_classes": self.num_classes, "train_split": self.train_split}
 
 
 @dataclass(frozen=True)
