@@ -72,7 +72,13 @@ def import_checkpoint(arguments: argparse.Namespace) -> Run:
     name = arguments.name or arguments.file.stem
     run = Run(arguments.outputs / "runs" / f"imported-{name}-{fingerprint(identity)}-s0", identity)
     run.folder.mkdir(parents=True, exist_ok=True)
-    facts = {**stamp(torch.device("cpu")), "steps": 0, "seconds": 0.0, "note": arguments.note, "file": arguments.file.name}
+    facts = {
+        **stamp(torch.device("cpu")),
+        "steps": 0,
+        "seconds": 0.0,
+        "note": arguments.note,
+        "file": arguments.file.name,
+    }
     targets = {"backbone": backbone.target, "transform": transform.target}
     run.write_record(targets=targets, scale="imported", trained=facts, data={})
     save_weights(run.weights, model)

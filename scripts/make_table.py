@@ -37,12 +37,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--results", type=Path, metavar="FOLDER",
         help="read every *.json record below this folder too (default: results, unless --run is given)",
     )  # fmt: skip
-    parser.add_argument(
-        "--paper", default="energy", choices=papers.names(), help="whose numbers stand beside ours"
-    )
-    parser.add_argument(
-        "--protocol", default="energy", metavar="NAME", help="which evaluation (default: energy)"
-    )
+    parser.add_argument("--paper", default="energy", choices=papers.names(), help="whose numbers stand beside ours")
+    parser.add_argument("--protocol", default="energy", metavar="NAME", help="which evaluation (default: energy)")
     parser.add_argument(
         "--rows", nargs="+", metavar="ROW", help="rows of the paper, such as softmax energy oe energy_ft"
     )

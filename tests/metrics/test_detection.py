@@ -58,9 +58,7 @@ def test_official_values_from_float32_logits(name: str) -> None:
         "energy_T10": Energy(10.0),
         "xent_uniform": UniformCrossEntropy(),
     }
-    id_scores, ood_scores = (
-        scores[name](Outputs(torch.from_numpy(z), torch.from_numpy(z))) for z in (z_in, z_out)
-    )
+    id_scores, ood_scores = (scores[name](Outputs(torch.from_numpy(z), torch.from_numpy(z))) for z in (z_in, z_out))
     expect = VECTORS["metrics_from_logits_float32"]["expect"][name]
     assert -id_scores.mean().item() == pytest.approx(expect["mean_in"], rel=1e-5)
     for positive, convention in (("ood", "oe_convention"), ("id", "energy_convention")):
@@ -138,9 +136,7 @@ def test_unusable_scores_are_named(bad: Any, message: str) -> None:
         detection_metrics([1.0], bad, names=("ID scores", "scores of svhn"))
 
 
-@pytest.mark.parametrize(
-    "knob", [{"positive": "in"}, {"fpr_rule": "closest"}, {"recall": 0.0}, {"recall": 95}]
-)
+@pytest.mark.parametrize("knob", [{"positive": "in"}, {"fpr_rule": "closest"}, {"recall": 0.0}, {"recall": 95}])
 def test_unknown_conventions_are_refused(knob: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(knob))):
         detection_metrics([1.0], [0.0], **knob)

@@ -26,9 +26,7 @@ def test_cells_average_to_the_printed_mean(name: str, id_data: str, row: str, me
     assert mean is not None
     sure = {figure.certainty for figure in figures} <= {"seen", "recalled, means agree"}
     # Half a unit of the last place for the cells' own rounding, and half for the mean's.
-    agrees = (
-        all(f.value is not None for f in figures) and abs(fmean(f.value or 0 for f in figures) - mean) <= 0.01
-    )
+    agrees = all(f.value is not None for f in figures) and abs(fmean(f.value or 0 for f in figures) - mean) <= 0.01
     assert agrees == sure
 
 

@@ -216,9 +216,7 @@ def test_csv_gives_back_every_figure() -> None:
     for r in table.rows:
         for (ood, metric), c in r.cells.items():
             for seed, value in c.seeds.items():
-                assert math.isclose(
-                    float(found[r.kind.key, ood, metric, str(seed)]["percent"]), value, abs_tol=1e-8
-                )
+                assert math.isclose(float(found[r.kind.key, ood, metric, str(seed)]["percent"]), value, abs_tol=1e-8)
     assert found["softmax", "svhn", "fpr95", "sd"]["percent"] == "2.828427125"
     assert found["softmax", "svhn", "fpr95", "mean"]["difference"] == "-0.49"
     assert found["softmax", "houses_resized", "fpr95", "mean"]["stand_in_for"] == "LSUN-R"
@@ -236,9 +234,7 @@ def test_the_terminal_table_fits() -> None:
 
 
 def test_an_evaluation_added_later_joins_the_first() -> None:
-    first = record(
-        "ce", 1, [row("msp", "svhn", 0.5)], evaluation={"missing": [{"ood": "isun", "reason": "absent"}]}
-    )
+    first = record("ce", 1, [row("msp", "svhn", 0.5)], evaluation={"missing": [{"ood": "isun", "reason": "absent"}]})
     later = record("ce", 1, [row("msp", "isun", 0.3)])["evaluations"]
     table = table1([{**first, "evaluations": first["evaluations"] + later}])
     assert close(cell(table, "softmax", "mean").mean, 40.0)
@@ -246,8 +242,6 @@ def test_an_evaluation_added_later_joins_the_first() -> None:
 
 
 def test_write_table_writes_both_files(tmp_path: Path) -> None:
-    table = write_table(
-        [record("ce", 1, [houses("msp", "resized", 0.2)])], tmp_path / "new", rows=["softmax"]
-    )
+    table = write_table([record("ce", 1, [houses("msp", "resized", 0.2)])], tmp_path / "new", rows=["softmax"])
     assert (tmp_path / "new/table1.md").read_text("utf-8") == to_markdown(table)
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["table1.csv", "table1.md"]

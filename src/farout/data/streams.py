@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Device = torch.device | str
 OutlierOrder = Literal["shuffle", "window"]
 
 
@@ -38,11 +39,12 @@ class EpochShuffle:
     Args:
         n: number of images.
         batch_size: images a step.
-        seed, name: what the permutations are drawn from.
+        seed, name: what the permutations are drawn from (on the CPU, so that every device sees the same).
+        device: where the permutation is kept; a step then copies nothing from the host.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, name: str) -> None:
-        self.n, self.batch_size, self.seed, self.name = n, batch_size, seed, name
+    def __init__(self, n: int, batch_size: int, seed: int, name: str, device: Device = "cpu") -> None:
+        self.n, self.batch_size, self.seed, self.name, self.device = n, batch_size, seed, name, device
         self.steps_per_epoch = math.ceil(n / batch_size)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
@@ -50,7 +52,7 @@ class EpochShuffle:
         """The permutation (n,) of one epoch; the latest is kept."""
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(stable_seed(self.seed, self.name, epoch))
-            self._epoch, self._order = epoch, torch.randperm(self.n, generator=generator)
+            self._epoch, self._order = epoch, torch.randperm(self.n, generator=generator).to(self.device)
         return self._order
 
     def indices(self, step: int) -> Tensor:
@@ -78,8 +80,9 @@ class ContiguousWindow:
     one less than the length, as the official loader has it.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, steps_per_epoch: int) -> None:
+    def __init__(self, n: int, batch_size: int, seed: int, steps_per_epoch: int, device: Device = "cpu") -> None:
         self.n, self.batch_size, self.seed, self.steps_per_epoch = n, batch_size, seed, steps_per_epoch
+        self.device = device
 
     def offset(self, epoch: int) -> int:
         return int(np.random.RandomState(self.seed).randint(self.n, size=epoch + 1)[-1])
@@ -87,13 +90,13 @@ class ContiguousWindow:
     def indices(self, step: int) -> Tensor:
         epoch, position = divmod(step, self.steps_per_epoch)
         first = position * self.batch_size + self.offset(epoch)
-        return torch.arange(first, first + self.batch_size) % max(1, self.n - 1)
+        return torch.arange(first, first + self.batch_size, device=self.device) % max(1, self.n - 1)
 
 
 def outlier_stream(
-    n: int, batch_size: int, seed: int, order: OutlierOrder, steps_per_epoch: int
+    n: int, batch_size: int, seed: int, order: OutlierOrder, steps_per_epoch: int, device: Device = "cpu"
 ) -> EndlessShuffle | ContiguousWindow:
     """The outlier stream of a run: plainly shuffled, or the papers' window for sets whose order means something."""
     if order == "window":
-        return ContiguousWindow(n, batch_size, seed, steps_per_epoch)
-    return EndlessShuffle(n, batch_size, seed, "outliers")
+        return ContiguousWindow(n, batch_size, seed, steps_per_epoch, device)
+    return EndlessShuffle(n, batch_size, seed, "outliers", device)

@@ -49,10 +49,10 @@ class DeviceBatches:
         self.streams, self.transform, self.seed = dict(streams), transform, seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.generator = torch.Generator(device)
-        self.device = device
         for stream in self.streams.values():
             stream.images = stream.images.to(device)
             stream.labels = None if stream.labels is None else stream.labels.to(device)
+            stream.rows = None if stream.rows is None else stream.rows.to(device)
 
     def __call__(self, step: int) -> dict[str, Batch]:
         return {name: self._batch(name, stream, step) for name, stream in self.streams.items()}
@@ -61,7 +61,6 @@ class DeviceBatches:
         rows = stream.order.indices(step)
         if stream.rows is not None:
             rows = stream.rows[rows]
-        rows = rows.to(self.device, non_blocking=True)
         self.generator.manual_seed(stable_seed(self.seed, name, "augment", step))
         images = stream.images[rows]
         if stream.raw:

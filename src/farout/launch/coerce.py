@@ -1,4 +1,4 @@
-"""Values from the command line to the types that the code declares; nothing unknown, blank or half-right gets through."""
+"""From the command line's values to the types that the code declares; nothing unknown or blank gets through."""
 
 import dataclasses
 import importlib

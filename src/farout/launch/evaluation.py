@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from farout.data import ImageSet
 from farout.data.controls import as_jpeg, resampled
@@ -18,13 +20,12 @@ from farout.launch.environment import stamp
 from farout.launch.inputs import EvaluationData, absence, evaluation_data
 from farout.launch.logger import RunLogger
 from farout.launch.runs import Run
-from farout.launch.settings import Settings
+from farout.launch.settings import ROOT, Settings, read_protocol
 from farout.metrics import detection_metrics, expected_calibration_error
 from farout.metrics.protocol import Protocol, apply, mean_over_sets
 from farout.report.plots import save_plots
 from farout.scores import Outputs, Score
 
-PLAIN = Protocol(name="plain")
 CONTROL_TOLERANCE = 0.05  # AUROC of a control farther than this from 0.5 is a warning
 
 ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
@@ -80,7 +81,8 @@ def _evaluations(
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """One entry under the chosen protocol and one under the plain protocol (all images)."""
-    protocols = [settings.protocol] + ([PLAIN] if settings.protocol.name != PLAIN.name else [])
+    plain = _plain_protocol()
+    protocols = [settings.protocol] + ([plain] if settings.protocol.name != plain.name else [])
     shared = {
         **stamp(device),
         "ood_data": settings.ood_data.name,
@@ -91,6 +93,11 @@ def _evaluations(
         "controls": _control_rows(values),
     }
     return [{**shared, **_under(protocol, data, outputs["id"], values)} for protocol in protocols]
+
+
+def _plain_protocol() -> Protocol:
+    """conf/protocol/plain.yaml: all images, no redraws."""
+    return read_protocol(OmegaConf.load(ROOT / "conf/protocol/plain.yaml"))
 
 
 def _under(protocol: Protocol, data: EvaluationData, id_outputs: Outputs, values: ScoresOfSets) -> dict[str, Any]:
@@ -164,18 +171,19 @@ def _append(run: Run, evaluations: list[dict[str, Any]]) -> None:
 
 
 def _save_scores(folder: Path, values: ScoresOfSets, id_outputs: Outputs) -> None:
-    """scores/SET.npz: one float64 array per score, image by image in the set's order; for ID also label and prediction."""
+    """scores/SET.npz: a float64 array per score in the set's order; for ID also label and prediction."""
     for name, by_score in values.items():
         extra = {}
         if name == "id" and id_outputs.labels is not None:
             extra = {"label": id_outputs.labels.numpy(), "prediction": id_outputs.logits.argmax(1).numpy()}
         path = folder / f"{name.replace('control:', 'control_')}.npz"
 
-        def write(temporary: Path, arrays: dict[str, np.ndarray] = {**by_score, **extra}) -> None:
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
+        write_atomically(path, partial(_write_arrays, arrays={**by_score, **extra}))
 
-        write_atomically(path, write)
+
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _plots(folder: Path, values: ScoresOfSets, data: EvaluationData) -> list[Path]:

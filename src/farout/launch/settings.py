@@ -190,7 +190,7 @@ def parse(config: DictConfig) -> Settings:
         pretrain=_pretrain(raw["pretrain"]),
         ood_data=build_dataclass(OodData, raw["ood_data"], "ood_data"),
         scores=_scores(raw["score"]),
-        protocol=_protocol(raw["protocol"]),
+        protocol=read_protocol(raw["protocol"]),
         trainer=build_dataclass(TrainerSettings, raw["trainer"], "trainer"),
         logger=build_dataclass(LoggerSettings, raw["logger"], "logger"),
         paths=build_dataclass(Paths, raw["paths"], "paths"),
@@ -232,7 +232,8 @@ def _scores(values: Any) -> tuple[Component, ...]:
     return tuple(component(value, f"score.{name}") for name, value in values.items())
 
 
-def _protocol(values: Any) -> Protocol:
+def read_protocol(values: Any) -> Protocol:
+    """A protocol from its YAML."""
     given = {key: value for key, value in values.items() if key != "_target_"}
     return build_dataclass(Protocol, given, "protocol")
 

@@ -124,11 +124,11 @@ def batches_of(settings: Settings, data: TrainingData, device: torch.device) -> 
     """The streams that the method wants, on the device."""
     schedule, seed = settings.schedule, settings.seed
     _, per_epoch = steps_of(settings, data)
-    labelled = EpochShuffle(len(data.train_rows), schedule.batch_size, seed, "labelled")
+    labelled = EpochShuffle(len(data.train_rows), schedule.batch_size, seed, "labelled", device)
     streams = {"labelled": Stream(data.labelled.images, data.labelled.labels, data.train_rows, labelled)}
     if data.outliers is not None and data.outlier_rows is not None:
         order = outlier_stream(
-            len(data.outlier_rows), schedule.outlier_batch_size, seed, settings.outlier_order, per_epoch
+            len(data.outlier_rows), schedule.outlier_batch_size, seed, settings.outlier_order, per_epoch, device
         )
         streams["outliers"] = Stream(
             data.outliers.images, None, data.outlier_rows, order, outliers=True, raw=data.outliers.raw
@@ -222,7 +222,7 @@ def _finish(
 
 
 def validate(model: Backbone, settings: Settings, data: TrainingData, device: torch.device) -> dict[str, Any]:
-    """Accuracy on the holdout, and the method's own score against the validation corruptions (no test set of any table).
+    """Accuracy on the holdout, and the method's own score against the validation corruptions (never a test set).
 
     ID is positive and all images count; `fpr95` is the mean over the corruptions, by which the papers chose margins.
     """

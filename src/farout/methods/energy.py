@@ -57,7 +57,7 @@ class EnergyFineTuning(Method):
 
 
 def _check_margins(m_in: float, m_out: float) -> None:
-    """ID energies are pushed below m_in and outliers' above m_out, so m_in < m_out <= 0 (the paper's text swaps them)."""
+    """ID energies go below m_in and outliers' above m_out, so m_in < m_out <= 0 (the paper's text swaps them)."""
     for name, value in (("m_in", m_in), ("m_out", m_out)):
         if value > 0:
             raise ConfigError(f"{name}={value:g} has the wrong sign: energies are negative, e.g. m_in=-25 m_out=-7")

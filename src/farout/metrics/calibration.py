@@ -56,9 +56,7 @@ def calibration_error(
         raise ConfigError(f"bin_size={bin_size}: a bin holds at least one image")
     confidence, correct = _checked(confidence, correct)
     if confidence.size < bin_size:
-        raise FaroutError(
-            f"{confidence.size} images do not fill one bin of {bin_size}: use a smaller bin_size"
-        )
+        raise FaroutError(f"{confidence.size} images do not fill one bin of {bin_size}: use a smaller bin_size")
     order = np.argsort(confidence, kind="stable")
     starts = np.arange(confidence.size // bin_size) * bin_size
     sizes = np.diff(starts, append=confidence.size)
@@ -125,9 +123,7 @@ def _slope(logits: Tensor, labels: Tensor, temperature: float) -> float:
 def _checked(confidence: VectorLike, correct: VectorLike) -> tuple[Vector, Vector]:
     confidence, correct = finite_vector(confidence, "confidences"), finite_vector(correct, "correct flags")
     if confidence.size != correct.size:
-        raise FaroutError(
-            f"{confidence.size} confidences but {correct.size} correct flags: they must pair up"
-        )
+        raise FaroutError(f"{confidence.size} confidences but {correct.size} correct flags: they must pair up")
     if confidence.min() < -_ROUNDING or confidence.max() > 1 + _ROUNDING:
         raise FaroutError("confidences must lie in [0, 1]: pass probabilities, not logits")
     if not np.isin(correct, (0, 1)).all():

@@ -57,17 +57,13 @@ class Protocol:
             return n_available
         wanted = n_id // self.ratio
         if wanted == 0:
-            raise FaroutError(
-                f"protocol {self.name}: {n_id} ID images are too few for 1 OOD image in {self.ratio}"
-            )
+            raise FaroutError(f"protocol {self.name}: {n_id} ID images are too few for 1 OOD image in {self.ratio}")
         if self.batch_size is not None and wanted >= self.batch_size:
             wanted -= wanted % self.batch_size
         return min(wanted, n_available)
 
 
-def apply(
-    protocol: Protocol, id_scores: VectorLike, ood_scores: VectorLike, ood: str = "OOD"
-) -> dict[str, Any]:
+def apply(protocol: Protocol, id_scores: VectorLike, ood_scores: VectorLike, ood: str = "OOD") -> dict[str, Any]:
     """The numbers of one table row: means over the redraws and their population standard deviations (`_sd`).
 
     A draw takes images without replacement. The draws depend on `protocol.seed` and the set's name `ood`, so
@@ -87,9 +83,7 @@ def apply(
         chosen = ood_vector
         if n_ood < ood_vector.size:
             chosen = ood_vector[stream.choice(ood_vector.size, n_ood, replace=False)]
-        draws.append(
-            detection_metrics(id_vector, chosen, protocol.positive, protocol.recall, protocol.fpr_rule)
-        )
+        draws.append(detection_metrics(id_vector, chosen, protocol.positive, protocol.recall, protocol.fpr_rule))
     row: dict[str, Any] = {key: float(np.mean([draw[key] for draw in draws])) for key in _METRICS}
     row |= {f"{key}_sd": float(np.std([draw[key] for draw in draws])) for key in _METRICS}
     n_positive = id_vector.size if protocol.positive == "id" else n_ood
@@ -115,9 +109,7 @@ def mean_over_sets(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not rows:
         raise FaroutError("there is no OOD set to average over")
     if len({row["positive"] for row in rows}) > 1:
-        raise FaroutError(
-            "rows with different positives cannot be averaged: evaluate them under one protocol"
-        )
+        raise FaroutError("rows with different positives cannot be averaged: evaluate them under one protocol")
     ballots: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         ballots.setdefault(row.get("vote") or row["ood"], []).append(row)

@@ -26,7 +26,5 @@ def finite_vector(values: VectorLike, name: str) -> Vector:
         raise FaroutError(f"{name} are empty: there is nothing to measure")
     bad = int(vector.size - np.count_nonzero(np.isfinite(vector)))
     if bad:
-        raise FaroutError(
-            f"{name} hold {bad} NaN or infinite values among {vector.size}: did training diverge?"
-        )
+        raise FaroutError(f"{name} hold {bad} NaN or infinite values among {vector.size}: did training diverge?")
     return vector

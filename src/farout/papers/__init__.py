@@ -114,10 +114,7 @@ def _figure(value: float | None, trust: Mapping[str, Any]) -> Figure:
 
 def _row(raw: Mapping[str, Any], columns: list[str]) -> Row:
     cells = {
-        ood: {
-            column: _figure(value, _trust(raw, ood, column))
-            for column, value in zip(columns, values, strict=True)
-        }
+        ood: {column: _figure(value, _trust(raw, ood, column)) for column, value in zip(columns, values, strict=True)}
         for ood, values in raw["cells"]["value"].items()
     }
     mean = raw["mean"]

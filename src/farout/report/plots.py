@@ -22,9 +22,7 @@ BINS, KEPT = 60, 0.95
 PANELS_A_ROW = 3
 
 
-def score_histogram(
-    id_scores: ArrayLike, ood: Mapping[str, ArrayLike], title: str, score: str = "score"
-) -> Figure:
+def score_histogram(id_scores: ArrayLike, ood: Mapping[str, ArrayLike], title: str, score: str = "score") -> Figure:
     """One panel per OOD set: densities of its scores and of the ID scores on common axes.
 
     Scores are 1-D, larger = more in-distribution. The dashed line is the threshold that keeps 95 % of ID.
@@ -62,9 +60,7 @@ def roc_curves(id_scores: ArrayLike, ood: Mapping[str, ArrayLike], title: str) -
         axis.plot(100 * fpr, 100 * tpr, style, color=PALETTE[i % len(PALETTE)], linewidth=1.6, label=label)
     axis.plot([0, 100], [0, 100], color="#999999", linewidth=0.8, linestyle="--")
     axis.axhline(100 * KEPT, color="#999999", linewidth=0.8, linestyle=":", label="95 % of ID accepted")
-    axis.set(
-        xlabel="OOD accepted (%)", ylabel="ID accepted (%)", xlim=(-1, 101), ylim=(-1, 101), aspect="equal"
-    )
+    axis.set(xlabel="OOD accepted (%)", ylabel="ID accepted (%)", xlim=(-1, 101), ylim=(-1, 101), aspect="equal")
     axis.legend(loc="lower right", fontsize=8, frameon=False)
     _plain(axis)
     return figure

@@ -49,9 +49,7 @@ def read_record(path: Path) -> Record:
     try:
         record = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise MissingDataError(
-            f"{file} does not exist: train and evaluate first, or name another run"
-        ) from None
+        raise MissingDataError(f"{file} does not exist: train and evaluate first, or name another run") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{file} is not JSON: {problem}") from None
     if not isinstance(record, dict) or not {"run", "identity", "evaluations"} <= record.keys():
@@ -75,9 +73,7 @@ def runs_under(records: Iterable[Record], protocol: str) -> list[Run]:
     runs = [run for record in latest.values() if (run := _run(record, protocol)) is not None]
     if latest and not runs:
         known = sorted({e["protocol"]["name"] for r in latest.values() for e in r["evaluations"]})
-        raise ConfigError(
-            f"no run was evaluated by protocol {protocol!r}; there is: {', '.join(known) or 'none'}"
-        )
+        raise ConfigError(f"no run was evaluated by protocol {protocol!r}; there is: {', '.join(known) or 'none'}")
     return runs
 
 
@@ -96,9 +92,7 @@ def _run(record: Record, protocol: str) -> Run | None:
         id=found[-1]["id"],
         evaluated={key: found[-1].get(key) for key in ("date", "commit", "device")},
         rows=rows,
-        missing={
-            m["ood"]: m["reason"] for e in found for m in e.get("missing", ()) if m["ood"] not in measured
-        },
+        missing={m["ood"]: m["reason"] for e in found for m in e.get("missing", ()) if m["ood"] not in measured},
         controls=list({(c["control"], c["score"]): c for e in found for c in e.get("controls", ())}.values()),
         duplicates={ood: n for e in found for ood, n in e.get("duplicates", {}).items()},
     )
@@ -129,12 +123,6 @@ def where(records: Iterable[Record], conditions: Sequence[str]) -> list[Record]:
         known = {name for leaf in leaves for name in leaf}
         name = key if key in known else f"{key}.name"
         if kept and name not in known:
-            raise ConfigError(
-                f"--where {condition!r}: no run has {key!r}; there is: {', '.join(sorted(known))}"
-            )
-        kept = [
-            r
-            for r, leaf in zip(kept, leaves, strict=True)
-            if leaf.get(name) is None or str(leaf[name]) == wanted
-        ]
+            raise ConfigError(f"--where {condition!r}: no run has {key!r}; there is: {', '.join(sorted(known))}")
+        kept = [r for r, leaf in zip(kept, leaves, strict=True) if leaf.get(name) is None or str(leaf[name]) == wanted]
     return kept

@@ -59,9 +59,7 @@ def blocks(table: Table) -> list[Block]:
     if any(len(row.runs) > 1 for row in table.rows):
         made.append(Block("Mean over the OOD sets (%), seed by seed", columns, list(_seed_lines(table))))
     if table.controls:
-        made.append(
-            Block("Controls: AUROC (%) of ID against itself, altered", columns, _control_lines(table))
-        )
+        made.append(Block("Controls: AUROC (%) of ID against itself, altered", columns, _control_lines(table)))
     if any(s.n_ood for s in table.sets):
         names = ["stands in for", "images", "available", "base rate", "vote", "duplicates dropped"]
         made.append(Block("OOD sets", names, [_set_line(s) for s in table.sets if s.n_ood], numeric=False))
@@ -92,9 +90,7 @@ def footer(table: Table) -> list[str]:
 
 def to_terminal(table: Table) -> RenderableType:
     """For `rich.console.Console().print`; readable in 100 columns with the table's four rows."""
-    parts: list[RenderableType] = [
-        Text(line, style="bold" if i == 0 else "") for i, line in enumerate(table.caption)
-    ]
+    parts: list[RenderableType] = [Text(line, style="bold" if i == 0 else "") for i, line in enumerate(table.caption)]
     for block in blocks(table):
         grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=block.title, title_justify="left")
         grid.title_style = "bold"
@@ -148,9 +144,7 @@ def _pipes(cells: Sequence[str]) -> str:
 
 def _metric_lines(table: Table, metric: str) -> Iterator[Line]:
     for s in table.sets:
-        yield from _lines(
-            s.label, [row.cells.get((s.ood, metric), Cell()) for row in table.rows], metric, table
-        )
+        yield from _lines(s.label, [row.cells.get((s.ood, metric), Cell()) for row in table.rows], metric, table)
     means = [row.cells["mean", metric] for row in table.rows]
     own = table.paper.sets.get(table.id_data, ())
     if not own or set(own) == set(table.mean_over):

@@ -57,9 +57,7 @@ def table1(
     by_row = {kind.key: _runs_of(kind, runs) for kind in kinds}
     used = [run for kind in kinds for run in by_row[kind.key]]
     if not used:
-        raise ConfigError(
-            f"none of the {len(runs)} runs belongs in this table: its rows are {_labels(kinds)}"
-        )
+        raise ConfigError(f"none of the {len(runs)} runs belongs in this table: its rows are {_labels(kinds)}")
     id_data = str(_agreed("id_data", used, lambda run: name_of(run.identity["id_data"])))
     _agreed("backbone", used, lambda run: name_of(run.identity["backbone"]))
     _agreed("protocol", used, lambda run: run.protocol)
@@ -117,9 +115,7 @@ def _agreed(what: str, runs: Iterable[Run], get: Callable[[Run], Any]) -> Any:
             values.append(value)
     if len(values) > 1:
         listed = " and ".join(str(value) for value in values)
-        raise ConfigError(
-            f"one table cannot hold two kinds of {what} ({listed}): choose with --where {what}=..."
-        )
+        raise ConfigError(f"one table cannot hold two kinds of {what} ({listed}): choose with --where {what}=...")
     return values[0]
 
 
@@ -132,9 +128,7 @@ def _runs_of(kind: RowKind, runs: Iterable[Run]) -> list[Run]:
         if differing:
             key = "scale" if "scale" in differing else differing[0]
             values = f"{settings[0].get(key)} and {setting.get(key)}"
-            raise ConfigError(
-                f"row {kind.label!r} mixes two kinds of {key} ({values}): choose with --where {key}=..."
-            )
+            raise ConfigError(f"row {kind.label!r} mixes two kinds of {key} ({values}): choose with --where {key}=...")
     seeds = [run.seed for run in mine]
     if len(set(seeds)) < len(seeds):
         names = ", ".join(run.name for run in mine)
@@ -231,9 +225,7 @@ class _Builder:
     def _id_cell(self, kind: RowKind, runs: Sequence[Run], metric: str) -> Cell:
         seeds = {run.seed: 100 * run.id[metric] for run in runs if run.id.get(metric) is not None}
         error = self.paper.error(self.id_data, kind.key)
-        accuracy = (
-            Figure() if error.value is None else Figure(100 - error.value, error.certainty, error.source)
-        )
+        accuracy = Figure() if error.value is None else Figure(100 - error.value, error.certainty, error.source)
         own = all((run.id.get("info") or {}).get("stand_in_for") is None for run in runs)
         paper = accuracy if metric == "accuracy" else Figure()
         return Cell(seeds, MEASURED if seeds else NOT_RUN, paper, bool(seeds) and own)

@@ -29,14 +29,10 @@ class Outputs:
         for name in ("logits", "features"):
             dtype = getattr(self, name).dtype
             if dtype in (torch.float16, torch.bfloat16):
-                raise FaroutError(
-                    f"{name} are {dtype}: scores need float32, so let the last layer run in float32"
-                )
+                raise FaroutError(f"{name} are {dtype}: scores need float32, so let the last layer run in float32")
         lengths = {len(t) for t in (self.logits, self.features, self.labels) if t is not None}
         if len(lengths) > 1:
-            raise FaroutError(
-                f"outputs of unequal lengths {sorted(lengths)}: they must describe the same images"
-            )
+            raise FaroutError(f"outputs of unequal lengths {sorted(lengths)}: they must describe the same images")
 
     def __len__(self) -> int:
         return len(self.logits)
