@@ -161,13 +161,13 @@ def _control_rows(values: ScoresOfSets) -> list[dict[str, Any]]:
 
 def _append(run: Run, evaluations: list[dict[str, Any]]) -> None:
     """results.json grows; a damaged or foreign one is an error, never overwritten."""
-    record = run.record
-    path = run.results
+    record, path = run.record, run.results
     known = load_json(path) if path.exists() else {"evaluations": []}
-    if known.get("identity", record["identity"]) != record["identity"]:
+    identity = {**record["identity"], "scale": record.get("scale")}
+    if known.get("identity", identity) != identity:
         raise FaroutError(f"{path} belongs to another run: move it away and evaluate again")
-    head = {key: record.get(key) for key in ("run", "identity", "scale", "trained", "data", "validation")}
-    save_json(path, {**head, "evaluations": [*known["evaluations"], *evaluations]})
+    head = {key: record.get(key) for key in ("run", "trained", "data", "validation")}
+    save_json(path, {**head, "identity": identity, "evaluations": [*known["evaluations"], *evaluations]})
 
 
 def _save_scores(folder: Path, values: ScoresOfSets, id_outputs: Outputs) -> None:

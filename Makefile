@@ -1,0 +1,55 @@
+# farout. `make` alone lists the targets.
+VENV    ?= .venv
+PYTHON  ?= python3
+PY      := $(VENV)/bin/python
+READY   := $(VENV)/.installed
+SCALE   ?= full
+SEEDS   ?= 1
+ID      ?= cifar10
+INIT    ?=
+ARGS    ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint format data reproduce-table1 campaign clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+	@echo
+	@echo "  variables: SCALE=full|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER ARGS=\"key=value ...\""
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else 'farout needs Python 3.11 to 3.13: set PYTHON=...')"
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(READY)
+
+env: $(READY)  ## create the environment in .venv
+
+demo: $(READY)  ## train, fine-tune, evaluate and tabulate on digits: no download, no account, a few minutes
+	$(PY) scripts/reproduce.py --scale demo --id digits $(ARGS)
+
+test: $(READY)  ## lint, types and all tests
+	@$(MAKE) --no-print-directory lint
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
+
+lint: $(READY)  ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(READY)  ## let ruff mend what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+data: $(READY)  ## list the data sets: ready, from a pack, or missing
+	$(PY) scripts/prepare_data.py --list
+
+reproduce-table1: $(READY)  ## Energy's Table 1: train what is missing, print ours beside the paper's
+	$(PY) scripts/reproduce.py --scale $(SCALE) --id $(ID) --seeds $(SEEDS) $(if $(INIT),--init $(INIT)) $(ARGS)
+
+campaign: $(READY)  ## the full-scale rows in slices of 9 minutes; repeat until it says complete
+	$(PY) scripts/campaign.py --id $(ID) --seeds $(SEEDS) $(ARGS)
+
+clean:  ## remove caches (never runs, data or the environment)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -1,0 +1,112 @@
+"""Reproduce a table: train what is missing, resume what was interrupted, evaluate, print ours beside the paper's.
+
+    python scripts/reproduce.py                                  the Energy paper's Table 1 at full scale, seed 1
+    python scripts/reproduce.py --scale small --seeds 1 2 outliers=cifar100 ood_data=stand_in
+    python scripts/reproduce.py --scale small --init outputs/runs/imported-NAME --seeds 1 2
+
+Rows: softmax and energy of the cross-entropy network, Outlier Exposure, energy fine-tuned. Every row is one file of
+conf/experiment, the same that `python train.py experiment=...` takes; further overrides are passed on to all of them.
+With --init the fine-tuning starts from that finished run, which then also supplies the rows softmax and energy.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from farout.data.catalogue import load_entry
+from farout.engine.checkpoint import load_json, save_json
+from farout.engine.progress import say
+from farout.errors import FaroutError
+from farout.launch.compose import compose_settings
+from farout.launch.environment import choose_device
+from farout.launch.evaluation import already_evaluated
+from farout.launch.runs import Run, open_run, run_of, settings_for
+from farout.launch.settings import Settings
+from farout.launch.training import evaluate, train
+from farout.report.table import to_terminal, write_table
+
+ROWS = {"softmax": "softmax", "oe": "oe_ft", "energy_ft": "energy_ft"}
+RECIPES = {"full": "energy", "small": "small", "demo": "demo"}  # scale -> folder of conf/experiment
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", default="full", choices=sorted(RECIPES), help="full is the paper's (default)")
+    parser.add_argument("--id", default="cifar10", help="in-distribution set: cifar10 (default), cifar100, digits")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="default: 1")
+    parser.add_argument("--init", metavar="RUN", help="start fine-tuning from this finished run (an imported one, say)")
+    parser.add_argument("--recipe", help="folder of conf/experiment to take the rows from (default: by scale and init)")
+    parser.add_argument("--out", type=Path, help="folder for table1.md and .csv (default: outputs/tables/...)")
+    parser.add_argument("--record", type=Path, metavar="FOLDER", help="also write a record per run there (the ledger)")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="passed on, e.g. outliers=cifar100")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run every row, then tabulate; 2 after a one-line error."""
+    options = parse_arguments(arguments)
+    recipe = options.recipe or RECIPES[options.scale] + ("_from_trained" if options.init else "")
+    out = options.out or Path("outputs/tables") / f"{recipe}-{options.id}"
+    try:
+        jobs = [(row, plan(row, seed, recipe, options)) for seed in options.seeds for row in ROWS]
+        runs = list(dict.fromkeys(carry_out(row, settings).folder for row, settings in jobs))
+        records = [load_json(folder / "results.json") for folder in runs]
+        table = write_table(records, out, protocol=jobs[0][1].protocol.name, expected=titles(jobs[0][1]))
+        if options.record:
+            for record in records:
+                keep_record(record, options.record, recipe)
+    except FaroutError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(to_terminal(table))
+    say(f"written: {out / 'table1.md'} and {out / 'table1.csv'}")
+    return 0
+
+
+def plan(row: str, seed: int, recipe: str, options: argparse.Namespace) -> Settings:
+    """The settings of one row and seed; every row is composed before the first one runs."""
+    overrides = [f"experiment={recipe}/{options.id}_{ROWS[row]}", f"scale={options.scale}", f"seed={seed}"]
+    if options.init is None:
+        return compose_settings([*overrides, *options.overrides])
+    start = open_run(options.init)
+    fitting = [f"backbone={start.identity['backbone']['name']}", f"transform={start.identity['transform']['name']}"]
+    if row == "softmax":
+        settings = compose_settings([*overrides, *fitting, *options.overrides])
+        return replace(settings_for(settings, start), run=options.init)
+    return compose_settings([*overrides, *fitting, f"init_from={options.init}", *options.overrides])
+
+
+def carry_out(row: str, settings: Settings) -> Run:
+    """Train and evaluate a row as far as it is not done; the run it leads to."""
+    if settings.run is None:
+        train(settings)
+        return run_of(settings, choose_device(settings.trainer.device))
+    run = open_run(settings.run)
+    if not already_evaluated(run, settings):
+        evaluate(settings)
+    return run
+
+
+def titles(settings: Settings) -> dict[str, str]:
+    """Every set of the list by its title, so that one that is not there leaves a visible gap."""
+    paths = settings.paths.data_paths()
+    return {name: str(load_entry(name, paths)["title"]) for name in settings.ood_data.sets}
+
+
+def keep_record(record: dict[str, Any], folder: Path, recipe: str) -> None:
+    """The ledger's copy of results.json: the latest evaluation under each protocol and list of sets."""
+    latest = {(entry["protocol"]["name"], entry["ood_data"]): entry for entry in record["evaluations"]}
+    path = folder / f"{recipe}-{record['run']}.json"
+    save_json(path, {**record, "evaluations": list(latest.values())})
+    say(f"recorded: {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""The rows of a table, one stage after another, within a budget of time: what there is to do, and doing it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import hydra
+import torch
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from farout.data import open_dataset
+from farout.engine.evaluate import collect
+from farout.engine.progress import say
+from farout.errors import ConfigError
+from farout.launch.cli import explain
+from farout.launch.evaluation import already_evaluated
+from farout.launch.inputs import absence, capped, training_data
+from farout.launch.runs import Run, build_backbone, open_run, parent_run, resolve_precision, run_of, settings_for
+from farout.launch.settings import ROOT, Settings, parent_settings, parse
+from farout.launch.slices import progress_of
+from farout.launch.training import OutOfBudget, estimate_step_seconds, evaluate, steps_of, train
+
+# Rows of a table, most valuable first: each is conf/experiment/TABLE/ID_ROW.yaml.
+TABLES = {
+    "energy": ("softmax", "energy_ft", "oe_ft"),
+    "oe": ("baseline", "oe_tune", "oe_scratch"),
+    "demo": ("softmax", "energy_ft", "oe_ft"),
+}
+# What the campaign decides for every row, and the option that does so: not to be overridden behind its back.
+OWN_OPTIONS = {
+    "experiment": "--table and --rows",
+    "method": "--rows",
+    "id_data": "--id",
+    "scale": "--scale",
+    "seed": "--seeds",
+    "init_from": "--init",
+    "paths.outputs": "--outputs",
+    "trainer.budget_minutes": "--minutes",
+}
+METRICS_AND_PLOTS = 15.0  # seconds of an evaluation besides the forward passes; a guess on the safe side
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What the command line asks for."""
+
+    table: str
+    id_data: str
+    rows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    outputs: Path
+    scale: str | None = None
+    init: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+    def settings(self, row: str, seed: int) -> Settings:
+        """One row's settings, composed as `python train.py experiment=TABLE/ID_ROW seed=SEED ...` would."""
+        words = [f"experiment={self.table}/{self.id_data}_{row}", *self.overrides, f"seed={seed}"]
+        settings = compose(words + ([f"scale={self.scale}"] if self.scale else []))
+        settings = replace(settings, paths=replace(settings.paths, outputs=str(self.outputs)))
+        if self.init is None:
+            return settings
+        if settings.init_from == "auto":
+            return replace(settings, init_from=str(self.init))
+        # The cross-entropy row is then the named network itself.
+        return replace(settings, run=str(self.init)) if settings.method.name == "ce" else settings
+
+    def check(self) -> None:
+        """Raise ConfigError, in one line, where the table has no such row or an override is an option's business."""
+        for row in self.rows:
+            folder = ROOT / "conf/experiment" / self.table
+            if not (folder / f"{self.id_data}_{row}.yaml").is_file():
+                there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+                raise ConfigError(f"table {self.table} has no row {self.id_data}_{row}: choose --id and --rows of {there}")
+        for word in self.overrides:
+            key = word.lstrip("+~").partition("=")[0]
+            if key in OWN_OPTIONS:
+                raise ConfigError(f"{word} would change every row: use {OWN_OPTIONS[key]}")
+
+
+def compose(words: Sequence[str]) -> Settings:
+    """The settings that `python train.py WORDS` would run with; raises ConfigError in one line."""
+    try:
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return parse(hydra.compose("train", list(words)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, "train") from None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing to do: train a row's network, or evaluate it."""
+
+    kind: Literal["train", "evaluate"]
+    row: str
+    settings: Settings
+    device: torch.device
+
+    @property
+    def run(self) -> Run:
+        """The run that it works on; asked anew each time, because what exists decides the precision."""
+        return open_run(self.settings.run) if self.settings.run else run_of(self.settings, self.device)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it is left."""
+        run = self.run
+        if self.kind == "train" or not run.finished:
+            return run.finished
+        return already_evaluated(run, settings_for(self.settings, run) if self.settings.run else self.settings)
+
+    def work(self, deadline: float) -> None:
+        """Do it; training pauses with OutOfBudget at the deadline (`time.monotonic()`), its state saved."""
+        if self.kind == "train":
+            train(replace(self.settings, evaluate=False), deadline)
+        else:
+            evaluate(self.settings)
+
+
+def plan(campaign: Campaign, device: torch.device) -> list[Stage]:
+    """All stages in order: for each seed the trainings, parents before children, and then the evaluations."""
+    campaign.check()
+    stages: list[Stage] = []
+    for seed in campaign.seeds:
+        rows = {row: campaign.settings(row, seed) for row in campaign.rows}
+        wanted = [Stage("train", row, own, device) for row, own in rows.items() if own.run is None]
+        wanted += [Stage("evaluate", row, own, device) for row, own in rows.items() if own.evaluate]
+        for stage in wanted:
+            _add(stages, stage)
+    return stages
+
+
+def _add(stages: list[Stage], stage: Stage) -> None:
+    """Append a stage unless it is there already, after the training of its parent."""
+    settings = stage.settings
+    if settings.init_from == "auto" and settings.run is None:
+        _add(stages, Stage("train", "pre-training", parent_settings(settings), stage.device))
+    if not any((other.kind, other.run.folder) == (stage.kind, stage.run.folder) for other in stages):
+        stages.append(stage)
+
+
+def runs_of(stages: Sequence[Stage]) -> list[Run]:
+    """Every run that the stages work on or start from."""
+    runs = [stage.run for stage in stages]
+    named = [parent_run(stage.settings, stage.device) for stage in stages if stage.settings.init_from is not None]
+    return list({run.folder: run for run in [*runs, *named] if run is not None}.values())
+
+
+def check_data(stages: Sequence[Stage]) -> dict[str, str]:
+    """Open every set that training or ID evaluation needs; returns the OOD sets that are left out, with the reason.
+
+    Raises:
+        MissingDataError: one is neither in the store nor in a pack.
+    """
+    gaps: dict[str, str] = {}
+    for stage in stages:
+        settings, paths = stage.settings, stage.settings.paths.data_paths()
+        own = settings.id_data
+        needed = {(own.name, own.train_split), (own.name, "test")}
+        if settings.uses_outliers:
+            needed.add((str(settings.outliers), "train"))
+        if settings.holdout > 0:
+            needed.add((own.corruption_base, own.corruption_split))
+        for name, split in sorted(needed):
+            open_dataset(name, split, paths)
+        if stage.kind == "evaluate":
+            reasons = {name: absence(name, settings, paths) for name in settings.ood_data.sets}
+            gaps |= {name: reason for name, reason in reasons.items() if reason is not None}
+    return gaps
+
+
+def carry_out(stages: Sequence[Stage], deadline: float) -> bool:
+    """Do what is left, in order, until the deadline (`time.monotonic()`); True when nothing is left.
+
+    Training pauses at the deadline. An evaluation cannot, so it waits for the next slice where its estimated time
+    exceeds what is left; but the first stage of a slice always starts, or a long one would never be done.
+    """
+    first = True
+    for stage in stages:
+        if stage.done:
+            continue
+        if not first and time.monotonic() + _least_seconds(stage) >= deadline:
+            say(f"the time budget ends before {stage.kind} {stage.run.name}: repeat to go on")
+            return False
+        first = False
+        try:
+            stage.work(deadline)
+        except OutOfBudget as pause:
+            say(str(pause))
+            return False
+    return True
+
+
+def _least_seconds(stage: Stage) -> float:
+    """The time that a stage must have to be worth starting."""
+    return 0.0 if stage.kind == "train" else evaluation_seconds(stage.settings, stage.device)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is left of a stage: its state in words, updates still to do (training only), seconds."""
+
+    state: str
+    steps: int | None
+    seconds: float
+
+
+class Forecaster:
+    """Forecasts from one short timing of each row on this device, shared by its seeds."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, tuple[int, float]] = {}
+        self.evaluations: dict[str, float] = {}
+
+    def __call__(self, stage: Stage) -> Forecast:
+        """Time what has not been timed; a stage that is done needs no timing."""
+        if stage.done:
+            return Forecast("done", None, 0.0)
+        if stage.kind == "evaluate":
+            if stage.row not in self.evaluations:
+                self.evaluations[stage.row] = evaluation_seconds(stage.settings, stage.device)
+            return Forecast("to do", None, self.evaluations[stage.row])
+        if stage.row not in self.steps:
+            self.steps[stage.row] = training_cost(stage.settings, stage.device)
+        total, seconds = self.steps[stage.row]
+        progress = progress_of(stage.run)
+        step = 0 if progress is None else progress.step
+        return Forecast(f"step {step:,} of {total:,}" if step else "to do", total - step, (total - step) * seconds)
+
+
+def training_cost(settings: Settings, device: torch.device) -> tuple[int, float]:
+    """(updates in all, seconds of one), timed in the precision that the run will have, uncompiled."""
+    data = training_data(settings)
+    precision: Literal["fp32", "bf16"] = "bf16" if resolve_precision(settings, device) == "bf16" else "fp32"
+    timed = replace(settings, trainer=replace(settings.trainer, precision=precision))
+    return steps_of(settings, data)[0], estimate_step_seconds(timed, data, device)
+
+
+def evaluation_seconds(settings: Settings, device: torch.device) -> float:
+    """The time of an evaluation, from one timed batch of the ID test set through an untrained network."""
+    paths, limit = settings.paths.data_paths(), settings.max_eval_images
+    id_test = open_dataset(settings.id_data.name, "test", paths)
+    names = [name for name in settings.ood_data.sets if absence(name, settings, paths) is None]
+    counts = [len(capped(open_dataset(name, "test", paths), limit)) for name in names]
+    images = sum(counts) + 3 * len(capped(id_test, limit))  # ID itself and its two controls
+    sample = replace(capped(id_test, settings.trainer.eval_batch_size), name="timing")
+    model = build_backbone(settings.backbone, settings.id_data.num_classes).to(device)
+    transform = settings.transform.build()
+    collect(model, transform, sample, device)  # warm-up
+    start = time.monotonic()
+    collect(model, transform, sample, device)
+    return METRICS_AND_PLOTS + images * (time.monotonic() - start) / len(sample)

@@ -1,0 +1,105 @@
+"""What a campaign carries from slice to slice: its run folders, in one flat folder of parts.
+
+Only what is needed to go on and to make tables travels: records, curves, finished weights, and the checkpoint of a run
+that is under way (a finished run has none). No W&B files, per-image scores or plots.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from farout.engine.checkpoint import load_json, load_state
+from farout.engine.parts import Manifest, pack, read_manifest, unpack
+from farout.engine.progress import say
+from farout.errors import FaroutError
+from farout.launch.runs import Run
+
+NAME = "campaign"
+# In this order they are unpacked too: weights come last, because their presence means that a run is whole.
+CARRIED = ("run.json", "metrics.jsonl", "results.json", "checkpoint.pt", "weights.safetensors")
+MANY_PARTS = 8
+
+
+@dataclass(frozen=True, order=True)
+class Progress:
+    """How far a run is; the larger one is further."""
+
+    finished: bool
+    step: int
+    evaluations: int
+
+
+def progress_of(run: Run) -> Progress | None:
+    """Where a run stands; None where it has not begun."""
+    if not (run.folder / "run.json").exists():
+        return None
+    evaluations = len(load_json(run.results)["evaluations"]) if run.results.exists() else 0
+    if run.finished:
+        return Progress(True, int(run.record.get("trained", {}).get("steps", 0)), evaluations)
+    step = int(load_state(run.checkpoint, torch.device("cpu"))["step"]) if run.checkpoint.exists() else 0
+    return Progress(False, step, evaluations)
+
+
+def save(state: Path, runs: Iterable[Run], runs_folder: Path, facts: Mapping[str, Any]) -> None:
+    """Pack these runs, and the others that the state folder already carries, for the next slice."""
+    old = read_manifest(state, NAME)
+    names = {run.name for run in runs} | set(_packed_runs(old, state) if old else ())
+    known = {name: progress_of(Run(runs_folder / name, {})) for name in sorted(names)}
+    begun = {name: asdict(progress) for name, progress in known.items() if progress is not None}
+    if not begun:
+        return
+    files = {f"{name}/{file}": path for name in begun for file, path in _carried(Run(runs_folder / name, {}))}
+    manifest = pack(state, NAME, files, {**facts, "runs": begun})
+    parts, size = len(manifest["parts"]), manifest["bytes"] / 1e6
+    say(f"state for the next slice: {state}, {len(begun)} runs, {size:.0f} MB in {parts} parts")
+    if parts > MANY_PARTS:
+        say(f"warning: more than {MANY_PARTS} parts; a state folder for each seed (--seeds, --state) keeps them fewer")
+
+
+def _carried(run: Run) -> list[tuple[str, Path]]:
+    """The files of a run that travel."""
+    wanted = [file for file in CARRIED if not (file == "checkpoint.pt" and run.finished)]
+    return [(file, run.folder / file) for file in wanted if (run.folder / file).exists()]
+
+
+def restore(state: Path, runs_folder: Path) -> None:
+    """Unpack the runs of a state folder that are further there than here; others stay as they are.
+
+    Raises:
+        FaroutError: the manifest or a part is damaged or missing; nothing has been unpacked.
+    """
+    manifest = read_manifest(state, NAME)
+    if manifest is None:
+        return
+    packed = _packed_runs(manifest, state)
+    further = {}
+    for name, progress in packed.items():
+        here = progress_of(Run(runs_folder / name, {}))
+        if here is None or progress > here:
+            further[name] = Run(runs_folder / name, {})
+
+    def place(member: str) -> Path | None:
+        name, _, file = member.partition("/")
+        return further[name].folder / file if name in further and file in CARRIED else None
+
+    unpack(state, manifest, place)
+    for run in further.values():
+        if run.finished:
+            run.checkpoint.unlink(missing_ok=True)  # of an earlier slice here
+    kept = len(packed) - len(further)
+    say(f"picked up {len(further)} runs from {state}" + (f"; {kept} are as far or further here" if kept else ""))
+
+
+def _packed_runs(manifest: Manifest, state: Path) -> dict[str, Progress]:
+    """The runs that a manifest names, and how far they are; their names become folders, so they are checked."""
+    try:
+        packed = {name: Progress(**progress) for name, progress in manifest["runs"].items()}
+    except (KeyError, TypeError, AttributeError):
+        packed = {}
+    if not packed or not all(re.fullmatch(r"\w[\w.-]*", name, re.ASCII) for name in packed):
+        raise FaroutError(f"{state} holds no campaign's state: give another folder")
+    return packed
