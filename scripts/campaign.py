@@ -1,7 +1,7 @@
 """Run the rows of a table at full scale in slices of time, going on exactly where the last slice stopped.
 
-    python scripts/campaign.py --dry-run                              the plan, with an estimate for this device
-    python scripts/campaign.py --minutes 9 --state campaign           one slice; repeat until it says "campaign complete"
+    python scripts/campaign.py --dry-run                      the plan, with an estimate for this device
+    python scripts/campaign.py --minutes 9 --state campaign   one slice; repeat until it says "campaign complete"
     python scripts/campaign.py --id cifar100 --seeds 1 2 3 outliers=cifar100 ood_data=stand_in logger=none
 
 Most valuable first: of seed 1 the pre-training, the fine-tunings and their evaluations, then of seed 2, and so on.
@@ -9,8 +9,10 @@ Overrides (NAME=VALUE) are added to every row, as for train.py.
 """
 
 import argparse
+import logging
 import math
 import re
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -30,11 +32,11 @@ COMPLETE, FAILED, MORE_TO_DO = 0, 2, 3
 EPILOG = """\
 exit status: 0 campaign complete; 3 the budget is spent and there is more to do; 2 an error, in one line.
 
-The state folder (--state) carries a campaign to another machine: at the end of a slice, also of an interrupted one,
-the campaign's runs are packed into campaign.tar.NNN (at most 15 MiB each) and campaign.json, which vouches for
-them; a slice begins by checking and unpacking it, never over a run that is further here. Checkpoints of finished
-runs are dropped, so it stays small: about 10 MB a finished WRN-40-2, 20 MB for one under way. Packing starts when the
-budget is spent; leave it half a minute where something kills the job.
+The state folder (--state) carries a campaign to another machine. At the end of a slice, also of one that an error
+or Ctrl-C ends (then with the last checkpoint), the campaign's runs are packed into campaign.tar.NNN, at most 15 MiB
+each, and campaign.json, which vouches for them. A slice begins by checking and unpacking that, never over a run that
+is further here. Checkpoints of finished runs are dropped, so it stays small: 9 MB a finished WRN-40-2, 18 MB for one
+under way. Packing starts when the budget is spent: leave it half a minute where something kills the job.
 """
 
 
@@ -63,6 +65,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """One slice; returns the exit status."""
     started = time.monotonic()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
+    logging.getLogger("farout").setLevel(logging.INFO)
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         return run_slice(options, started)
@@ -143,9 +147,11 @@ def print_plan(stages: Sequence[Stage], minutes: float) -> None:
         table.add_row(str(stage.settings.seed), stage.kind, stage.row, stage.run.name, left.state, steps, needed)
     console = Console() if sys.stdout.isatty() else Console(width=150)
     console.print(table)
-    slices_needed = math.ceil(total / 60 / minutes)
-    say(f"left: about {total / 60:.1f} min, {slices_needed} slices of {minutes:g} min (uncompiled; start-up not counted)")
+    count = math.ceil(total / 60 / minutes)
+    say(f"left: about {total / 60:.1f} min, {count} slices of {minutes:g} min (uncompiled, start-up not counted)")
 
 
 if __name__ == "__main__":
+    # Job schedulers end a job with SIGTERM: pack what is saved, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -23,7 +23,7 @@ from farout.engine.progress import say
 from farout.errors import FaroutError
 from farout.launch.coerce import Component, build_dataclass, component
 from farout.launch.environment import stamp
-from farout.launch.runs import Run, build_backbone, fingerprint
+from farout.launch.runs import Run, build_backbone
 from farout.launch.settings import ROOT, IdData
 
 
@@ -70,7 +70,9 @@ def import_checkpoint(arguments: argparse.Namespace) -> Run:
         "seed": 0,
     }
     name = arguments.name or arguments.file.stem
-    run = Run(arguments.outputs / "runs" / f"imported-{name}-{fingerprint(identity)}-s0", identity)
+    run = Run(arguments.outputs / "runs" / f"imported-{name}", identity)
+    if run.folder.exists() and run.record["identity"] != identity:
+        raise FaroutError(f"{run.folder} holds another import: choose another --name")
     run.folder.mkdir(parents=True, exist_ok=True)
     facts = {
         **stamp(torch.device("cpu")),

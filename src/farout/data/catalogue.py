@@ -21,7 +21,7 @@ import yaml
 from farout.errors import ConfigError
 
 SET_KEYS = {"title", "homepage", "licence", "note", "stand_in_for", "vote", "drop_with_outliers", "splits"}
-HANDLING_KEYS = {"resize", "crop", "drop_classes", "choose"}
+HANDLING_KEYS = {"resize", "crop", "filter", "drop_classes", "choose"}
 SPLIT_KEYS = {"source", "pack", "files", "read", "make", "parameter", "size", "optional"} | HANDLING_KEYS
 STORE_FORMAT = 1  # part of every store's identity: raise it when the same definition gives other bytes
 

@@ -32,16 +32,20 @@ ONE_CLASS = "all"
 
 @dataclass(frozen=True)
 class Handling:
-    """PIL bilinear resize (of the shorter side, or to [height, width]), then centre crop; None: neither."""
+    """PIL resize (of the shorter side, or to [height, width]), then centre crop; None: neither.
+
+    The papers' transforms resize bilinearly; `filter` names another of torchvision's interpolation modes.
+    """
 
     resize: int | list[int] | None = None
     crop: int | None = None
+    filter: str = "bilinear"
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """RGB, resized and cropped, as uint8 (3, H, W)."""
         image = image.convert("RGB")
         if self.resize is not None:
-            image = vision.resize(image, self.resize, vision.InterpolationMode.BILINEAR)
+            image = vision.resize(image, self.resize, vision.InterpolationMode(self.filter))
         if self.crop is not None:
             image = vision.center_crop(image, [self.crop])
         return np.asarray(image).transpose(2, 0, 1)

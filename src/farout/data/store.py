@@ -103,7 +103,7 @@ def locate(target: str) -> Callable[..., Decoded]:
 
 
 def handling_of(definition: Definition) -> Handling:
-    return Handling(definition.own.get("resize"), definition.own.get("crop"))
+    return Handling(definition.own.get("resize"), definition.own.get("crop"), definition.own.get("filter", "bilinear"))
 
 
 def from_images(definition: Definition, path: Path, names: list[str] | None = None) -> Decoded:

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from farout.errors import ConfigError
+
 
 class Transform:
     """uint8 images -> network input, with the flips and crops of training.
@@ -26,6 +28,10 @@ class Transform:
         crop_padding: int,
         outlier_augmentation: Literal["same", "flip", "none"] = "same",
     ) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ConfigError("transform.mean and transform.std need three values each, those of std above 0")
+        if crop_padding < 0:
+            raise ConfigError(f"transform.crop_padding={crop_padding} must not be negative")
         self.mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
         self.flip, self.crop_padding, self.outlier_augmentation = flip, crop_padding, outlier_augmentation

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -50,9 +51,11 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Load finished weights strictly; a mismatch names the file."""
+    """Load finished weights strictly; a mismatch or damage names the file."""
     try:
         model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise FaroutError(f"{path} cannot be read ({error}): train or import this run again") from None
     except (RuntimeError, KeyError) as error:
         first = str(error).splitlines()[0]
         raise FaroutError(f"{path} does not fit this network ({first}): give the run it belongs to") from None

@@ -72,8 +72,8 @@ class SmoothedLosses:
     This is the figure that the official codes log as training loss.
     """
 
-    def __init__(self) -> None:
-        self.values: dict[str, Tensor] = {}
+    def __init__(self, values: Mapping[str, Tensor] | None = None) -> None:
+        self.values: dict[str, Tensor] = dict(values or {})
 
     def update(self, losses: Mapping[str, Tensor]) -> None:
         for name, loss in losses.items():
@@ -115,24 +115,22 @@ def fit(
     method.train()
     if not loop.resume():
         method.prepare(model, batches(0))
-    smoothed = SmoothedLosses()
+    # An interrupt (Ctrl-C) saves nothing: it may fall amid an update, and half an update is no state to resume from.
     with Bar(title, total_steps, loop.step) as bar:
-        try:
-            while loop.step < total_steps and not loop.out_of_time():
-                if loop.step % (steps_per_epoch or total_steps) == 0:
-                    smoothed = SmoothedLosses()
-                smoothed.update(loop.update(batches, seed))
-                bar.advance()
-                if loop.step % log_every == 0 or loop.step == total_steps:
-                    _report(loop, smoothed, bar, log, optimisation)
-                loop.save_when_due()
-        except KeyboardInterrupt:
-            loop.save()
-            raise
+        while loop.step < total_steps and not loop.out_of_time():
+            if loop.step % (steps_per_epoch or total_steps) == 0:
+                loop.smoothed = SmoothedLosses()
+            loop.smoothed.update(loop.update(batches, seed))
+            bar.advance()
+            if loop.step % log_every == 0 or loop.step == total_steps:
+                _report(loop, bar, log)
+            loop.save_when_due()
     finished = loop.step >= total_steps
-    if not finished:
+    if finished:
+        loop.require_finite()
+    else:
         loop.save()
-    return FitResult(loop.step, finished, loop.seconds(), smoothed.read())
+    return FitResult(loop.step, finished, loop.seconds(), loop.smoothed.read())
 
 
 class _Loop:
@@ -153,6 +151,7 @@ class _Loop:
         self.started, self.earlier = time.monotonic(), 0.0
         self.saved_at, self.saved_step = self.started, 0
         self.latest = torch.zeros(())
+        self.smoothed = SmoothedLosses()
 
     def update(self, batches: Batches, seed: int) -> dict[str, Tensor]:
         """One optimiser update; returns the loss parts, still on the device."""
@@ -186,19 +185,28 @@ class _Loop:
     def save(self) -> None:
         if self.checkpointing.path is None:
             return
-        if not bool(self.latest.isfinite()):
-            raise self.diverged("the loss")
+        self.require_finite()
         state = {
             "tag": self.checkpointing.tag,
             "step": self.step,
             "total": self.total,
             "seconds": self.seconds(),
+            "smoothed": self.smoothed.values,
             "model": self.model.state_dict(),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
         save_state(self.checkpointing.path, state)
         self.saved_at, self.saved_step = time.monotonic(), self.step
+
+    def require_finite(self) -> None:
+        """Raise rather than keep numbers that no further training can mend."""
+        if not bool(self.latest.isfinite()):
+            raise self.diverged("the loss")
+        for part in (self.model, self.method):
+            for name, value in part.state_dict().items():
+                if value.is_floating_point() and not bool(value.isfinite().all()):
+                    raise self.diverged(name)
 
     def diverged(self, what: str) -> FaroutError:
         lr = self.optimisation.lr
@@ -221,10 +229,11 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = self.saved_step = state["step"]
         self.earlier = state["seconds"]
+        self.smoothed = SmoothedLosses(state.get("smoothed"))
 
 
-def _report(loop: _Loop, smoothed: SmoothedLosses, bar: Bar, log: Log | None, optimisation: Optimisation) -> None:
-    losses = smoothed.read()
+def _report(loop: _Loop, bar: Bar, log: Log | None) -> None:
+    losses = loop.smoothed.read()
     if not all(map(math.isfinite, losses.values())):
         bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
         raise loop.diverged(bad)
@@ -232,7 +241,7 @@ def _report(loop: _Loop, smoothed: SmoothedLosses, bar: Bar, log: Log | None, op
     parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
     bar.note(f"{parts} | {rate:,.0f} images/s")
     if log is not None:
-        lr = cosine_lr(loop.step - 1, loop.total, optimisation.lr, optimisation.lr_end)
+        lr = cosine_lr(loop.step - 1, loop.total, loop.optimisation.lr, loop.optimisation.lr_end)
         log(
             loop.step,
             {**{f"train/{name}": value for name, value in losses.items()}, "lr": lr, "images_per_s": rate},

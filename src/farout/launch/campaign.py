@@ -74,7 +74,7 @@ class Campaign:
             folder = ROOT / "conf/experiment" / self.table
             if not (folder / f"{self.id_data}_{row}.yaml").is_file():
                 there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-                raise ConfigError(f"table {self.table} has no row {self.id_data}_{row}: choose --id and --rows of {there}")
+                raise ConfigError(f"{self.table} has no row {self.id_data}_{row}: choose --id and --rows from {there}")
         for word in self.overrides:
             key = word.lstrip("+~").partition("=")[0]
             if key in OWN_OPTIONS:
@@ -85,7 +85,7 @@ def compose(words: Sequence[str]) -> Settings:
     """The settings that `python train.py WORDS` would run with; raises ConfigError in one line."""
     try:
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return parse(hydra.compose("train", list(words)))
+            return parse(hydra.compose("train", list(words)), "train")
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, "train") from None
 
@@ -110,7 +110,12 @@ class Stage:
         run = self.run
         if self.kind == "train" or not run.finished:
             return run.finished
-        return already_evaluated(run, settings_for(self.settings, run) if self.settings.run else self.settings)
+        return already_evaluated(run, self.own)
+
+    @property
+    def own(self) -> Settings:
+        """The settings that an evaluation goes by: what a named run fixes comes from its record."""
+        return settings_for(self.settings, self.run) if self.settings.run else self.settings
 
     def work(self, deadline: float) -> None:
         """Do it; training pauses with OutOfBudget at the deadline (`time.monotonic()`), its state saved."""
@@ -150,17 +155,19 @@ def runs_of(stages: Sequence[Stage]) -> list[Run]:
 
 
 def check_data(stages: Sequence[Stage]) -> dict[str, str]:
-    """Open every set that training or ID evaluation needs; returns the OOD sets that are left out, with the reason.
+    """Open every set that no stage can do without; returns the OOD sets that are left out, with the reason.
+
+    Evaluation needs the outliers too: images that they share with an OOD set are dropped from it.
 
     Raises:
         MissingDataError: one is neither in the store nor in a pack.
     """
     gaps: dict[str, str] = {}
     for stage in stages:
-        settings, paths = stage.settings, stage.settings.paths.data_paths()
+        settings, paths = stage.own, stage.settings.paths.data_paths()
         own = settings.id_data
         needed = {(own.name, own.train_split), (own.name, "test")}
-        if settings.uses_outliers:
+        if settings.outliers is not None and (settings.uses_outliers or stage.kind == "evaluate"):
             needed.add((str(settings.outliers), "train"))
         if settings.holdout > 0:
             needed.add((own.corruption_base, own.corruption_split))
@@ -183,7 +190,7 @@ def carry_out(stages: Sequence[Stage], deadline: float) -> bool:
         if stage.done:
             continue
         if not first and time.monotonic() + _least_seconds(stage) >= deadline:
-            say(f"the time budget ends before {stage.kind} {stage.run.name}: repeat to go on")
+            say(f"too little of the time budget is left for the next stage: {stage.kind} {stage.run.name}")
             return False
         first = False
         try:
@@ -196,7 +203,7 @@ def carry_out(stages: Sequence[Stage], deadline: float) -> bool:
 
 def _least_seconds(stage: Stage) -> float:
     """The time that a stage must have to be worth starting."""
-    return 0.0 if stage.kind == "train" else evaluation_seconds(stage.settings, stage.device)
+    return 0.0 if stage.kind == "train" else evaluation_seconds(stage.own, stage.device)
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,7 @@ class Forecaster:
             return Forecast("done", None, 0.0)
         if stage.kind == "evaluate":
             if stage.row not in self.evaluations:
-                self.evaluations[stage.row] = evaluation_seconds(stage.settings, stage.device)
+                self.evaluations[stage.row] = evaluation_seconds(stage.own, stage.device)
             return Forecast("to do", None, self.evaluations[stage.row])
         if stage.row not in self.steps:
             self.steps[stage.row] = training_cost(stage.settings, stage.device)

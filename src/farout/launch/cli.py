@@ -32,11 +32,16 @@ def main(config_name: str, task: Task) -> NoReturn:
     logging.getLogger("farout").setLevel(logging.INFO)
     # Hydra would print its own report and exit with 1: ask for the exception instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # argparse takes no options between overrides: `method=energy -m seed=1,2` means `-m method=energy seed=1,2`.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     failures: list[FaroutError] = []
+    started = False
 
     def job(config: DictConfig) -> Any:
+        nonlocal started
+        started = True
         try:
-            return task(parse(config))
+            return task(parse(config, config_name))
         except FaroutError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 say(f"job {HydraConfig.get().job.num} failed: {error}")
@@ -48,11 +53,14 @@ def main(config_name: str, task: Task) -> NoReturn:
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
     except FaroutError as error:
         failures.append(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        failures.append(explain(error, config_name))
     except KeyboardInterrupt:
         print("interrupted: repeat the command to go on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        # Before a job starts, whatever Hydra raises (also plain ValueError) is about the command line.
+        if started and not isinstance(error, HydraException | OmegaConfBaseException):
+            raise
+        failures.append(explain(error, config_name))
     if failures:
         print(f"error: {failures[0]}", file=sys.stderr)
         sys.exit(2)
@@ -66,27 +74,36 @@ def explain(error: Exception, config_name: str) -> FaroutError:
     if key:
         full = re.search(r"full_key: (\S+)", text)
         return _unknown_key(full.group(1) if full else key.group(1), config_name)
-    if "is not in struct" in text or "Could not override" not in text:
-        choice = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
-        if choice:
-            group, value = choice.groups()
-            options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
-            return ConfigError(f"{group}={value} is not there: choose from {', '.join(options) or 'none'}")
+    choice = re.search(r"Could not (?:find|load) '([^'/]+)/([^']*)'", text)
+    if choice and choice.group(1) != "hydra":
+        group, value = choice.groups()
+        return ConfigError(f"{group}={value} is not there: choose from {', '.join(_options(group))}")
     return ConfigError(" ".join(text.split()) or type(error).__name__)
+
+
+def _options(group: str) -> list[str]:
+    """What a group offers: its files, by the names that choose them."""
+    folder = ROOT / "conf" / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def _group_choices(words: list[str]) -> list[str]:
+    """The words of a command line that choose a file of a group; of a sweep the first."""
+    matches = [re.match(r"([\w/]+)(@\w+)?=[\w/]+", word) for word in words]
+    return [match.group(0) for match in matches if match and (ROOT / "conf" / match.group(1)).is_dir()]
 
 
 def _unknown_key(key: str, config_name: str) -> ConfigError:
     """Which keys the composition has where `key` was looked for; composed again with the group choices alone."""
-    choices = [word for word in sys.argv[1:] if re.match(r"^(method|experiment|id_data|scale)=[\w/]+$", word)]
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = hydra.compose(config_name, choices)
-    except HydraException:
+            config = hydra.compose(config_name, _group_choices(sys.argv[1:]))
+    except (HydraException, OmegaConfBaseException):
         return ConfigError(f"unknown option {key}: see --help")
     section, _, _ = key.rpartition(".")
     if not section:
-        return unknown([key], f"method={config.method.name}", known_root_keys(config.method._target_))
+        return unknown([key], f"method={config.method.name}", known_root_keys(config.method._target_, config_name))
     found = config
     for part in section.split("."):
         found = found.get(part) if isinstance(found, DictConfig) else None

@@ -46,7 +46,8 @@ def coerce(value: Any, wanted: Any, key: str) -> Any:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ConfigError(f"{key} is blank: give a value, e.g. {key}={_example(wanted)}")
     if origin is Literal:
-        if value not in get_args(wanted):
+        # By type as well: 1 == True, but compile=1 is not compile=true.
+        if not any(value == option and type(value) is type(option) for option in get_args(wanted)):
             raise one_of(key, value, get_args(wanted))
         return value
     if origin in (list, tuple, Sequence) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
@@ -70,8 +71,8 @@ def _coerce_scalar(value: Any, wanted: type, key: str) -> Any:
         raise error
     if isinstance(value, bool | Mapping | Sequence) and not isinstance(value, str):
         raise error
-    if wanted is str:
-        return str(value)
+    if wanted is str or (wanted is int and isinstance(value, int)):
+        return wanted(value)
     try:
         number = float(value)
     except ValueError:

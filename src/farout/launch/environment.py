@@ -2,6 +2,7 @@
 
 import datetime
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,12 +16,12 @@ def choose_device(name: str) -> torch.device:
     """The device that trainer.device names; auto is CUDA where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"trainer.device={name} is not a device: choose auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"trainer.device={name}, but there is no CUDA device here: use trainer.device=cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"trainer.device={name} is not a device: choose auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count() or "no"
+        raise ConfigError(f"trainer.device={name}, but there is {count} CUDA device here: use trainer.device=cpu")
     return device
 
 

@@ -199,10 +199,10 @@ def already_evaluated(run: Run, settings: Settings) -> bool:
     """Whether results.json holds this very evaluation, with nothing missing that could now be had."""
     if not run.results.exists():
         return False
-    wanted = (settings.ood_data.name, settings.protocol.name, settings.max_eval_images)
+    wanted = (settings.ood_data.name, asdict(settings.protocol), settings.max_eval_images)
     names = {component.build().name for component in settings.scores}
     for entry in load_json(run.results)["evaluations"]:
-        same = (entry["ood_data"], entry["protocol"]["name"], entry["max_eval_images"]) == wanted
+        same = (entry["ood_data"], entry["protocol"], entry["max_eval_images"]) == wanted
         sets = {row["ood"] for row in entry["rows"]} | {gap["ood"] for gap in entry["missing"]}
         if same and names <= {row["score"] for row in entry["rows"]} and set(settings.ood_data.sets) <= sets:
             return not _newly_available(entry, settings)

@@ -85,7 +85,7 @@ def evaluation_data(settings: Settings) -> EvaluationData:
     id_test = open_dataset(settings.id_data.name, "test", paths)
     found = EvaluationData(capped(id_test, settings.max_eval_images))
     references = [id_test, open_dataset(settings.id_data.name, settings.id_data.train_split, paths)]
-    if settings.outliers is not None and settings.uses_outliers:
+    if settings.outliers is not None:
         references.append(open_dataset(settings.outliers, "train", paths))
     for name in settings.ood_data.sets:
         reason = absence(name, settings, paths)
@@ -105,7 +105,7 @@ def absence(name: str, settings: Settings, paths: DataPaths) -> str | None:
     """Why an OOD set takes no part in this evaluation; None where it does."""
     if name == settings.id_data.name:
         return "it is the in-distribution set"
-    clash = conflicts(name, settings.outliers if settings.uses_outliers else None, paths)
+    clash = conflicts(name, settings.outliers, paths)
     if clash is not None:
         return clash
     if not available(name, "test", paths):

@@ -78,7 +78,7 @@ def _start_wandb(folder: Path, settings: LoggerSettings, config: Mapping[str, An
 
         return wandb.init(
             project=settings.project,
-            mode=settings.mode,  # type: ignore[arg-type]
+            mode=settings.mode,
             dir=str(folder),
             id=folder.name,
             name=folder.name,

@@ -74,6 +74,9 @@ class Run:
             say(f"waiting for another process that works on {self.name}")
             lock.acquire()
         try:
+            # Whoever holds the lock is the only writer: unfinished files are those of a killed process.
+            for left in self.folder.glob(".*.tmp"):
+                left.unlink()
             yield
         finally:
             lock.release()
@@ -222,4 +225,5 @@ def settings_for(settings: Settings, run: Run) -> Settings:
     """The settings of an evaluation of `run`: what the run fixes comes from its record."""
     identity = run.identity
     id_data = replace(settings.id_data, **identity["id_data"])
-    return replace(settings, id_data=id_data, outliers=identity["outliers"], seed=identity["seed"])
+    scale = run.record.get("scale") or settings.scale
+    return replace(settings, id_data=id_data, outliers=identity["outliers"], seed=identity["seed"], scale=scale)

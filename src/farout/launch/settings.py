@@ -1,15 +1,21 @@
 """What one command asks for: Hydra's composition, checked and coerced into plain dataclasses."""
 
+import re
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from farout.data import DataPaths, default_paths
+from farout.data.catalogue import define
 from farout.data.streams import OutlierOrder
 from farout.errors import ConfigError
 from farout.launch.coerce import Component, build_dataclass, coerce, component, locate, signature_of, unknown
+from farout.methods import Method
 from farout.metrics.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,6 +45,8 @@ class Schedule:
             raise ConfigError(f"lr={self.lr:g} must be positive")
         if self.lr_end < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
             raise ConfigError("lr_end and weight_decay must be at least 0, momentum in [0, 1)")
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("momentum=0 leaves nothing for Nesterov's step: add nesterov=false")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Updates of the whole run: whole epochs, capped by max_steps."""
@@ -83,6 +91,17 @@ class TrainerSettings:
     eval_batch_size: int = 500
     log_every: int = 50
 
+    def check(self) -> None:
+        """Raise ConfigError where a value means nothing."""
+        for name in ("checkpoint_steps", "eval_batch_size", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"trainer.{name}={value} must be at least 1")
+        for name in ("checkpoint_minutes", "budget_minutes"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"trainer.{name}={value:g} must not be negative")
+
 
 @dataclass(frozen=True)
 class LoggerSettings:
@@ -90,7 +109,7 @@ class LoggerSettings:
 
     name: Literal["wandb", "none"]
     project: str | None = None
-    mode: str = "offline"
+    mode: Literal["online", "offline", "shared", "disabled"] = "offline"
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,7 @@ class Settings:
     backbone: Component
     transform: Component
     id_data: IdData
-    outliers: str | None
+    outliers: str | None  # None also where the method trains on none
     outlier_order: OutlierOrder
     schedule: Schedule
     scale: str
@@ -154,32 +173,37 @@ SCALARS: dict[str, Any] = {
     "outlier_order": OutlierOrder,
     "evaluate": bool,
     "max_eval_images": int | None,
-    "run": str | None,
 }
+EVALUATION_SCALARS: dict[str, Any] = {"run": str | None}  # eval.py's own
 
 
-def known_root_keys(method_target: str) -> list[str]:
-    """Every root key that a composition with this method may have."""
+def _scalars(root: str) -> dict[str, Any]:
+    return {**SCALARS, **(EVALUATION_SCALARS if root == "eval" else {})}
+
+
+def known_root_keys(method_target: str, root: str = "train") -> list[str]:
+    """Every root key that a composition with this method may have; `root` is train or eval."""
     schedule = [entry.name for entry in fields(Schedule)]
-    return [*signature_of(method_target), *schedule, *SCALARS, *GROUPS, "paths", "pretrain"]
+    return [*signature_of(method_target), *schedule, *_scalars(root), *GROUPS, "paths", "pretrain"]
 
 
-def parse(config: DictConfig) -> Settings:
-    """Check and coerce a composed configuration.
+def parse(config: DictConfig, root: str = "eval") -> Settings:
+    """Check and coerce a composed configuration; with `root` train, eval.py's own options are unknown.
 
     Raises:
         ConfigError: an option that this composition does not know (also one added with +), a blank, a value of the
             wrong kind, or one that the method refuses.
     """
-    raw: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    raw = _resolved(config)
     method_part = dict(raw["method"])
     method_score = coerce(method_part.pop("score", None), str, "method.score")
     target = coerce(method_part.get("_target_"), str, "method._target_")
-    allowed = known_root_keys(target)
+    _check_method(target)
+    allowed = known_root_keys(target, root)
     strange = [key for key in raw if key not in allowed]
     if strange:
         raise unknown(strange, f"method={method_part.get('name')}", allowed)
-    scalars = {key: coerce(raw[key], kind, key) for key, kind in SCALARS.items() if key in raw}
+    scalars = {key: coerce(raw[key], kind, key) for key, kind in _scalars(root).items() if key in raw}
     settings = Settings(
         method=_method(method_part, target, raw),
         method_score=method_score,
@@ -197,7 +221,25 @@ def parse(config: DictConfig) -> Settings:
         **scalars,
     )
     _check(settings)
-    return settings
+    return settings if settings.uses_outliers else replace(settings, outliers=None)
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    """Plain values; every group must be there (`~backbone` takes one away) and hold a mapping."""
+    try:
+        raw: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    for group in (*GROUPS, "paths", "pretrain"):
+        if not isinstance(raw.get(group), dict):
+            raise ConfigError(f"{group} is missing or no group of values: choose a file with {group}=..., see --help")
+    return raw
+
+
+def _check_method(target: str) -> None:
+    kind = locate(target)
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise ConfigError(f"method._target_={target} is no training method: name a subclass of farout.methods.Method")
 
 
 def _method(part: dict[str, Any], target: str, raw: dict[str, Any]) -> Component:
@@ -239,11 +281,10 @@ def read_protocol(values: Any) -> Protocol:
 
 
 def _check(settings: Settings) -> None:
-    """What only values together, or a constructor, can refuse."""
-    if not 0 <= settings.holdout < 1:
-        raise ConfigError(f"holdout={settings.holdout:g} is a share of the training images: give one in [0, 1)")
-    if settings.seed < 0:
-        raise ConfigError(f"seed={settings.seed} must not be negative")
+    """What only values together, a constructor, or the catalogue can refuse."""
+    _check_holdout(settings.holdout)
+    if not 0 <= settings.seed < 2**32:
+        raise ConfigError(f"seed={settings.seed} must not be negative, nor reach 2^32")
     if settings.max_eval_images is not None and settings.max_eval_images < 1:
         raise ConfigError(f"max_eval_images={settings.max_eval_images} must be at least 1")
     if settings.uses_outliers and settings.outliers is None:
@@ -252,7 +293,43 @@ def _check(settings: Settings) -> None:
         )
     if settings.uses_outliers and settings.outliers == settings.id_data.name:
         raise ConfigError(f"outliers={settings.outliers} is the in-distribution set itself: choose another")
-    settings.method.build()
+    settings.trainer.check()
+    _check_names(settings)
+    _check_components(settings)
+    if settings.init_from == "auto":
+        parent_settings(settings)
+
+
+def _check_holdout(holdout: float, prefix: str = "") -> None:
+    if not 0 <= holdout < 1:
+        raise ConfigError(f"{prefix}holdout={holdout:g} is a share of the training images: give one in [0, 1)")
+
+
+def _check_names(settings: Settings) -> None:
+    """Names that end in a folder's name must be able to; data sets and the score of selection must exist."""
+    for key in ("method", "backbone", "id_data"):
+        name = getattr(settings, key).name
+        if not re.fullmatch(r"[\w.@+-]+", name):
+            raise ConfigError(f"{key}.name={name} names a folder: use letters, digits and _ . @ + -")
+    if not (ROOT / f"conf/score/{settings.method_score}.yaml").is_file():
+        raise ConfigError(f"method.score={settings.method_score} is not a score: choose one of conf/score/")
+    for name in settings.ood_data.sets:
+        define(name, "test", settings.paths.data_paths())
+
+
+def _check_components(settings: Settings) -> None:
+    """Build everything once (the network without memory): a bad argument must not be found after training."""
+    built = {"method": settings.method, "transform": settings.transform, "backbone": settings.backbone}
+    built |= {f"score.{score.name}": score for score in settings.scores}
+    for key, part in built.items():
+        more = {"num_classes": settings.id_data.num_classes} if key == "backbone" else {}
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a network without channels, which is refused right here
+                part.build(**more)
+        except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{key}={part.name} cannot be built ({reason}): check its values") from error
 
 
 def parent_settings(settings: Settings) -> Settings:
@@ -266,13 +343,18 @@ def parent_settings(settings: Settings) -> Settings:
     scale = OmegaConf.load(ROOT / f"conf/scale/{settings.scale}.yaml")
     pretrain = dict(settings.pretrain)
     holdout = pretrain.pop("holdout", 0.0)
+    _check_holdout(holdout, "pretrain.")
     schedule = replace(_schedule(dict(schedule_file)), **pretrain)
-    schedule.check()
+    try:
+        schedule.check()
+    except ConfigError as error:
+        raise ConfigError(f"pretrain.{error}") from None
     precision = OmegaConf.select(scale, "trainer.precision", default="auto")
     return replace(
         settings,
         method=Component("ce", method.method["_target_"], {}),
         method_score=method.method["score"],
+        outliers=None,
         schedule=schedule,
         holdout=holdout,
         init_from=None,

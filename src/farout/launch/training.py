@@ -57,6 +57,7 @@ def _train_and_evaluate(
 ) -> None:
     """What is left to do of a run; the caller holds its lock. The parent comes first, in a log of its own."""
     if run.finished:
+        run.checkpoint.unlink(missing_ok=True)  # killed between the weights and this
         say(f"{run.name} is finished: {run.folder}")
         if not settings.evaluate or already_evaluated(run, settings):
             say(f"nothing left to do; results: {run.results}")

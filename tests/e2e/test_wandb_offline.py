@@ -1,0 +1,103 @@
+"""An offline W&B run, read back from its own file."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+pytestmark = pytest.mark.e2e
+HEADER, BLOCK = 7, 32768
+FULL, LAST = 1, 4
+
+
+def records(path: Path) -> list[wandb_internal_pb2.Record]:
+    """The records of a .wandb file: a LevelDB log (32 KiB blocks of checksum, length, kind, bytes) of protobufs."""
+    data, position, parts, found = path.read_bytes(), HEADER, b"", []
+    assert data.startswith(b":W&B")
+    while position + HEADER <= len(data):
+        left = BLOCK - position % BLOCK
+        if left < HEADER:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + HEADER])
+        parts += data[position + HEADER : position + HEADER + length]
+        position += HEADER + length
+        if kind in (FULL, LAST):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            found.append(record)
+            parts = b""
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(finished_run) -> Path:
+    (found,) = finished_run[0].glob("runs/energy-*")
+    return found
+
+
+@pytest.fixture(scope="module")
+def log(folder) -> list[wandb_internal_pb2.Record]:
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    return records(path)
+
+
+def items(log, kind: str) -> list[dict]:
+    """The updates of all records of a kind, as dicts by (dotted) key."""
+    found = []
+    for record in log:
+        if record.WhichOneof("record_type") == kind:
+            update = getattr(record, kind)
+            entries = update.item if kind == "history" else update.update
+            found.append({e.key or ".".join(e.nested_key): json.loads(e.value_json) for e in entries})
+    return found
+
+
+def test_config(log, folder):
+    (run,) = [record.run for record in log if record.WhichOneof("record_type") == "run"]
+    assert run.run_id == folder.name
+    assert run.project == "farout"
+    config = {entry.key: json.loads(entry.value_json) for entry in run.config.update}
+    identity = json.loads((folder / "run.json").read_text())["identity"]
+    for key, value in identity.items():
+        assert config[key] == value
+    assert config["scale"] == "smoke"
+    assert config["trainer"]["log_every"] == 1
+
+
+def test_curves(log, folder):
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    logged = [item for item in items(log, "history") if "train/total" in item]
+    assert [item["step"] for item in logged] == [1, 2, 3]
+    for item, point in zip(logged, points, strict=True):
+        for key in ("train/total", "train/energy_margin", "lr"):
+            assert item[key] == pytest.approx(point[key])
+
+
+def test_final_metrics_of_every_set(log, folder):
+    summary = {key: value for update in items(log, "summary") for key, value in update.items()}
+    for entry in json.loads((folder / "results.json").read_text())["evaluations"]:
+        assert summary["id/accuracy"] == pytest.approx(entry["id"]["accuracy"])
+        for row in entry["rows"]:
+            for metric in ("fpr95", "auroc", "aupr"):
+                key = f"{entry['protocol']['name']}/{row['score']}/{row['ood']}/{metric}"
+                assert summary[key] == pytest.approx(row[metric])
+        for mean in entry["means"]:
+            key = f"{entry['protocol']['name']}/{mean['score']}/mean/fpr95"
+            assert summary[key] == pytest.approx(mean["fpr95"])
+
+
+def test_table_and_plots(log, folder):
+    (offline,) = folder.glob("wandb/offline-run-*")
+    files = {file.path for record in log if record.WhichOneof("record_type") == "files" for file in record.files.files}
+    (table,) = (path for path in files if path.startswith("media/table/results"))
+    content = json.loads((offline / "files" / table).read_text())
+    entries = json.loads((folder / "results.json").read_text())["evaluations"]
+    assert content["columns"][:3] == ["protocol", "score", "ood"]
+    assert len(content["data"]) == sum(len(entry["rows"]) for entry in entries)
+    for plot in ("histogram_msp", "histogram_energy", "roc_msp", "roc_energy"):
+        (image,) = (path for path in files if path.startswith(f"media/images/plots/{plot}"))
+        assert (offline / "files" / image).read_bytes().startswith(b"\x89PNG")
+    assert any(record.WhichOneof("record_type") == "exit" and record.exit.exit_code == 0 for record in log)

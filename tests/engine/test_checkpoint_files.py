@@ -1,0 +1,110 @@
+"""Files are whole or absent."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from farout.engine import checkpoint
+from farout.engine.checkpoint import (
+    load_json,
+    load_state,
+    load_weights,
+    save_json,
+    save_state,
+    save_weights,
+    tensors_equal,
+    write_atomically,
+)
+from farout.errors import FaroutError
+
+CPU = torch.device("cpu")
+
+
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "state.pt"
+    save_state(path, {"step": 1})
+
+    def half(temporary):
+        temporary.write_bytes(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, half)
+    assert load_state(path, CPU) == {"step": 1}
+    assert os.listdir(tmp_path) == ["state.pt"]
+
+
+def test_the_file_appears_only_by_renaming(tmp_path, monkeypatch):
+    path, seen = tmp_path / "deep" / "state.pt", []
+    real = os.replace
+
+    def replace(source, target):
+        seen.append((path.exists(), load_state(source, CPU)))
+        real(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "replace", replace)
+    save_state(path, {"step": 2})
+    assert seen == [(False, {"step": 2})], "whole before it takes its name"
+    assert load_state(path, CPU) == {"step": 2}
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 truncated"])
+def test_a_damaged_state_is_one_line(tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(FaroutError, match=r"checkpoint\.pt cannot be read .*remove it") as caught:
+        load_state(path, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_state_is_one_line(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_state(path, {"weights": torch.randn(1000)})
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(FaroutError, match="cannot be read"):
+        load_state(path, CPU)
+
+
+def test_states_never_unpickle_code(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"step": nn.Linear(1, 1)}, path)
+    with pytest.raises(FaroutError, match="cannot be read"):
+        load_state(path, CPU)
+
+
+def test_json_round_trip_and_damage(tmp_path):
+    path = tmp_path / "run.json"
+    save_json(path, {"lr": 1e-6, "name": "ä"})
+    assert load_json(path) == {"lr": 1e-6, "name": "ä"}
+    path.write_text('{"lr": 1')
+    with pytest.raises(FaroutError, match=r"run\.json is not valid JSON"):
+        load_json(path)
+
+
+def test_weights_round_trip_also_from_channels_last(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    save_weights(tmp_path / "w.safetensors", model)
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    load_weights(tmp_path / "w.safetensors", other)
+    assert tensors_equal(model.state_dict(), other.state_dict())
+    with pytest.raises(FaroutError, match="does not fit this network") as caught:
+        load_weights(tmp_path / "w.safetensors", nn.Linear(2, 2))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk junk junk"])
+def test_damaged_weights_are_one_line(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(FaroutError, match=r"weights\.safetensors") as caught:
+        load_weights(path, nn.Linear(2, 2))
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_equal():
+    a = {"x": torch.zeros(2)}
+    assert tensors_equal(a, {"x": torch.zeros(2)})
+    assert not tensors_equal(a, {"x": torch.tensor([0.0, 1e-30])})
+    assert not tensors_equal(a, {"x": torch.zeros(2), "y": torch.zeros(1)})

@@ -1,0 +1,68 @@
+"""One forward pass a set, in full precision whatever the network trained in."""
+
+import pytest
+import torch
+
+from farout.backbones.cifar_resnet import CifarResNet
+from farout.data import ImageSet
+from farout.data.transform import Transform
+from farout.engine.evaluate import accuracy, collect
+from farout.scores import Outputs
+
+CPU = torch.device("cpu")
+TRANSFORM = Transform((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), flip=True, crop_padding=4)
+
+
+@pytest.fixture
+def model() -> CifarResNet:
+    torch.manual_seed(0)
+    return CifarResNet(depth=8, num_classes=5, width=4)
+
+
+@pytest.fixture
+def image_set() -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (23, 3, 32, 32), generator=generator).to(torch.uint8)
+    return ImageSet("tiny", "test", images, torch.arange(23) % 5, tuple("abcde"), raw=False, info={})
+
+
+def test_equals_the_model_on_unaugmented_images(model, image_set):
+    outputs = collect(model, TRANSFORM, image_set, CPU, batch_size=10)
+    with torch.inference_mode():
+        model.eval()
+        expected = model(TRANSFORM(image_set.images))
+        features = model.features(TRANSFORM(image_set.images))
+    assert torch.allclose(outputs.logits, expected, atol=1e-6)
+    assert torch.allclose(outputs.features, features, atol=1e-6)
+    assert torch.equal(outputs.labels, image_set.labels)
+
+
+def test_batch_norm_is_left_alone_even_after_training_mode(model, image_set):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train()
+    one, two = (collect(model, TRANSFORM, image_set, CPU, batch_size=size) for size in (4, 23))
+    assert torch.allclose(one.logits, two.logits, atol=1e-6)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_reduced_precision_is_ignored_and_restored(model, image_set):
+    expected = collect(model, TRANSFORM, image_set, CPU).logits
+    model.autocast_dtype = torch.bfloat16
+    assert not torch.equal(model(TRANSFORM(image_set.images)), expected), "bf16 shows, so the next line can fail"
+    assert torch.equal(collect(model, TRANSFORM, image_set, CPU).logits, expected)
+    assert model.autocast_dtype == torch.bfloat16
+
+
+def test_raw_sets_reach_the_network_as_they_are(model):
+    noise = torch.randn(6, 3, 32, 32)
+    outputs = collect(model, TRANSFORM, ImageSet("noise", "test", noise, None, (), raw=True, info={}), CPU)
+    with torch.inference_mode():
+        assert torch.allclose(outputs.logits, model.eval()(noise), atol=1e-6)
+    assert outputs.labels is None
+
+
+def test_accuracy():
+    outputs = Outputs(torch.eye(3), torch.zeros(3, 1), torch.tensor([0, 1, 1]))
+    assert accuracy(outputs) == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="labels"):
+        accuracy(Outputs(torch.eye(3), torch.zeros(3, 1)))

@@ -1,0 +1,268 @@
+"""The training loop: the official codes' three updates, exact resume, divergence, pauses."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from farout.engine import fit as engine
+from farout.engine.checkpoint import load_state, tensors_equal
+from farout.engine.fit import Checkpointing, Optimisation, SmoothedLosses, fit, seconds_per_step
+from farout.engine.schedules import cosine_lr
+from farout.errors import FaroutError
+from farout.methods import Batch, CrossEntropy, EnergyFineTuning, Method, OutlierExposure
+
+ALL = json.loads((Path(__file__).parents[1] / "vectors" / "vectors_energy_oe.json").read_text())
+STEPS = ALL["train_steps"]
+
+
+@pytest.mark.parametrize("case", ALL["lr_schedule"]["cases"], ids=lambda case: case["name"])
+def test_cosine(case):
+    assert case["total_updates"] == case["epochs"] * case["batches_per_epoch"]
+    for update, lr in case["lr_used_at_update"].items():
+        assert cosine_lr(int(update), case["total_updates"], case["lr0"]) == pytest.approx(lr, rel=1e-9)
+
+
+def given_batches(step: int) -> dict[str, Batch]:
+    x_in, y, x_out = (STEPS["input"][key][step] for key in ("x_in", "y", "x_out"))
+    inside, outside = torch.tensor(x_in, dtype=torch.float64), torch.tensor(x_out, dtype=torch.float64)
+    return {"labelled": Batch(inside, torch.tensor(y)), "outliers": Batch(outside)}
+
+
+def given_model(with_batch_norm: bool) -> nn.Sequential:
+    linear = nn.Linear(6, 4, dtype=torch.float64)
+    linear.weight.data = torch.tensor(STEPS["input"]["W"], dtype=torch.float64)
+    linear.bias.data = torch.tensor(STEPS["input"]["b"], dtype=torch.float64)
+    norm = [nn.BatchNorm1d(6, dtype=torch.float64)] if with_batch_norm else []
+    return nn.Sequential(*norm, linear)
+
+
+def given_method(name: str) -> Method:
+    if name.startswith("oe"):
+        return OutlierExposure(0.5)
+    return EnergyFineTuning(-2.0, -0.5, 0.1, 1.0) if name.startswith("energy") else CrossEntropy()
+
+
+@pytest.mark.parametrize("case", STEPS["cases"], ids=lambda case: case["name"])
+def test_three_updates_of_the_official_loop(case):
+    expected = case["expect"]
+    model = given_model("bn" in case["name"])
+    result = fit(model, given_method(case["name"]), given_batches, Optimisation(lr=0.1), 3, steps_per_epoch=3)
+
+    def same(value, name):
+        assert torch.allclose(value, torch.tensor(expected[name], dtype=torch.float64), rtol=1e-9, atol=1e-11), name
+
+    same(model[-1].weight, "weight")
+    same(model[-1].bias, "bias")
+    assert result.losses["total"] == pytest.approx(expected["train_loss_ema"], rel=1e-9)
+    assert result.finished
+    assert result.step == 3
+    if "bn" in case["name"]:
+        same(model[0].running_mean, "bn_running_mean")
+        same(model[0].running_var, "bn_running_var")
+        same(model[0].weight, "bn_weight")
+        same(model[0].bias, "bn_bias")
+
+
+class Counting(CrossEntropy):
+    """A method with state of its own: a parameter, a buffer, and a `prepare` that counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.prepared = 0
+
+    def prepare(self, model, batches):
+        self.prepared += 1
+
+    def loss(self, model, batches):
+        self.seen += len(batches["labelled"].images)
+        return {"total": super().loss(model, batches)["total"] * self.scale, "scale": self.scale}
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+
+
+def random_batches(step: int) -> dict[str, Batch]:
+    generator = torch.Generator().manual_seed(step)
+    return {"labelled": Batch(torch.randn(8, 5, generator=generator), torch.arange(8) % 3)}
+
+
+def train(path=None, total=20, model=None, method=None, batches=random_batches, **more):
+    model, method = model or network(), method or Counting()
+    checkpointing = Checkpointing(path, minutes=None, **more) if path else None
+    result = fit(model, method, batches, Optimisation(lr=0.1), total, steps_per_epoch=8, checkpointing=checkpointing)
+    return model, method, result
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(step: int):
+    def batches(asked: int) -> dict[str, Batch]:
+        if asked == step:
+            raise Stop
+        return random_batches(asked)
+
+    return batches
+
+
+@pytest.mark.parametrize("interrupted_at", [3, 8, 11, 19])
+def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, interrupted_at):
+    straight, straight_method, expected = train()
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Stop):
+        train(path, batches=stop_at(interrupted_at), steps=2)
+    assert load_state(path, torch.device("cpu"))["step"] == interrupted_at // 2 * 2
+    torch.manual_seed(999)  # the resumed process has another generator state
+    resumed, method, result = train(path, steps=2)
+    assert tensors_equal(resumed.state_dict(), straight.state_dict())
+    assert tensors_equal(method.state_dict(), straight_method.state_dict())
+    assert method.seen == 20 * 8
+    assert (method.prepared, straight_method.prepared) == (0, 1)
+    assert result.losses == expected.losses, "the smoothed losses go on too"
+
+
+def test_momentum_is_part_of_the_state(tmp_path):
+    """The resume test above would be blind if momentum did not matter; here it is seen to."""
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Stop):
+        train(path, batches=stop_at(10), steps=5)
+    state = load_state(path, torch.device("cpu"))
+    state["optimizer"]["state"] = {}
+    torch.save(state, path)
+    forgot, _, _ = train(path)
+    straight, _, _ = train()
+    assert not tensors_equal(forgot.state_dict(), straight.state_dict())
+
+
+def test_dropout_depends_on_the_seed_and_the_step():
+    one, again, other = (network() for _ in range(3))
+    for model, seed in ((one, 1), (again, 1), (other, 2)):
+        torch.manual_seed(seed + 50)
+        fit(model, CrossEntropy(), random_batches, Optimisation(lr=0.1), 4, seed=seed)
+    assert tensors_equal(one.state_dict(), again.state_dict())
+    assert not tensors_equal(one.state_dict(), other.state_dict())
+
+
+def test_the_methods_parameters_are_optimised():
+    _, method, _ = train()
+    assert method.scale.item() != 1
+
+
+def test_deadline_pauses_with_the_state_saved(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    _, _, result = train(path, deadline=time.monotonic() - 1)
+    assert (result.finished, result.step) == (False, 0)
+
+    def slow(step: int) -> dict[str, Batch]:
+        time.sleep(0.02)
+        return random_batches(step)
+
+    _, _, result = train(path, batches=slow, deadline=time.monotonic() + 0.15)
+    assert not result.finished
+    assert 0 < result.step < 20
+    assert load_state(path, torch.device("cpu"))["step"] == result.step
+    resumed, _, last = train(path)
+    assert last.finished
+    assert last.seconds > result.seconds, "seconds are those of all sessions"
+    assert tensors_equal(resumed.state_dict(), train()[0].state_dict())
+
+
+def test_checkpoints_follow_the_clock(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(engine, "save_state", lambda path, state: written.append(state["step"]))
+    rule = Checkpointing(tmp_path / "c.pt", minutes=0.0)
+    fit(network(), CrossEntropy(), random_batches, Optimisation(lr=0.1), 4, checkpointing=rule)
+    assert written == [1, 2, 3], "the last step writes weights instead"
+    written.clear()
+    rule = Checkpointing(tmp_path / "c.pt", minutes=60.0)
+    fit(network(), CrossEntropy(), random_batches, Optimisation(lr=0.1), 4, checkpointing=rule)
+    assert written == []
+
+
+def test_another_tag_or_length_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Stop):
+        train(path, batches=stop_at(5), steps=2, tag="these images")
+    with pytest.raises(FaroutError, match="belongs to other data"):
+        train(path, tag="those images")
+    with pytest.raises(FaroutError, match="another schedule"):
+        train(path, tag="these images", total=21)
+
+
+class ExplodesAt(CrossEntropy):
+    def __init__(self, step: int, how: str) -> None:
+        super().__init__()
+        self.left, self.how = step, how
+
+    def loss(self, model, batches):
+        total = super().loss(model, batches)["total"]
+        self.left -= 1
+        if self.left == 0:
+            # sqrt at 0 has a finite value and an infinite gradient: the loss looks well while the weights are lost.
+            total = total * math.nan if self.how == "loss" else total + torch.sqrt((total - total.detach()).abs())
+        return {"total": total}
+
+
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+def test_divergence_stops_and_leaves_no_bad_checkpoint(tmp_path, how):
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(FaroutError, match=r"diverged.*lower lr \(now 0.1\)") as caught:
+        train(path, method=ExplodesAt(6, how), steps=1)
+    assert "\n" not in str(caught.value)
+    state = load_state(path, torch.device("cpu"))
+    assert state["step"] == 5
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+def test_divergence_at_the_last_step_is_noticed(how):
+    with pytest.raises(FaroutError, match="diverged"):
+        train(method=ExplodesAt(20, how))
+
+
+def test_smoothed_losses():
+    smoothed = SmoothedLosses()
+    assert smoothed.read() == {}
+    smoothed.update({"total": torch.tensor(10.0), "part": torch.tensor(1.0)})
+    smoothed.update({"total": torch.tensor(5.0), "part": torch.tensor(1.0)})
+    assert smoothed.read() == pytest.approx({"total": 0.8 * 2 + 1, "part": 0.36})
+
+
+def test_log_gets_the_losses_of_the_epoch_and_the_rate_used():
+    points = {}
+    fit(
+        network(),
+        CrossEntropy(),
+        random_batches,
+        Optimisation(lr=0.1),
+        5,
+        steps_per_epoch=2,
+        log=lambda step, values: points.update({step: values}),
+        log_every=1,
+    )
+    assert list(points) == [1, 2, 3, 4, 5]
+    for step, values in points.items():
+        assert values["lr"] == pytest.approx(cosine_lr(step - 1, 5, 0.1))
+    assert points[5]["lr"] == pytest.approx(1e-6)
+    # Steps 1, 3 and 5 open an epoch, so their average is 0.2 of one loss.
+    assert points[3]["train/total"] < 0.7 * points[2]["train/total"]
+
+
+def test_seconds_per_step():
+    assert seconds_per_step(network(), CrossEntropy(), random_batches, Optimisation(lr=0.1)) > 0
+
+    def slow(step: int) -> dict[str, Batch]:
+        time.sleep(0.05)
+        return random_batches(step)
+
+    assert 0.05 <= seconds_per_step(network(), CrossEntropy(), slow, Optimisation(lr=0.1)) < 0.5

@@ -1,0 +1,107 @@
+"""The house rules that a machine can check: imports, environment files, Makefile, tree."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYERS = [  # lowest first: a package may import those below it and itself
+    {"errors"},
+    {"backbones"},
+    {"methods", "scores", "data", "metrics", "papers"},
+    {"engine", "report"},
+    {"launch"},
+]
+NEVER = {("methods", "scores"), ("engine", "papers"), ("backbones", "data")}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("farout."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("farout.")}
+    return found
+
+
+def _level(package: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if package in layer)
+
+
+SOURCES = sorted((ROOT / "src/farout").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src/farout")))
+def test_imports_point_downwards(path: Path) -> None:
+    package = path.relative_to(ROOT / "src/farout").parts[0].removesuffix(".py")
+    if package == "__init__":
+        return
+    for other in _imports(path):
+        assert _level(other) <= _level(package), f"{package} imports {other}"
+        assert (package, other) not in NEVER
+
+
+def test_every_function_is_short() -> None:
+    for path in [*SOURCES, *sorted((ROOT / "scripts").rglob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
+def _pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[<>=!\[; ]", requirement)[0].lower().replace("_", "-")
+
+
+def test_environment_yml_agrees_with_pyproject() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    project = _pyproject()["project"]
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    assert f"python {project['requires-python']}" in plain
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == ["-c constraints.txt", "-e .[dev]"]
+    assert environment["name"] == project["name"]
+
+
+def test_constraints_lock_every_dependency_by_name_and_version_only() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.+!-]+", line) for line in lines)
+    locked = {_name(line) for line in lines}
+    project = _pyproject()["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert {_name(item) for item in wanted} <= locked
+
+
+def test_make_alone_lists_every_target() -> None:
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE):
+        assert re.search(rf"^\s+{target}\s", shown, flags=re.MULTILINE), target
+
+
+def test_ci_calls_make_test_and_nothing_else() -> None:
+    commands = [
+        line for line in (ROOT / ".ci/run").read_text().splitlines() if line.strip() and not line.startswith("#")
+    ]
+    assert commands == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+
+
+def test_no_large_file_and_no_machine_path_is_tracked() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, listed):
+        path = ROOT / name
+        if not path.is_file():
+            continue
+        assert path.stat().st_size <= 1_000_000, name
+        if path.suffix in {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json"} and "vectors" not in name:
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"(?<![\w.])/(root|home|tmp|work)/\w", text), name

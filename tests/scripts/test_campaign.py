@@ -1,0 +1,223 @@
+"""Campaigns in slices: the same networks as in one go, carried from machine to machine by the state folder alone."""
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from safetensors.torch import load_file
+
+import farout.engine.fit
+import farout.engine.parts
+import farout.launch.campaign
+from farout.engine.checkpoint import tensors_equal
+from farout.launch.campaign import TABLES
+from farout.launch.settings import ROOT
+
+SMALL = ["--table", "demo", "--id", "digits", "--scale", "smoke"]
+NET = ["backbone=resnet20", "trainer.device=cpu", "max_steps=4", "pretrain.max_steps=4"]
+OVERRIDES = [*NET, "logger=none", "score=[msp]", "max_eval_images=16"]
+ROWS = ["--rows", "softmax", "energy_ft"]
+LIMITLESS = ["--minutes", "600"]
+
+Slice = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("campaign_script", ROOT / "scripts" / "campaign.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def in_one_go(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs of an uninterrupted campaign."""
+    outputs = tmp_path_factory.mktemp("whole")
+    assert script.main([*SMALL, *ROWS, *LIMITLESS, "--outputs", str(outputs), *OVERRIDES]) == 0
+    return outputs
+
+
+@pytest.fixture
+def clock(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Time that passes by a second whenever somebody looks at it, so that budgets end after so many steps."""
+    now = iter(range(10**9))
+    fake = SimpleNamespace(monotonic=lambda: float(next(now)))
+    for module in (script, farout.launch.campaign, farout.engine.fit):
+        monkeypatch.setattr(module, "time", fake)
+    yield
+
+
+def weights(outputs: Path) -> dict[str, Path]:
+    return {path.parent.name: path for path in sorted((outputs / "runs").glob("*/weights.safetensors"))}
+
+
+def rows_of(outputs: Path) -> dict[str, object]:
+    files = sorted((outputs / "runs").glob("*/results.json"))
+    return {file.parent.name: [e["rows"] for e in json.loads(file.read_text())["evaluations"]] for file in files}
+
+
+def assert_same(outputs: Path, whole: Path) -> None:
+    ours, expected = weights(outputs), weights(whole)
+    assert ours.keys() == expected.keys() and len(ours) == 2
+    for name, path in ours.items():
+        assert tensors_equal(load_file(path), load_file(expected[name])), name
+    assert rows_of(outputs) == rows_of(whole)
+
+
+def test_slices_on_two_machines_equal_one_go(
+    script: ModuleType, in_one_go: Path, clock: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines = [tmp_path / "one", tmp_path / "two"]
+    state = tmp_path / "state"
+    codes, paused = [], 0
+    while not codes or codes[-1] == 3:
+        assert len(codes) < 7, "each slice goes on from the other machine's"
+        outputs = ["--outputs", str(machines[len(codes) % 2])]
+        codes.append(script.main([*SMALL, *ROWS, "--minutes", "0.09", "--state", str(state), *outputs, *OVERRIDES]))
+        paused += "budget is spent at step" in capsys.readouterr().out
+    assert codes == [3] * (len(codes) - 1) + [0]
+    assert paused >= 2, "no training was interrupted: the test shows nothing"
+    assert_same(machines[(len(codes) - 1) % 2], in_one_go)
+    packed = json.loads((state / "campaign.json").read_text())
+    assert all(stage["done"] for stage in packed["progress"]) and len(packed["progress"]) == 4
+
+
+def test_state_is_cut_into_parts_and_continues_elsewhere(
+    script: ModuleType, in_one_go: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farout.engine.parts, "PART_BYTES", 100_000)
+    state, first, second = tmp_path / "state", tmp_path / "one", tmp_path / "two"
+    command = [*SMALL, *LIMITLESS, "--state", str(state)]
+    assert script.main([*command, "--rows", "softmax", "--outputs", str(first), *OVERRIDES, "evaluate=false"]) == 0
+    sizes = [path.stat().st_size for path in state.glob("campaign.tar.*")]
+    assert len(sizes) > 5 and max(sizes) == 100_000
+    assert script.main([*command, *ROWS, "--outputs", str(second), *OVERRIDES]) == 0
+    assert_same(second, in_one_go)
+
+
+def test_what_is_further_here_is_not_overwritten(script: ModuleType, in_one_go: Path, tmp_path: Path) -> None:
+    state, outputs = tmp_path / "state", tmp_path / "outputs"
+    command = [*SMALL, *LIMITLESS, "--state", str(state), "--outputs", str(outputs)]
+    assert script.main([*command, "--rows", "softmax", *OVERRIDES, "evaluate=false"]) == 0
+    assert script.main([*command[:-4], "--outputs", str(outputs), "--rows", "softmax", *OVERRIDES]) == 0
+    (results,) = (outputs / "runs").glob("*/results.json")
+    before = results.read_bytes(), results.stat().st_mtime_ns
+    assert script.main([*command, "--dry-run", "--rows", "softmax", *OVERRIDES]) == 0
+    assert (results.read_bytes(), results.stat().st_mtime_ns) == before
+    # nor does a slice on one row forget the other rows that the folder carries
+    assert script.main([*command, "--rows", "oe_ft", *OVERRIDES, "evaluate=false"]) == 0
+    assert len(json.loads((state / "campaign.json").read_text())["runs"]) == 2
+
+
+def test_a_damaged_state_stops_the_slice_in_one_line(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, first, second = tmp_path / "state", tmp_path / "one", tmp_path / "two"
+    command = [*SMALL, "--rows", "softmax", *LIMITLESS, "--state", str(state), *OVERRIDES, "evaluate=false"]
+    assert script.main([*command, "--outputs", str(first)]) == 0
+    part = state / "campaign.tar.000"
+    part.write_bytes(part.read_bytes()[:-512])
+    capsys.readouterr()
+    assert script.main([*command, "--outputs", str(second)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "damaged" in error and error.count("\n") == 1
+    assert not second.exists()
+
+
+def test_an_error_or_interrupt_still_leaves_the_state(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+
+    def interrupted(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(farout.launch.campaign, "evaluate", interrupted)
+    command = [*SMALL, "--rows", "softmax", *LIMITLESS, "--state", str(state), "--outputs", str(tmp_path / "out")]
+    assert script.main([*command, *OVERRIDES]) == 130
+    (run,) = json.loads((state / "campaign.json").read_text())["runs"].values()
+    assert run == {"finished": True, "step": 4, "evaluations": 0}
+
+
+def test_dry_run_prints_the_plan_and_trains_nothing(
+    script: ModuleType, clock: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*SMALL, "--outputs", str(tmp_path), *OVERRIDES]
+    assert script.main([*command, "--minutes", "0.09", *ROWS]) == 3
+    step = int(capsys.readouterr().out.split("spent at step ")[1].split()[0])
+    files = sorted(tmp_path.rglob("*"))
+    assert script.main([*command, "--minutes", "1", "--dry-run", *ROWS, "--seeds", "1", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == files
+    lines = [line for line in printed.splitlines() if line.startswith("│")]
+    assert len(lines) == 8 and sum("evaluate" in line for line in lines) == 4
+    assert f"step {step} of 4" in lines[0] and "to do" in lines[1]
+    assert [line.split("│")[1].strip() for line in lines] == ["1"] * 4 + ["2"] * 4
+    assert "slices of 1 min" in printed
+
+
+def test_init_replaces_the_pre_training(script: ModuleType, in_one_go: Path, tmp_path: Path) -> None:
+    named = next(path.parent for name, path in weights(in_one_go).items() if name.startswith("ce-"))
+    command = [*SMALL, *ROWS, *LIMITLESS, "--outputs", str(tmp_path), "--init", str(named), *OVERRIDES]
+    assert script.main(command) == 0
+    (only,) = weights(tmp_path)
+    assert only.startswith("energy-")
+    assert (named / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--table", "energy", "--id", "digits"], "no row digits_softmax"),
+        ([*SMALL, "seed=3"], "use --seeds"),
+        ([*SMALL, "m_inn=3"], "m_inn"),
+        ([*SMALL, "--minutes", "0"], "must be positive"),
+        ([*SMALL, "--init", "nowhere"], "not a run folder"),
+    ],
+)
+def test_mistakes_are_one_line(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert script.main([*words, "--outputs", str(tmp_path / "outputs")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_missing_data_stops_before_anything_starts(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a later row needs the outliers, and yet the first one does not begin."""
+    nowhere = ["outliers=tiny_imagenet", f"paths.data={tmp_path / 'store'}", f"paths.packs={tmp_path}"]
+    command = [*SMALL, *ROWS, "--outputs", str(tmp_path / "outputs"), *OVERRIDES, *nowhere]
+    assert script.main(command) == 2
+    error = capsys.readouterr().err
+    assert "is missing" in error and "prepare_data.py tiny_imagenet" in error and error.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_absent_ood_sets_are_listed(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--outputs",
+        str(tmp_path),
+        "--dry-run",
+        "--rows",
+        "softmax",
+        *OVERRIDES,
+        "ood_data.sets=[lsun,blobs@2000]",
+    ]
+    assert script.main([*SMALL, *words]) == 0
+    printed = capsys.readouterr().out
+    assert "will be left out: lsun - " in printed and "blobs" not in printed
+
+
+def test_every_row_of_every_table_is_there() -> None:
+    for table, rows in TABLES.items():
+        files = {path.stem for path in (ROOT / "conf/experiment" / table).glob("*.yaml")}
+        ids = {name.partition("_")[0] for name in files}
+        assert files == {f"{id_data}_{row}" for id_data in ids for row in rows}
