@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from farout.engine.progress import say
@@ -102,7 +102,7 @@ def _unknown_key(key: str, config_name: str) -> ConfigError:
     except (HydraException, OmegaConfBaseException):
         return ConfigError(f"unknown option {key}: see --help")
     section, _, _ = key.rpartition(".")
-    if not section:
+    if not section and OmegaConf.select(config, "method.name") and OmegaConf.select(config, "method._target_"):
         return unknown([key], f"method={config.method.name}", known_root_keys(config.method._target_, config_name))
     found = config
     for part in section.split("."):

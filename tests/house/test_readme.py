@@ -1,0 +1,88 @@
+"""README's worked examples, executed in a copy of the repository; and its links and commands, checked."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(section: str) -> list[tuple[str, str]]:
+    return re.findall(r"```(\w+)\n(.*?)```", section, flags=re.DOTALL)
+
+
+def _section(title: str) -> str:
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The parts of the repository that a run needs, and a folder of pictures."""
+    for name in ("src", "conf", "train.py", "eval.py"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    rng = np.random.default_rng(0)
+    for kind in ("cats", "dogs"):
+        folder = tmp_path / "my_photos" / kind
+        folder.mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path
+
+
+def _run(command: str, folder: Path) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder / "src"),
+        "FAROUT_DATA": str(folder / "data"),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.e2e
+def test_the_worked_examples_work(copy: Path) -> None:
+    for kind, text in _blocks(_section("Extend it")):
+        if kind == "bash":
+            for line in text.strip().splitlines():
+                _run(line, copy)
+        else:
+            named = re.search(r"^# ((?:src|conf)/\S+)$", text, flags=re.MULTILINE)
+            assert named is not None, text
+            path = copy / named.group(1)
+            assert not path.exists(), path
+            path.write_text(text)
+    results = next((copy / "outputs/runs").glob("smoothed-*/results.json")).read_text()
+    assert '"gap"' in results and '"My photographs"' in results
+
+
+def test_every_file_and_link_that_it_names_exists() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+    for script in re.findall(r"(?:scripts/[\w/]+\.py|train\.py|eval\.py)", README):
+        assert (ROOT / script).exists(), script
+
+
+def test_every_make_target_that_it_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"make ([a-z][a-z0-9-]+)", README)) <= targets
+
+
+def test_the_map_names_every_folder() -> None:
+    text = _section("Map of the code")
+    for folder in (ROOT / "src/farout").iterdir():
+        if folder.is_dir() and folder.name != "__pycache__":
+            assert f"src/farout/{folder.name}/" in text, folder.name
+    for group in (ROOT / "conf").iterdir():
+        if group.is_dir() and group.name != "hydra":
+            assert group.name in text, group.name
