@@ -96,7 +96,9 @@ def test_ci_calls_make_test_and_nothing_else() -> None:
 
 
 def test_no_large_file_and_no_machine_path_is_tracked() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     for name in filter(None, listed):
         path = ROOT / name
         if not path.is_file():

@@ -6,20 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import hydra
 import torch
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from farout.data import open_dataset
 from farout.engine.evaluate import collect
 from farout.engine.progress import say
 from farout.errors import ConfigError
-from farout.launch.cli import explain
+from farout.launch.compose import compose_settings
 from farout.launch.evaluation import already_evaluated
 from farout.launch.inputs import absence, capped, training_data
 from farout.launch.runs import Run, build_backbone, open_run, parent_run, resolve_precision, run_of, settings_for
-from farout.launch.settings import ROOT, Settings, parent_settings, parse
+from farout.launch.settings import ROOT, Settings, parent_settings
 from farout.launch.slices import progress_of
 from farout.launch.training import OutOfBudget, estimate_step_seconds, evaluate, steps_of, train
 
@@ -59,7 +56,7 @@ class Campaign:
     def settings(self, row: str, seed: int) -> Settings:
         """One row's settings, composed as `python train.py experiment=TABLE/ID_ROW seed=SEED ...` would."""
         words = [f"experiment={self.table}/{self.id_data}_{row}", *self.overrides, f"seed={seed}"]
-        settings = compose(words + ([f"scale={self.scale}"] if self.scale else []))
+        settings = compose_settings(words + ([f"scale={self.scale}"] if self.scale else []))
         settings = replace(settings, paths=replace(settings.paths, outputs=str(self.outputs)))
         if self.init is None:
             return settings
@@ -79,15 +76,6 @@ class Campaign:
             key = word.lstrip("+~").partition("=")[0]
             if key in OWN_OPTIONS:
                 raise ConfigError(f"{word} would change every row: use {OWN_OPTIONS[key]}")
-
-
-def compose(words: Sequence[str]) -> Settings:
-    """The settings that `python train.py WORDS` would run with; raises ConfigError in one line."""
-    try:
-        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return parse(hydra.compose("train", list(words)), "train")
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, "train") from None
 
 
 @dataclass(frozen=True)

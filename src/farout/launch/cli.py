@@ -2,23 +2,21 @@
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from farout.engine.progress import say
-from farout.errors import ConfigError, FaroutError
-from farout.launch.coerce import unknown
-from farout.launch.settings import ROOT, Settings, known_root_keys, parse
+from farout.errors import FaroutError
+from farout.launch.compose import explain
+from farout.launch.settings import ROOT, Settings, parse
 
 Task = Callable[[Settings], Any]
 
@@ -60,52 +58,8 @@ def main(config_name: str, task: Task) -> NoReturn:
         # Before a job starts, whatever Hydra raises (also plain ValueError) is about the command line.
         if started and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
-        failures.append(explain(error, config_name))
+        failures.append(explain(error, config_name, sys.argv[1:]))
     if failures:
         print(f"error: {failures[0]}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
-
-
-def explain(error: Exception, config_name: str) -> FaroutError:
-    """Hydra's message as one line that names what is allowed."""
-    text = str(error)
-    key = re.search(r"[Kk]ey '([^']+)' is not in struct", text) or re.search(r"Could not override '([^']+)'", text)
-    if key:
-        full = re.search(r"full_key: (\S+)", text)
-        return _unknown_key(full.group(1) if full else key.group(1), config_name)
-    choice = re.search(r"Could not (?:find|load) '([^'/]+)/([^']*)'", text)
-    if choice and choice.group(1) != "hydra":
-        group, value = choice.groups()
-        return ConfigError(f"{group}={value} is not there: choose from {', '.join(_options(group))}")
-    return ConfigError(" ".join(text.split()) or type(error).__name__)
-
-
-def _options(group: str) -> list[str]:
-    """What a group offers: its files, by the names that choose them."""
-    folder = ROOT / "conf" / group
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-
-
-def _group_choices(words: list[str]) -> list[str]:
-    """The words of a command line that choose a file of a group; of a sweep the first."""
-    matches = [re.match(r"([\w/]+)(@\w+)?=[\w/]+", word) for word in words]
-    return [match.group(0) for match in matches if match and (ROOT / "conf" / match.group(1)).is_dir()]
-
-
-def _unknown_key(key: str, config_name: str) -> ConfigError:
-    """Which keys the composition has where `key` was looked for; composed again with the group choices alone."""
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = hydra.compose(config_name, _group_choices(sys.argv[1:]))
-    except (HydraException, OmegaConfBaseException):
-        return ConfigError(f"unknown option {key}: see --help")
-    section, _, _ = key.rpartition(".")
-    if not section and OmegaConf.select(config, "method.name") and OmegaConf.select(config, "method._target_"):
-        return unknown([key], f"method={config.method.name}", known_root_keys(config.method._target_, config_name))
-    found = config
-    for part in section.split("."):
-        found = found.get(part) if isinstance(found, DictConfig) else None
-    allowed = [str(name) for name in found] if isinstance(found, DictConfig) else []
-    return unknown([key], section, allowed)

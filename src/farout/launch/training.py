@@ -23,7 +23,16 @@ from farout.launch.environment import choose_device, stamp
 from farout.launch.evaluation import already_evaluated, evaluate_run
 from farout.launch.inputs import TrainingData, capped, training_data
 from farout.launch.logger import RunLogger, run_logger
-from farout.launch.runs import Run, build_backbone, open_run, parent_run, run_of, settings_for, targets_of
+from farout.launch.runs import (
+    Run,
+    build_backbone,
+    open_run,
+    parent_run,
+    resolve_precision,
+    run_of,
+    settings_for,
+    targets_of,
+)
 from farout.launch.settings import ROOT, Settings, parent_settings
 from farout.methods import Method
 from farout.metrics import detection_metrics
@@ -76,6 +85,8 @@ def _train_and_evaluate(
 def _ensure_parent(settings: Settings, device: torch.device, deadline: float | None) -> Run | None:
     """The run whose weights training starts from, trained first where init_from=auto finds none."""
     parent = parent_run(settings, device)
+    if parent is not None and settings.holdout > 0 and parent.identity["holdout"] != settings.holdout:
+        say(f"note: {parent.name} was trained on the holdout too; pretrain.holdout={settings.holdout:g} keeps it out")
     if parent is None or settings.init_from != "auto":
         return parent
     own = replace(parent_settings(settings), evaluate=False)
@@ -105,7 +116,7 @@ def estimate_step_seconds(settings: Settings, data: TrainingData, device: torch.
     torch.manual_seed(0)
     model = build_backbone(settings.backbone, settings.id_data.num_classes)
     method: Method = settings.method.build().to(device)
-    place(model, settings, "bf16" if settings.trainer.precision == "bf16" else "fp32", device)
+    place(model, settings, resolve_precision(settings, device), device)
     return seconds_per_step(model, method, batches_of(settings, data, device), optimisation_of(settings))
 
 
