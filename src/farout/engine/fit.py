@@ -110,7 +110,7 @@ def fit(
     Raises:
         FaroutError: the loss became NaN or infinite, or the checkpoint belongs to something else.
     """
-    loop = _Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing())
+    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing())
     model.train()
     method.train()
     if not loop.resume():
@@ -133,7 +133,7 @@ def fit(
     return FitResult(loop.step, finished, loop.seconds(), loop.smoothed.read())
 
 
-class _Loop:
+class Loop:
     """The mutable part of `fit`: networks, optimiser, position, and the checkpoint that holds them all."""
 
     def __init__(
@@ -232,7 +232,7 @@ class _Loop:
         self.smoothed = SmoothedLosses(state.get("smoothed"))
 
 
-def _report(loop: _Loop, bar: Bar, log: Log | None) -> None:
+def _report(loop: Loop, bar: Bar, log: Log | None) -> None:
     losses = loop.smoothed.read()
     if not all(map(math.isfinite, losses.values())):
         bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
@@ -252,7 +252,7 @@ def seconds_per_step(
     model: nn.Module, method: Method, batches: Batches, optimisation: Optimisation, steps: int = 2
 ) -> float:
     """Time one update on this device by doing a few for real (on networks the caller can spare), after one warm-up."""
-    loop = _Loop(model, method, optimisation, 10**9, Checkpointing())
+    loop = Loop(model, method, optimisation, 10**9, Checkpointing())
     model.train()
     loop.update(batches, seed=0)
     _wait(model)

@@ -1,0 +1,78 @@
+"""What a training step costs here, and how much of it is the data path: ratios from interleaved minima of one run.
+
+    python scripts/benchmark/training.py                            WRN-40-2 with energy fine-tuning on digits
+    python scripts/benchmark/training.py backbone=resnet20 trainer.precision=bf16 id_data=cifar10 outliers=cifar100
+
+Three things are timed in turn: gathering and augmenting a batch; forward and backward on ready batches; both together
+as `fit` does them. Overrides are those of train.py.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from farout.engine.fit import Checkpointing, Loop
+from farout.engine.progress import say
+from farout.errors import FaroutError
+from farout.launch.compose import compose_settings
+from farout.launch.environment import choose_device, device_name
+from farout.launch.inputs import training_data
+from farout.launch.runs import build_backbone, resolve_precision
+from farout.launch.training import batches_of, optimisation_of, place
+
+ROUNDS = 5
+
+
+def main(overrides: list[str]) -> int:
+    """Time the three, print milliseconds and ratios; 2 after a one-line error."""
+    if {"-h", "--help"} & set(overrides):
+        print(__doc__)
+        return 0
+    try:
+        settings = compose_settings(["method=energy", "id_data=digits", *overrides])
+        device = choose_device(settings.trainer.device)
+        batches = batches_of(settings, training_data(settings), device)
+    except FaroutError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    precision = resolve_precision(settings, device)
+    torch.manual_seed(0)
+    model = build_backbone(settings.backbone, settings.id_data.num_classes)
+    place(model, settings, precision, device)
+    loop = Loop(model, settings.method.build().to(device), optimisation_of(settings), 10**9, Checkpointing())
+    model.train()
+    ready = batches(0)
+    times = interleaved(
+        {
+            "batch": lambda: batches(1),
+            "network": lambda: loop.update(lambda step: ready, 0),
+            "step": lambda: loop.update(batches, 0),
+        },
+        device,
+    )
+    images = sum(len(batch.images) for batch in ready.values())
+    say(f"{settings.backbone.name}, {images} images a step, {precision}, {device_name(device)}")
+    for name, seconds in times.items():
+        say(f"  {name:8} {1000 * seconds:9.2f} ms  {images / seconds:9,.0f} images/s")
+    say(f"  data path: {100 * times['batch'] / times['step']:.1f} % of a step")
+    return 0
+
+
+def interleaved(tasks: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+    """The least seconds of each task over ROUNDS turns, after one warm-up turn."""
+    best = dict.fromkeys(tasks, float("inf"))
+    for turn in range(ROUNDS + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
