@@ -42,7 +42,7 @@ from farout.data.store import available, is_built
 from farout.errors import ConfigError, FaroutError
 
 ROOT = Path(__file__).resolve().parents[1]
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -199,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in dataset_names(paths) if options.all else options.names:
             handle(name, options, paths)
     except (FaroutError, OSError) as error:
-        print(f"prepare_data: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

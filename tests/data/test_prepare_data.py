@@ -285,4 +285,4 @@ def test_list_and_one_line_errors(own, add_dataset, class_folders, run, capsys):
     for arguments in (["nothing"], ["mine", "served", "--from", "x"], ["mine", "--from", "x"], ["served"]):
         assert run(*arguments) == 2
         lines = capsys.readouterr().err.strip().splitlines()
-        assert len(lines) == 1 and lines[0].startswith("prepare_data: ")
+        assert len(lines) == 1 and lines[0].startswith("error: ")

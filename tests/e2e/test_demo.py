@@ -1,0 +1,51 @@
+"""The demonstration, as `make demo` runs it: a problem that softmax does not solve and that fine-tuning does."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.e2e
+def test_the_demo_trains_evaluates_and_tabulates(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "scripts/reproduce.py",
+        "--scale",
+        "demo",
+        "--id",
+        "digits",
+        "--out",
+        str(tmp_path / "t"),
+    ]
+    overrides = [f"paths.outputs={tmp_path}", "logger=none"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *overrides], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("FPR95", "AUROC", "AUPR", "Held-out digits", "energy fine-tuned", "Controls"):
+        assert word in done.stdout
+    assert (tmp_path / "t/table1.md").read_text().count("|") > 100
+    assert len(list(csv.DictReader((tmp_path / "t/table1.csv").open()))) > 50
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/results.json")]
+    by_method = {record["identity"]["method"]["name"]: record["evaluations"][0] for record in records}
+    assert set(by_method) == {"ce", "oe", "energy"}
+    assert min(_auroc(by_method["ce"], "msp").values()) < 0.95  # not a show
+    assert all(entry["id"]["accuracy"] > 0.97 for entry in by_method.values())
+    assert _fpr95(by_method["energy"], "energy") < 0.5 * _fpr95(by_method["ce"], "energy")
+    assert _fpr95(by_method["oe"], "msp") < 0.5 * _fpr95(by_method["ce"], "msp")
+
+
+def _auroc(evaluation: dict, score: str) -> dict[str, float]:
+    return {row["ood"]: row["auroc"] for row in evaluation["rows"] if row["score"] == score}
+
+
+def _fpr95(evaluation: dict, score: str) -> float:
+    return next(mean["fpr95"] for mean in evaluation["means"] if mean["score"] == score)
