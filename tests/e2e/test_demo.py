@@ -14,21 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.e2e
 def test_the_demo_trains_evaluates_and_tabulates(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "scripts/reproduce.py",
-        "--scale",
-        "demo",
-        "--id",
-        "digits",
-        "--out",
-        str(tmp_path / "t"),
-    ]
-    overrides = [f"paths.outputs={tmp_path}", "logger=none"]
+    command = [sys.executable, "scripts/reproduce.py", "--scale", "demo", "--id", "digits"]
+    options = ["--out", str(tmp_path / "t"), f"paths.outputs={tmp_path}", "logger=none"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *overrides], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for word in ("FPR95", "AUROC", "AUPR", "Held-out digits", "energy fine-tuned", "Controls"):
         assert word in done.stdout
