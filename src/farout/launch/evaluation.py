@@ -40,9 +40,9 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
     scores = {score.name: score for score in (component.build() for component in settings.scores)}
     values = {name: _score_all(scores, out) for name, out in outputs.items()}
     evaluations = _evaluations(settings, data, outputs, values, device)
-    _append(run, evaluations)
     _save_scores(run.folder / "scores", values, outputs["id"])
     plots = _plots(run.folder, values, data)
+    _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
     logger.results(evaluations, plots)
     return evaluations
 
