@@ -1,7 +1,9 @@
 """What a score gets, and what it owes: one number per image, larger for in-distribution images."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -38,16 +40,83 @@ class Outputs:
         return len(self.logits)
 
 
+@dataclass(frozen=True)
+class Head:
+    """The last linear layer: logits = features @ weight.T + bias; weight (C, D) and bias (C,), float32 or better."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Logits (N, C) of features (N, D)."""
+        return torch.nn.functional.linear(features, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a score may learn from: the head, and the outputs of the ID training images (never of a test set).
+
+    `train` is None for scores that do not name it in `needs`. Its images went through the test transform, its
+    order is the data set's.
+    """
+
+    head: Head
+    train: Outputs | None = None
+
+
+class Network(Protocol):
+    """A differentiable classifier of normalised images, in evaluation mode."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D)."""
+
+    def classify(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, C)."""
+
+
 class Score(ABC):
-    """One number per image from the outputs named in `needs` ("logits", "features")."""
+    """One number per image.
+
+    Attributes:
+        name: as in tables; it carries a parameter where two settings may stand side by side (energy_t10).
+        needs: what it needs besides an image's outputs: "head" and "train" (see `Fitting`; `fit` is called
+            before the first image), "images" (see `ImageScore`).
+    """
 
     name: str
-    needs: tuple[str, ...] = ("logits",)
+    needs: Sequence[str] = ()
 
     # Most scores have nothing to fit, so this is not abstract.
-    def fit(self, train: Outputs) -> None:  # noqa: B027
-        """Estimates what the score needs from the ID training set, where its paper does."""
+    def fit(self, fitting: Fitting) -> None:  # noqa: B027
+        """Estimates what the score needs, where its paper does."""
 
     @abstractmethod
     def __call__(self, outputs: Outputs) -> Tensor:
         """(N,) scores, larger = more in-distribution."""
+
+    def candidates(self) -> "Sequence[Score]":
+        """The grid that its paper searches on validation data, where tuning was asked for; () to be taken as it is.
+
+        Whoever evaluates keeps the candidate with the lowest FPR95 on the validation corruptions.
+        """
+        return ()
+
+    def facts(self) -> dict[str, Any]:
+        """Parameters in use, for the record."""
+        return {}
+
+
+class ImageScore(Score):
+    """A score that needs the image again, for a gradient: `on_images` runs a batch through the network."""
+
+    needs: Sequence[str] = ("images",)
+
+    @abstractmethod
+    def on_images(self, network: Network, images: Tensor, std: Tensor) -> Tensor:
+        """(B,) scores of normalised images (B, 3, H, W) on the network's device.
+
+        `std` (3,) is what the normalisation divided by: a step of eps in pixels of [0, 1] is eps / std here.
+        """
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        raise FaroutError(f"score {self.name} needs the images: outputs are not enough")
