@@ -13,18 +13,19 @@ from omegaconf import OmegaConf
 from farout.data import ImageSet
 from farout.data.controls import as_jpeg, resampled
 from farout.engine.checkpoint import load_json, save_json, write_atomically
-from farout.engine.evaluate import accuracy, collect, correct
+from farout.engine.evaluate import accuracy, correct
 from farout.engine.progress import say
 from farout.errors import FaroutError
 from farout.launch.environment import stamp
 from farout.launch.inputs import EvaluationData, absence, evaluation_data
 from farout.launch.logger import RunLogger
 from farout.launch.runs import Run
+from farout.launch.scoring import Observer, ready_scores
 from farout.launch.settings import ROOT, Settings, read_protocol
 from farout.metrics import detection_metrics, expected_calibration_error
 from farout.metrics.protocol import Protocol, apply, mean_over_sets
 from farout.report.plots import save_plots
-from farout.scores import Outputs, Score
+from farout.scores import Outputs
 
 CONTROL_TOLERANCE = 0.05  # AUROC of a control farther than this from 0.5 is a warning
 
@@ -36,25 +37,17 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
     data = evaluation_data(settings)
     for name, reason in data.missing.items():
         say(f"  left out: {name} - {reason}")
-    outputs = _outputs(run, settings, data, device)
-    scores = {score.name: score for score in (component.build() for component in settings.scores)}
-    values = {name: _score_all(scores, out) for name, out in outputs.items()}
-    evaluations = _evaluations(settings, data, outputs, values, device)
-    _save_scores(run.folder / "scores", values, outputs["id"])
+    observer = Observer(run, settings, device)
+    scores, facts = ready_scores(observer, settings)
+    id_outputs = observer.outputs(data.id_test)
+    sets: dict[str, ImageSet] = {"id": data.id_test, **data.ood, **_controls(data.id_test)}
+    values = {name: observer.values(scores, image_set) for name, image_set in sets.items()}
+    evaluations = _evaluations(settings, data, id_outputs, values, facts, device)
+    _save_scores(run.folder / "scores", values, id_outputs)
     plots = _plots(run.folder, values, data)
     _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
     logger.results(evaluations, plots)
     return evaluations
-
-
-def _outputs(run: Run, settings: Settings, data: EvaluationData, device: torch.device) -> dict[str, Outputs]:
-    """Outputs by set name; "id" is the ID test set, "control:*" its processed copies."""
-    model, transform = run.model(device), run.transform()
-    if settings.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    sets: dict[str, ImageSet] = {"id": data.id_test, **data.ood, **_controls(data.id_test)}
-    size = settings.trainer.eval_batch_size
-    return {name: collect(model, transform, image_set, device, size) for name, image_set in sets.items()}
 
 
 def _controls(id_test: ImageSet) -> dict[str, ImageSet]:
@@ -69,15 +62,12 @@ def _controls(id_test: ImageSet) -> dict[str, ImageSet]:
     }
 
 
-def _score_all(scores: Mapping[str, Score], outputs: Outputs) -> dict[str, np.ndarray]:
-    return {name: score(outputs).double().numpy() for name, score in scores.items()}
-
-
 def _evaluations(
     settings: Settings,
     data: EvaluationData,
-    outputs: Mapping[str, Outputs],
+    id_outputs: Outputs,
     values: ScoresOfSets,
+    facts: Mapping[str, Mapping[str, Any]],
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """One entry under the chosen protocol and one under the plain protocol (all images)."""
@@ -88,11 +78,12 @@ def _evaluations(
         "ood_data": settings.ood_data.name,
         "scale": settings.scale,
         "max_eval_images": settings.max_eval_images,
+        "scores": facts,
         "missing": [{"ood": name, "reason": reason} for name, reason in data.missing.items()],
         "duplicates": data.duplicates,
         "controls": _control_rows(values),
     }
-    return [{**shared, **_under(protocol, data, outputs["id"], values)} for protocol in protocols]
+    return [{**shared, **_under(protocol, data, id_outputs, values)} for protocol in protocols]
 
 
 def _plain_protocol() -> Protocol:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from farout.data import DataPaths, ImageSet, available, conflicts, open_dataset
+from farout.data.corruptions import KINDS
 from farout.data.duplicates import find_duplicates
 from farout.data.streams import holdout_split
 from farout.errors import ConfigError, MissingDataError
@@ -121,3 +122,13 @@ def capped(image_set: ImageSet, limit: int | None) -> ImageSet:
     if limit is None or len(image_set) <= limit:
         return image_set
     return image_set.subset(np.linspace(0, len(image_set) - 1, limit).round().astype(np.int64))
+
+
+def corruption_sets(settings: Settings, limit: int) -> dict[str, ImageSet]:
+    """The validation corruptions of the set that id_data names, at most `limit` images each."""
+    base, split, paths = (
+        settings.id_data.corruption_base,
+        settings.id_data.corruption_split,
+        settings.paths.data_paths(),
+    )
+    return {kind: capped(open_dataset(f"corruption_{kind}@{base}", split, paths), limit) for kind in KINDS}

@@ -96,6 +96,10 @@ class Run:
         found: dict[str, str] = self.record["targets"]
         return found
 
+    def reading(self) -> dict[str, Any]:
+        """How weights and images become outputs: network and transform, with the classes that build them."""
+        return {"targets": self.targets, **{key: self.identity[key] for key in ("backbone", "transform", "id_data")}}
+
     def transform(self) -> Transform:
         """The normalisation and augmentation that this run was trained with."""
         spec = {**self.identity["transform"], "_target_": self.targets["transform"]}

@@ -89,6 +89,7 @@ class TrainerSettings:
     checkpoint_steps: int | None = None
     budget_minutes: float | None = None
     eval_batch_size: int = 500
+    cache_gib: float = 4.0
     log_every: int = 50
 
     def check(self) -> None:
@@ -97,7 +98,7 @@ class TrainerSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"trainer.{name}={value} must be at least 1")
-        for name in ("checkpoint_minutes", "budget_minutes"):
+        for name in ("checkpoint_minutes", "budget_minutes", "cache_gib"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"trainer.{name}={value:g} must not be negative")
@@ -155,6 +156,8 @@ class Settings:
     paths: Paths
     evaluate: bool
     max_eval_images: int | None
+    max_fit_images: int | None
+    max_tune_images: int | None
     run: str | None = None
 
     @property
@@ -173,6 +176,8 @@ SCALARS: dict[str, Any] = {
     "outlier_order": OutlierOrder,
     "evaluate": bool,
     "max_eval_images": int | None,
+    "max_fit_images": int | None,
+    "max_tune_images": int | None,
 }
 EVALUATION_SCALARS: dict[str, Any] = {"run": str | None}  # eval.py's own
 
@@ -285,8 +290,10 @@ def _check(settings: Settings) -> None:
     _check_holdout(settings.holdout)
     if not 0 <= settings.seed < 2**32:
         raise ConfigError(f"seed={settings.seed} must not be negative, nor reach 2^32")
-    if settings.max_eval_images is not None and settings.max_eval_images < 1:
-        raise ConfigError(f"max_eval_images={settings.max_eval_images} must be at least 1")
+    for name in ("max_eval_images", "max_fit_images", "max_tune_images"):
+        limit = getattr(settings, name)
+        if limit is not None and limit < 1:
+            raise ConfigError(f"{name}={limit} must be at least 1")
     if settings.uses_outliers and settings.outliers is None:
         raise ConfigError(
             f"method={settings.method.name} trains on outliers: set outliers=NAME, e.g. outliers=cifar100"

@@ -9,8 +9,6 @@ import torch
 from omegaconf import OmegaConf
 
 from farout.backbones import Backbone
-from farout.data import ImageSet, open_dataset
-from farout.data.corruptions import KINDS
 from farout.data.streams import EpochShuffle, outlier_stream
 from farout.engine.batches import DeviceBatches, Stream
 from farout.engine.checkpoint import load_weights, save_weights
@@ -21,7 +19,7 @@ from farout.errors import FaroutError
 from farout.launch.coerce import component
 from farout.launch.environment import choose_device, stamp
 from farout.launch.evaluation import already_evaluated, evaluate_run
-from farout.launch.inputs import TrainingData, capped, training_data
+from farout.launch.inputs import TrainingData, capped, corruption_sets, training_data
 from farout.launch.logger import RunLogger, run_logger
 from farout.launch.runs import (
     Run,
@@ -254,16 +252,6 @@ def validate(model: Backbone, settings: Settings, data: TrainingData, device: to
         **{metric: float(np.mean([row[metric] for row in rows.values()])) for metric in ("fpr95", "auroc")},
         "corruptions": rows,
     }
-
-
-def corruption_sets(settings: Settings, limit: int) -> dict[str, ImageSet]:
-    """The validation corruptions of the set that id_data names, at most `limit` images each."""
-    base, split, paths = (
-        settings.id_data.corruption_base,
-        settings.id_data.corruption_split,
-        settings.paths.data_paths(),
-    )
-    return {kind: capped(open_dataset(f"corruption_{kind}@{base}", split, paths), limit) for kind in KINDS}
 
 
 def _score_target(name: str) -> str:

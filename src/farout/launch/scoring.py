@@ -1,0 +1,138 @@
+"""What an evaluation asks of a run's network: outputs (cached), fitted and tuned scores, scores that need gradients."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farout.backbones import Backbone
+from farout.data import ImageSet, open_dataset
+from farout.data.streams import holdout_split
+from farout.engine.cache import OutputCache, network_key, output_key
+from farout.engine.evaluate import collect
+from farout.engine.progress import Bar, say
+from farout.launch.inputs import capped, corruption_sets
+from farout.launch.runs import Run
+from farout.launch.settings import Settings
+from farout.metrics import detection_metrics
+from farout.scores import Fitting, Head, ImageScore, Outputs, Score
+
+
+class Observer:
+    """A finished run's network, loaded when a forward pass or a gradient is first needed.
+
+    Outputs come from the cache under the run's outputs folder where it has them; then no network is loaded.
+    """
+
+    def __init__(self, run: Run, settings: Settings, device: torch.device) -> None:
+        self.run, self.settings, self.device = run, settings, device
+        self.cache = OutputCache(Path(settings.paths.outputs) / "cache", settings.trainer.cache_gib)
+        self._key = network_key(run.weights, run.reading(), device)
+        self._last: tuple[ImageSet, Outputs] | None = None
+
+    @cached_property
+    def model(self) -> Backbone:
+        """In evaluation mode on the device; its parameters need no gradient, images may."""
+        model = self.run.model(self.device).requires_grad_(False)
+        return model.to(memory_format=torch.channels_last) if self.settings.trainer.channels_last else model
+
+    @cached_property
+    def head(self) -> Head:
+        """The last linear layer, on the CPU beside the outputs."""
+        linear = self.model.head
+        return Head(linear.weight.detach().cpu(), linear.bias.detach().cpu())
+
+    def outputs(self, image_set: ImageSet) -> Outputs:
+        """Logits and features of a set: from the cache, else by one forward pass over it."""
+        if self._last is None or self._last[0] is not image_set:
+            self._last = image_set, self._outputs(image_set)
+        return self._last[1]
+
+    def _outputs(self, image_set: ImageSet) -> Outputs:
+        key = output_key(self._key, image_set)
+        known = self.cache.get(key, image_set.labels)
+        if known is None:
+            size = self.settings.trainer.eval_batch_size
+            known = collect(self.model, self.run.transform(), image_set, self.device, size)
+            self.cache.put(key, known)
+        return known
+
+    def by_gradient(self, score: ImageScore, image_set: ImageSet) -> Tensor:
+        """(N,) scores of a set that need the images, batch by batch."""
+        transform, size = self.run.transform(), self.settings.trainer.eval_batch_size
+        std, parts = transform.std.flatten().to(self.device), []
+        with Bar(f"  {score.name}: {image_set.name}", len(image_set)) as bar:
+            for start in range(0, len(image_set), size):
+                images = transform(image_set.images[start : start + size].to(self.device), raw=image_set.raw)
+                parts.append(score.on_images(self.model, images, std).detach().cpu())
+                bar.advance(len(images))
+        return torch.cat(parts)
+
+    def values(self, scores: Mapping[str, Score], image_set: ImageSet) -> dict[str, np.ndarray]:
+        """(N,) float64 by score, from one forward pass (and one more with its gradient per score that needs images)."""
+        found = {}
+        for name, score in scores.items():
+            if isinstance(score, ImageScore) and "images" in score.needs:
+                found[name] = self.by_gradient(score, image_set)
+            else:
+                found[name] = score(self.outputs(image_set))
+        return {name: values.double().numpy() for name, values in found.items()}
+
+
+def ready_scores(observer: Observer, settings: Settings) -> tuple[dict[str, Score], dict[str, dict[str, Any]]]:
+    """Every chosen score, tuned where asked and fitted where it needs it; and the facts of each for the record."""
+    scores, facts = {}, {}
+    asked = [component.build() for component in settings.scores]
+    _fit([score for score in asked if not score.candidates()], observer, settings)
+    for score in asked:
+        chosen, selection = _tuned(score, observer, settings) if score.candidates() else (score, {})
+        fitted_on = {"fitted_on": len(train_images(observer.run, settings))} if "train" in chosen.needs else {}
+        scores[score.name], facts[score.name] = chosen, {**chosen.facts(), **fitted_on, **selection}
+    return scores, facts
+
+
+def _fit(scores: Sequence[Score], observer: Observer, settings: Settings) -> None:
+    wanting = [score for score in scores if "train" in score.needs or "head" in score.needs]
+    train = None
+    if any("train" in score.needs for score in wanting):
+        train = observer.outputs(train_images(observer.run, settings))
+    for score in wanting:
+        score.fit(Fitting(observer.head, train if "train" in score.needs else None))
+
+
+def train_images(run: Run, settings: Settings) -> ImageSet:
+    """The ID images that the run trained on, its holdout left out."""
+    labelled = open_dataset(settings.id_data.name, settings.id_data.train_split, settings.paths.data_paths())
+    rows, held = holdout_split(len(labelled), run.identity.get("holdout") or 0.0)
+    return capped(labelled.subset(rows) if len(held) else labelled, settings.max_fit_images)
+
+
+def _tuned(asked: Score, observer: Observer, settings: Settings) -> tuple[Score, dict[str, Any]]:
+    """The candidate with the lowest mean FPR95 on the validation corruptions (the first of equals)."""
+    candidates = asked.candidates()
+    _fit(candidates, observer, settings)
+    images, source = selection_images(observer.run, settings)
+    corruptions = corruption_sets(settings, len(images))
+    where = f"{len(images)} {source} images and {len(corruptions)} validation corruptions"
+    say(f"  {asked.name}: choosing among {len(candidates)} settings on {where}")
+    rates = [_selection_fpr(candidate, observer, images, corruptions) for candidate in candidates]
+    best = min(range(len(rates)), key=rates.__getitem__)
+    return candidates[best], {"tuned_on": where, "selection_fpr95": rates[best]}
+
+
+def _selection_fpr(score: Score, observer: Observer, images: ImageSet, corruptions: Mapping[str, ImageSet]) -> float:
+    id_scores = observer.values({"": score}, images)[""]
+    rows = [detection_metrics(id_scores, observer.values({"": score}, ood)[""]) for ood in corruptions.values()]
+    return float(np.mean([row["fpr95"] for row in rows]))
+
+
+def selection_images(run: Run, settings: Settings) -> tuple[ImageSet, str]:
+    """ID images to tune on, and what they are: the run's holdout where it has one, else images it trained on."""
+    labelled = open_dataset(settings.id_data.name, settings.id_data.train_split, settings.paths.data_paths())
+    rows, held = holdout_split(len(labelled), run.identity.get("holdout") or 0.0)
+    chosen: Sequence[int] | Tensor = held if len(held) else rows
+    return capped(labelled.subset(chosen), settings.max_tune_images), "holdout" if len(held) else "training"
