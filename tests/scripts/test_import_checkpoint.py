@@ -1,16 +1,33 @@
 """Weights trained elsewhere become runs of ours, and score what their authors published."""
 
+import argparse
+import importlib.util
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
+from farout.backbones import Backbone
+from farout.backbones.allconv import AllConv
+from farout.backbones.plain_wide_resnet import PlainWideResNet
+from farout.backbones.projected_resnet import ProjectedResNet18
+from farout.backbones.resnet import ResNet18
+from farout.backbones.wide_resnet import WideResNet
 from farout.data import DataPaths, ImageSet, open_dataset
 from farout.engine.evaluate import accuracy, collect
+from farout.launch.compose import compose_settings
 from farout.launch.runs import Run, open_run
+from farout.launch.training import evaluate
 from farout.metrics import detection_metrics
 from farout.scores import Outputs
 from farout.scores.energy import Energy
@@ -84,6 +101,37 @@ def test_resnet56_agrees_with_the_sanity_values(
         assert detection_metrics(score(half), score(ood))["auroc"] == pytest.approx(expected, abs=0.002)
 
 
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The import script as a module: no new process for each file."""
+    spec = importlib.util.spec_from_file_location("import_checkpoint", ROOT / "scripts/import_checkpoint.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def refused(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The one line with which an import ends, which leaves no run behind."""
+
+    def call(content: Any, *options: str, **how: Any) -> str:
+        file = tmp_path / "weights.pt"
+        torch.save(content, file, **how)
+        given = [] if "--id" in options else ["--id", "cifar10"]
+        assert script.main([str(file), *given, *options, "--outputs", str(tmp_path)]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("error: ") and message.count("\n") == 1, message
+        assert not (tmp_path / "runs").exists()
+        return message
+
+    return call
+
+
 def test_weights_that_do_not_fit_are_refused_with_the_differences(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"conv1.weight": torch.zeros(8, 3, 3, 3), "strange": torch.zeros(1)}, file)
@@ -95,10 +143,189 @@ def test_weights_that_do_not_fit_are_refused_with_the_differences(tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-def test_files_that_are_no_weights_are_refused_in_one_line(tmp_path: Path) -> None:
-    file = tmp_path / "weights.pt"
-    file.write_bytes(b"not weights")
-    for path in (file, tmp_path / "absent.pt"):
-        done = _import([str(path), "--backbone", "resnet20", "--id", "cifar10", "--outputs", str(tmp_path)])
-        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+def test_without_a_name_the_nearest_network_and_its_differences_are_told(refused: Callable[..., str]) -> None:
+    state = WideResNet(40, 2, 10).state_dict()
+    del state["bn1.weight"]
+    state["block2.layer.0.conv1.weight"] = torch.zeros(64, 32, 1, 1)
+    message = refused({f"module.{key}": value for key, value in state.items()})
+    assert "fit no file of conf/backbone; nearest is wrn_40_2: 1 missing: bn1.weight; 1 shape:" in message
+    assert "(64, 32, 1, 1) in the file, (64, 32, 3, 3) in the network" in message
+    assert len(refused({f"x{i}": torch.zeros(1) for i in range(1000)})) < 2000
+
+
+def test_weights_of_another_number_of_classes_are_told_so(refused: Callable[..., str]) -> None:
+    message = refused(_cider(ProjectedResNet18(100)))
+    assert "the weights are a resnet18_cider for 100 classes, but --id cifar10 has 10" in message
+
+
+def test_weights_that_fit_several_networks_want_a_choice(
+    script: ModuleType, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "options", lambda group: ["wrn_40_2", "resnet20", "wrn_40_2"])
+    assert "fit wrn_40_2, wrn_40_2: choose one with --backbone" in refused(WideResNet(40, 2, 10).state_dict())
+
+
+class Code:
+    """What a pickle could do."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code_is_refused_and_not_executed(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = WideResNet(40, 2, 10).state_dict()
+    message = refused({"state_dict": state, "extra": Code()}, _use_new_zipfile_serialization=zipped)
+    assert "holds Python objects besides weights" in message and "save model.state_dict() alone" in message
+    assert "WideResNet" in refused(WideResNet(10, 1, 10)), "a whole pickled network names its class"
+    assert not (tmp_path / "executed").exists()
+
+
+def test_weights_that_are_not_numbers_are_refused(refused: Callable[..., str]) -> None:
+    state = WideResNet(40, 2, 10).state_dict()
+    state["fc.bias"][3] = torch.nan
+    assert "has NaN or infinity in 1 tensors (fc.bias" in refused(state)
+    for empty in ({}, {"state_dict": {}}, [torch.zeros(1)], {"state_dict": {"a": 1}}):
+        assert "holds no state dict" in refused(empty)
+
+
+def test_files_that_are_no_weights_are_refused_in_one_line(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("weights.pt", "weights.safetensors"):
+        (tmp_path / name).write_bytes(b"not weights")
+    for name in ("weights.pt", "weights.safetensors", "absent.pt"):
+        words = [str(tmp_path / name), "--backbone", "resnet20", "--id", "cifar10", "--outputs", str(tmp_path)]
+        assert script.main(words) == 2
+        message = capsys.readouterr().err
+        assert name in message and message.count("\n") == 1, message
     assert not (tmp_path / "runs").exists()
+
+
+# --- files as the official code saves them, made of our own networks' weights
+
+
+def _renamed(network: Backbone, names: dict[str, str]) -> State:
+    def official(key: str) -> str:
+        for ours, theirs in names.items():
+            if key.startswith(ours):
+                return theirs + key.removeprefix(ours)
+        return key
+
+    return {official(key): value for key, value in network.state_dict().items()}
+
+
+def _energy(network: Backbone) -> State:
+    """wetliu/energy_ood and hendrycks/outlier-exposure, trained on several GPUs before PyTorch 0.4.1."""
+    return {f"module.{key}": value for key, value in network.state_dict().items() if "num_batches" not in key}
+
+
+def _allconv(network: Backbone) -> State:
+    return _renamed(network, {"layers.": "features."})
+
+
+def _jem(network: Backbone) -> dict[str, Any]:
+    """wgrathwohl/JEM: two more linear layers, and the replay buffer beside the weights."""
+    state = _renamed(network, {"fc.": "class_output.", "": "f."})
+    dim = network.feature_dim
+    state |= {"f.linear.weight": torch.ones(10, dim), "f.linear.bias": torch.ones(10)}
+    state |= {"energy_output.weight": torch.ones(1, dim), "energy_output.bias": torch.ones(1)}
+    return {"model_state_dict": state, "replay_buffer": torch.rand(20, 3, 32, 32)}
+
+
+def _cider(network: Backbone) -> dict[str, Any]:
+    """deeplearning-wisc/cider: encoder, classifier and head; optimiser and prototypes beside the weights."""
+    state = _renamed(network, {"linear.": "fc.", "projection.": "head.", "": "encoder."})
+    return {
+        "epoch": 500,
+        "state_dict": state,
+        "opt_state_dict": {"state": {}, "param_groups": [{"lr": 0.5, "params": [0]}]},
+        "dis_state_dict": {"prototypes": torch.rand(10, 128)},
+    }
+
+
+def _supcon(network: Backbone) -> dict[str, Any]:
+    """SupContrast and CIDER's early cross-entropy baseline: command-line arguments beside the weights."""
+    state = _renamed(network, {"linear.": "fc.", "": "encoder.module."})
+    return {"opt": argparse.Namespace(batch_size=512), "model": state, "epoch": 100}
+
+
+# (what it is, network, its official file, what the import chooses: network and normalisation)
+OFFICIAL = {
+    "energy": (lambda: WideResNet(40, 2, 7, 0.3), _energy, "wrn_40_2", "digits"),
+    "allconv": (lambda: AllConv(7), _allconv, "allconv", "digits"),
+    "jem": (lambda: PlainWideResNet(28, 10, 7), _jem, "wrn_28_10_jem", "jem"),
+    "cider": (lambda: ProjectedResNet18(7), _cider, "resnet18_cider", "cider"),
+    "cider_ce": (lambda: ResNet18(7), _supcon, "resnet18", "digits"),
+}
+
+
+@pytest.fixture(params=OFFICIAL)
+def official(request: pytest.FixtureRequest, script: ModuleType, tmp_path: Path) -> tuple[Backbone, Run]:
+    """A network with random weights and batch statistics, and the run that the import made of its official file."""
+    build, save, backbone, transform = OFFICIAL[request.param]
+    torch.manual_seed(0)
+    network = build()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    file = tmp_path / f"{request.param}.pth.tar"
+    torch.save(save(network), file)
+    assert script.main([str(file), "--id", "digits", "--outputs", str(tmp_path)]) == 0
+    run = open_run(tmp_path / f"runs/imported-{request.param}.pth")
+    assert run.identity["backbone"]["name"] == backbone
+    assert run.identity["transform"]["name"] == transform
+    return network.eval(), run
+
+
+def test_eval_scores_what_the_official_file_holds(official: tuple[Backbone, Run], data_paths: DataPaths) -> None:
+    network, run = official
+    words = [f"run={run.folder}", "ood_data=smoke", "max_eval_images=5", "logger=none", "score=[msp,energy]"]
+    settings = compose_settings([*words, "trainer.device=cpu"], "eval")
+    evaluate(replace(settings, paths=replace(settings.paths, outputs=str(run.folder.parents[1]))))
+    images = open_dataset("digits", "test", data_paths).images
+    chosen = images[np.linspace(0, len(images) - 1, 5).round().astype(int)]
+    with torch.no_grad():
+        logits = network(run.transform()(chosen))
+    found = np.load(run.folder / "scores/id.npz")
+    np.testing.assert_allclose(found["energy"], logits.logsumexp(1), rtol=1e-4)
+    assert found["prediction"].tolist() == logits.argmax(1).tolist()
+
+
+def test_the_projection_comes_along(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = ProjectedResNet18(7).eval()
+    torch.save(_cider(network), tmp_path / "net.pt")
+    assert script.main([str(tmp_path / "net.pt"), "--id", "digits", "--outputs", str(tmp_path)]) == 0
+    assert "never train the classifier" in capsys.readouterr().out
+    model = open_run(tmp_path / "runs/imported-net").model(CPU)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        embedded = model.embed(images)
+        torch.testing.assert_close(embedded, network.embed(images))
+    torch.testing.assert_close(embedded.norm(dim=1), torch.ones(2))
+
+
+def test_safetensors_and_old_files_are_read_too(script: ModuleType, tmp_path: Path) -> None:
+    state = WideResNet(10, 1, 5).state_dict()
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
+    for name in ("a.safetensors", "b.pt"):
+        found = script.read_state(tmp_path / name)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_importing_again_is_harmless_and_another_file_wants_another_name(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, status in ((0, 0), (0, 0), (1, 2)):
+        torch.manual_seed(seed)
+        torch.save(WideResNet(16, 4, 10).state_dict(), tmp_path / "net.pt")
+        words = [str(tmp_path / "net.pt"), "--id", "svhn", "--outputs", str(tmp_path)]
+        assert script.main(words) == status
+    assert "holds another import: choose another --name" in capsys.readouterr().err
+    assert open_run(tmp_path / "runs/imported-net").identity["transform"]["name"] == "svhn"

@@ -1,5 +1,7 @@
 """Post-activation ResNet-18 and ResNet-34 (He et al., 2016) for small images: 3x3 stem, no max-pooling."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ class ResNet(Backbone):
     """`blocks` counts the residual blocks of the four stages; the first stage is `width` channels wide."""
 
     head_name = "linear"
+    foreign_names: ClassVar[dict[str, str]] = {"encoder.": "", "fc.": "linear."}  # encoder + classifier of CIDER's code
 
     def __init__(self, blocks: tuple[int, int, int, int], num_classes: int, width: int = 64) -> None:
         super().__init__(num_classes, 8 * width)
