@@ -1,33 +1,127 @@
-"""Times the detection metrics: python scripts/benchmark/metrics.py [images per side ...]"""
+"""Detection metrics against pytorch-ood's OODMetrics, timed in turn, and the memory that large sets take.
 
+    python scripts/benchmark/metrics.py                       1M + 1M scores timed; 10M + 10M measured
+    python scripts/benchmark/metrics.py --images 100000 --memory-images 1000000
+
+Both get their scores ready made, as float32 and as float64: ours as two arrays, theirs as a tensor and labels. Times
+are minima over the rounds of one run, in which all tasks take turns. OODMetrics counts AUPR both ways and AUTC, but FPR
+with OOD positive only; `both_conventions` is the closer match, `detection_metrics` what a row of a table needs.
+Memory is the peak resident set of a fresh process above what it held before it made the scores: inputs included.
+"""
+
+import argparse
 import platform
+import resource
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 import numpy as np
+import torch
 
-from farout.metrics import detection_metrics
+from farout.metrics import both_conventions, detection_metrics
+
+GIB = 2**30
 
 
-def seconds(n: int, repeats: int = 3) -> float:
-    """The best of `repeats` timings on n ID and n OOD scores (float32 normal draws)."""
-    rng = np.random.default_rng(0)
-    id_scores, ood_scores = (rng.normal(mean, 1, n).astype(np.float32) for mean in (1, 0))
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        detection_metrics(id_scores, ood_scores)
-        best = min(best, time.perf_counter() - start)
+def main(arguments: list[str]) -> int:
+    """Print one line a dtype with both ratios, then the memory; 2 where pytorch-ood is missing."""
+    options = _options(arguments)
+    if options.own_memory:
+        print(own_memory(options.own_memory))
+        return 0
+    print(f"{date.today()}, {platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s)")
+    try:
+        for dtype in (np.float32, np.float64):
+            _report_times(options.images, np.dtype(dtype), options.rounds)
+    except ImportError:
+        print("error: pytorch-ood is missing: pip install pytorch-ood", file=sys.stderr)
+        return 2
+    n = options.memory_images
+    used = measured_memory(n)
+    print(f"{n:,} ID + {n:,} OOD float64 scores: {used / GIB:.2f} GiB, {used / (2 * GIB):.2f} of 2 GiB")
+    return 0
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1_000_000, help="timed scores of each class (1,000,000)")
+    parser.add_argument("--memory-images", type=int, default=10_000_000, help="measured scores of each (10,000,000)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns that each task takes (7)")
+    parser.add_argument("--own-memory", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if min(options.images, options.memory_images, options.rounds) < 1:
+        parser.error("--images, --memory-images and --rounds must be at least 1")
+    return options
+
+
+def _report_times(n: int, dtype: np.dtype, rounds: int) -> None:
+    """One line: their milliseconds, ours, and ours as a share of theirs."""
+    from pytorch_ood.metrics import OODMetrics
+
+    id_scores, ood_scores = make_scores(n, dtype)
+    outlierness = torch.from_numpy(-np.concatenate([id_scores, ood_scores]))
+    labels = torch.cat([torch.zeros(n, dtype=torch.int64), -torch.ones(n, dtype=torch.int64)])
+    times = interleaved(
+        {
+            "pytorch-ood": lambda: OODMetrics().update(outlierness, labels).compute(),
+            "detection_metrics": lambda: detection_metrics(id_scores, ood_scores, "ood", fpr_rule="first"),
+            "both_conventions": lambda: both_conventions(id_scores, ood_scores, aupr="trapezoid"),
+        },
+        rounds,
+    )
+    theirs = times.pop("pytorch-ood")
+    ours = ", ".join(f"{name} {1000 * seconds:.1f} ms ({seconds / theirs:.2f})" for name, seconds in times.items())
+    print(f"{n:,} ID + {n:,} OOD {dtype} scores: pytorch-ood {1000 * theirs:.1f} ms; {ours}")
+
+
+def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The least seconds of each task over `rounds` turns, after one warm-up turn."""
+    best = dict.fromkeys(tasks, float("inf"))
+    for turn in range(rounds + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
     return best
 
 
-def main() -> None:
-    """Prints one line a size, with what is needed to compare it."""
-    print(f"{date.today()}, {platform.processor() or platform.machine()}, NumPy {np.__version__}")
-    for n in [int(arg) for arg in sys.argv[1:]] or [10_000, 100_000, 1_000_000]:
-        print(f"{n:>10,} ID + {n:,} OOD scores: {seconds(n):.3f} s")
+def make_scores(n: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) ID and (n,) OOD scores: normal, one standard deviation apart."""
+    generator = np.random.default_rng(0)
+    ood_scores = generator.standard_normal(n).astype(dtype, copy=False)
+    id_scores = generator.standard_normal(n).astype(dtype, copy=False)
+    id_scores += 1
+    return id_scores, ood_scores
+
+
+def measured_memory(n: int) -> int:
+    """Bytes that a fresh process needs for n ID and n OOD float64 scores and their metrics."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--own-memory", str(n)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def own_memory(n: int) -> int:
+    """Bytes that this process grows by at its peak; a higher peak before that can only make the figure larger."""
+    before = _resident()
+    both_conventions(*make_scores(n, np.dtype(np.float64)))
+    return _peak() - before
+
+
+def _peak() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _resident() -> int:
+    """Bytes held now; where the system does not say, the most held so far."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else _peak()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

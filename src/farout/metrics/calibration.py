@@ -4,9 +4,12 @@ ECE is that of Guo et al. (2017); the other measures and the search for the temp
 Exposure (hendrycks/outlier-exposure).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from farout.errors import ConfigError, FaroutError
@@ -14,6 +17,43 @@ from farout.metrics.vectors import Vector, VectorLike, finite_vector
 
 _NORMS = ("rms", "mad", "max")
 _ROUNDING = 1e-6  # a float32 softmax may exceed 1 by this much
+
+
+@dataclass(frozen=True)
+class ReliabilityCurve:
+    """What a reliability diagram shows, bin by bin in order of confidence.
+
+    Attributes:
+        lower, upper: (B,) a bin's edges; of bins by size, its least and greatest confidence.
+        confidence, accuracy: (B,) means over the bin's images; NaN where the bin is empty.
+        count: (B,) images.
+    """
+
+    lower: Vector
+    upper: Vector
+    confidence: Vector
+    accuracy: Vector
+    count: NDArray[np.int64]
+
+
+def reliability_curve(
+    confidence: VectorLike, correct: VectorLike, bins: int = 15, bin_size: int | None = None
+) -> ReliabilityCurve:
+    """Mean confidence and accuracy over `bins` equally wide bins, or over bins of `bin_size` images.
+
+    The equally wide bins are those of `expected_calibration_error`, of which the curve is the picture; bins by size
+    are those of `calibration_error`, all of them. Raises as these two.
+    """
+    if bin_size is not None:
+        return _by_size(*_checked(confidence, correct), bin_size)
+    _check_bins(bins)
+    confidence, correct = _checked(confidence, correct)
+    edges, index = _equal_width(confidence, bins)
+    count, confidence_sum, correct_sum = (
+        np.bincount(index, weights, minlength=bins) for weights in (None, confidence, correct)
+    )
+    with np.errstate(invalid="ignore"):
+        return ReliabilityCurve(edges[:-1], edges[1:], confidence_sum / count, correct_sum / count, count)
 
 
 def expected_calibration_error(confidence: VectorLike, correct: VectorLike, bins: int = 15) -> float:
@@ -25,11 +65,9 @@ def expected_calibration_error(confidence: VectorLike, correct: VectorLike, bins
 
     Raises FaroutError for empty, NaN or mismatched arguments, or for confidences that are no probabilities.
     """
-    if bins < 1:
-        raise ConfigError(f"bins={bins}: at least one bin is needed")
+    _check_bins(bins)
     confidence, correct = _checked(confidence, correct)
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    _, index = _equal_width(confidence, bins)
     gaps = np.bincount(index, weights=correct - confidence, minlength=bins)
     return float(np.sum(np.abs(gaps)) / confidence.size)
 
@@ -52,14 +90,8 @@ def calibration_error(
     """
     if norm not in _NORMS:
         raise ConfigError(f"norm={norm!r}: choose one of {', '.join(_NORMS)}")
-    if bin_size < 1:
-        raise ConfigError(f"bin_size={bin_size}: a bin holds at least one image")
     confidence, correct = _checked(confidence, correct)
-    if confidence.size < bin_size:
-        raise FaroutError(f"{confidence.size} images do not fill one bin of {bin_size}: use a smaller bin_size")
-    order = np.argsort(confidence, kind="stable")
-    starts = np.arange(confidence.size // bin_size) * bin_size
-    sizes = np.diff(starts, append=confidence.size)
+    order, starts, sizes = _size_bins(confidence, bin_size)
     gaps = np.abs(np.add.reduceat((correct - confidence)[order], starts)) / sizes
     if skip_last_bin:
         gaps, sizes = gaps[:-1], sizes[:-1]
@@ -103,6 +135,8 @@ def tune_temperature(
             f"{tuple(labels.shape)}"
         )
     logits, labels = logits.detach().double(), labels.long()
+    if not bool(torch.isfinite(logits).all()):
+        raise FaroutError("temperature tuning met NaN or infinite logits: did training diverge?")
     while upper - lower > width:
         middle = (lower + upper) / 2
         if _slope(logits, labels, middle) > 0:
@@ -118,6 +152,39 @@ def _slope(logits: Tensor, labels: Tensor, temperature: float) -> float:
     expected = (torch.softmax(logits / temperature, 1) * logits).sum(1)
     actual = logits.gather(1, labels[:, None]).squeeze(1)
     return float((actual - expected).mean())
+
+
+def _check_bins(bins: int) -> None:
+    if bins < 1:
+        raise ConfigError(f"bins={bins}: at least one bin is needed")
+
+
+def _equal_width(confidence: Vector, bins: int) -> tuple[Vector, NDArray[np.int64]]:
+    """(bins + 1,) edges and (N,) the bin (lower, upper] of every confidence."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    return edges, np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+
+
+def _size_bins(confidence: Vector, bin_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) images by confidence, (B,) where each bin starts in that order, (B,) how many images it holds."""
+    if bin_size < 1:
+        raise ConfigError(f"bin_size={bin_size}: a bin holds at least one image")
+    if confidence.size < bin_size:
+        raise FaroutError(f"{confidence.size} images do not fill one bin of {bin_size}: use a smaller bin_size")
+    starts = np.arange(confidence.size // bin_size) * bin_size
+    return np.argsort(confidence, kind="stable"), starts, np.diff(starts, append=confidence.size)
+
+
+def _by_size(confidence: Vector, correct: Vector, bin_size: int) -> ReliabilityCurve:
+    order, starts, sizes = _size_bins(confidence, bin_size)
+    ordered = confidence[order]
+    return ReliabilityCurve(
+        lower=ordered[starts],
+        upper=ordered[starts + sizes - 1],
+        confidence=np.add.reduceat(ordered, starts) / sizes,
+        accuracy=np.add.reduceat(correct[order], starts) / sizes,
+        count=sizes,
+    )
 
 
 def _checked(confidence: VectorLike, correct: VectorLike) -> tuple[Vector, Vector]:
