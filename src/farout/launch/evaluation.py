@@ -96,7 +96,7 @@ def _under(protocol: Protocol, data: EvaluationData, id_outputs: Outputs, values
         {
             "score": score,
             **_set_facts(name, data.ood[name]),
-            **apply(protocol, id_scores, values[name][score], name),
+            **apply(protocol, id_scores, values[name][score], name, score, data.id_test.name),
         }
         for score, id_scores in values["id"].items()
         for name in data.ood
@@ -144,7 +144,8 @@ def _control_rows(values: ScoresOfSets) -> list[dict[str, Any]]:
         if not name.startswith("control:"):
             continue
         for score, id_scores in values["id"].items():
-            auroc = detection_metrics(id_scores, values[name][score])["auroc"]
+            names = (f"{score} scores of ID", f"{score} scores of {name}")
+            auroc = detection_metrics(id_scores, values[name][score], names=names)["auroc"]
             warning = abs(auroc - 0.5) > CONTROL_TOLERANCE
             rows.append({"control": name.split(":")[1], "score": score, "auroc": auroc, "warning": warning})
     return rows
@@ -190,10 +191,10 @@ def already_evaluated(run: Run, settings: Settings) -> bool:
     """Whether results.json holds this very evaluation, with nothing missing that could now be had."""
     if not run.results.exists():
         return False
-    wanted = (settings.ood_data.name, asdict(settings.protocol), settings.max_eval_images)
+    wanted = (settings.ood_data.name, settings.protocol, settings.max_eval_images)
     names = {component.build().name for component in settings.scores}
     for entry in load_json(run.results)["evaluations"]:
-        same = (entry["ood_data"], entry["protocol"], entry["max_eval_images"]) == wanted
+        same = (entry["ood_data"], Protocol(**entry["protocol"]), entry["max_eval_images"]) == wanted
         sets = {row["ood"] for row in entry["rows"]} | {gap["ood"] for gap in entry["missing"]}
         if same and names <= {row["score"] for row in entry["rows"]} and set(settings.ood_data.sets) <= sets:
             return not _newly_available(entry, settings)

@@ -244,7 +244,8 @@ def validate(model: Backbone, settings: Settings, data: TrainingData, device: to
     rows = {}
     for kind, image_set in corruption_sets(settings, len(holdout)).items():
         ood_scores = score(collect(model, transform, image_set, device, size))
-        rows[kind] = detection_metrics(id_scores, ood_scores)
+        names = (f"{settings.method_score} scores of the holdout", f"{settings.method_score} scores of {kind}")
+        rows[kind] = detection_metrics(id_scores, ood_scores, names=names)
     return {
         "score": settings.method_score,
         "n": len(holdout),
