@@ -16,6 +16,7 @@ LAYERS = [  # lowest first: a package may import those below it and itself
     {"methods", "scores", "data", "metrics", "papers"},
     {"engine", "report"},
     {"launch"},
+    {"detector"},
 ]
 NEVER = {("methods", "scores"), ("engine", "papers"), ("backbones", "data")}
 

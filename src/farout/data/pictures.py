@@ -1,0 +1,154 @@
+"""Pictures as people have them (files, PIL images, tensors) -> batches of the size that a network was trained on.
+
+What is not of that size is resized, the shorter side to the network's, bilinearly by PIL, and cropped in the centre:
+what the papers' transforms do, and what the store does with their image sets.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import functional as vision
+
+from farout.data.pack import Handling, is_image
+from farout.errors import FaroutError
+
+Picture: TypeAlias = Tensor | Image.Image | str | Path
+Pictures: TypeAlias = Picture | Sequence[Picture]
+
+
+def image_files(places: Iterable[str | Path]) -> list[Path]:
+    """The files among `places`, and in place of a folder all images below it, in byte order of their names.
+
+    Raises FaroutError for a place that does not exist and for a folder without images.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            inside = sorted((p for p in place.rglob("*") if p.is_file() and is_image(p.name)), key=lambda p: str(p))
+            if not inside:
+                raise FaroutError(f"{place} is a folder without images: give files, or a folder that holds some")
+            found += inside
+        elif place.is_file():
+            found.append(place)
+        else:
+            raise FaroutError(f"{place} is not there: give image files, or folders of images")
+    return found
+
+
+def batches(pictures: Pictures, side: int, size: int) -> Iterator[Tensor]:
+    """Batches (B, 3, side, side), B <= size: uint8, or float32 in [0, 1] where float tensors were given.
+
+    Takes one picture or a sequence of them, of any sizes: tensors (3, H, W) of uint8, or of floats in [0, 1]; PIL
+    images; paths, where a folder stands for the images below it. Or one tensor (N, 3, H, W). One channel is grey.
+
+    Raises FaroutError naming the picture (a file by its name) that cannot be read.
+    """
+    if isinstance(pictures, Tensor) and pictures.dim() == 4:
+        yield from (_sized(part, side) for part in pictures.split(size) if len(part))
+        return
+    rest = _expanded(pictures)
+    while some := list(itertools.islice(rest, size)):
+        yield _stacked([_one(picture, side) for picture in some])
+
+
+def _expanded(pictures: Pictures) -> Iterator[Picture]:
+    """One picture after the other; paths last until they are read, so that a folder of any size fits."""
+    listed = [pictures] if isinstance(pictures, Tensor | Image.Image | str | Path) else pictures
+    for picture in listed:
+        if isinstance(picture, str | Path):
+            yield from image_files([picture])
+        else:
+            yield picture
+
+
+def _one(picture: Any, side: int) -> Tensor:
+    """(3, side, side) of one picture."""
+    if isinstance(picture, Tensor):
+        if picture.dim() != 3:
+            raise FaroutError(f"a picture is a tensor (3, H, W); here is one of shape {tuple(picture.shape)}")
+        return _sized(picture.unsqueeze(0), side)[0]
+    if isinstance(picture, Image.Image):
+        return _decoded(picture, side, getattr(picture, "filename", "") or "an image")
+    if isinstance(picture, str | Path):
+        try:
+            with Image.open(picture) as image:
+                return _decoded(image, side, picture)
+        except _UNREADABLE as error:
+            raise _unreadable(picture, error) from None
+    raise FaroutError(f"{type(picture).__name__} is no picture: give tensors, PIL images or paths")
+
+
+# What PIL raises for files that are damaged, of an unknown kind, or suspiciously large.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def _unreadable(name: object, error: Exception) -> FaroutError:
+    reason = "no image, or of an unknown kind" if "cannot identify" in str(error) else str(error).splitlines()[0]
+    return FaroutError(f"{name} cannot be read ({reason}): leave it out, or save it again as PNG or JPEG")
+
+
+def _decoded(image: Image.Image, side: int, name: object) -> Tensor:
+    try:
+        upright = ImageOps.exif_transpose(image)
+        return torch.from_numpy(Handling(side, side)(_rgb(upright, name)).copy())
+    except _UNREADABLE as error:
+        raise _unreadable(name, error) from None
+
+
+def _rgb(image: Image.Image, name: object) -> Image.Image:
+    """What a viewer shows: transparent parts on white; 16-bit grey as its upper 8 bits."""
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.int64)
+        if image.mode != "I" or levels.max(initial=0) > 255:
+            levels = levels >> 8
+        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise FaroutError(f"{name} holds floating-point pixels of an unknown range: save it with 8 bits a channel")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        shown = Image.new("RGBA", image.size, "white")
+        shown.alpha_composite(image.convert("RGBA"))
+        return shown.convert("RGB")
+    return image.convert("RGB")
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """One batch: uint8 only where all are."""
+    if len({image.dtype for image in images}) > 1:
+        images = [image / 255 if image.dtype == torch.uint8 else image for image in images]
+    return torch.stack(list(images))
+
+
+def _sized(images: Tensor, side: int) -> Tensor:
+    """(B, 3, side, side) of (B, 3 or 1, H, W), checked; floats are resized by the same filter without rounding."""
+    if images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
+        raise FaroutError(f"pictures are tensors (N, 3, H, W); here is one of shape {tuple(images.shape)}")
+    images = images.detach().cpu().expand(-1, 3, -1, -1)
+    if images.dtype != torch.uint8:
+        images = _unit(images)
+    if images.shape[2:] == (side, side):
+        return images
+    return torch.stack([_resized(image, side) for image in images])
+
+
+def _unit(images: Tensor) -> Tensor:
+    if not images.is_floating_point():
+        raise FaroutError(f"pictures of {images.dtype}: give uint8 in 0..255, or floats in [0, 1]")
+    images = images.float()
+    if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+        raise FaroutError("float pictures must lie in [0, 1], before any normalisation: that is done here")
+    return images
+
+
+def _resized(image: Tensor, side: int) -> Tensor:
+    if image.dtype == torch.uint8:
+        return torch.from_numpy(Handling(side, side)(Image.fromarray(image.permute(1, 2, 0).numpy())).copy())
+    channels = [vision.resize(Image.fromarray(np.ascontiguousarray(channel)), side) for channel in image.numpy()]
+    return torch.from_numpy(np.stack([np.asarray(vision.center_crop(channel, [side])) for channel in channels]))
