@@ -1,0 +1,73 @@
+"""The report of a finished run again, from what its folder holds: results.json and scores/*.npz."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farout.errors import ConfigError, MissingDataError
+from farout.report.evidence import ID, Entry, Evidence
+from farout.report.html import write_report
+from farout.report.records import Record, read_record
+
+FACTS = ("label", "prediction", "confidence")  # arrays of scores/id.npz that are no scores
+
+
+def rebuild_report(folder: Path, out: Path | None = None, name: str = "report.html") -> Path:
+    """Writes the report of the folder's last evaluation, into the folder itself unless `out` names another.
+
+    Images are not in a run's folder, so the section of mistakes says that there are none. Raises
+    MissingDataError or ConfigError where results.json or the scores are absent or damaged.
+    """
+    record = read_record(folder)
+    entries = last_evaluation(record)
+    evidence = read_evidence(folder / "scores", entries[0])
+    return write_report(out or folder, record, entries, evidence, name=name)
+
+
+def last_evaluation(record: Record) -> list[Entry]:
+    """The entries that the last evaluation appended: the same pairs of score and set under different protocols.
+
+    Raises MissingDataError where the run was never evaluated.
+    """
+    if not record["evaluations"]:
+        raise MissingDataError(f"{record['run']} was never evaluated: run eval.py on it first")
+    group: list[Entry] = []
+    for entry in reversed(record["evaluations"]):
+        names = {other["protocol"]["name"] for other in group}
+        if group and (_facts(entry) != _facts(group[0]) or entry["protocol"]["name"] in names):
+            break
+        group.append(entry)
+    return group[::-1]
+
+
+def _facts(entry: Entry) -> list[Any]:
+    pairs = {(row["score"], row["ood"]) for row in entry["rows"]}
+    return [pairs, *(entry.get(key) for key in ("date", "commit", "device", "ood_data", "max_eval_images"))]
+
+
+def read_evidence(folder: Path, entry: Entry) -> Evidence:
+    """The arrays of a run's scores folder: the sets of the entry's rows, and confidence where it can be known."""
+    own = _arrays(folder, ID)
+    scores = {ID: {name: values for name, values in own.items() if name not in FACTS}}
+    for ood in dict.fromkeys(row["ood"] for row in entry["rows"]):
+        scores[ood] = dict(_arrays(folder, ood))
+    confidence = own.get("confidence", own.get("msp"))  # the score MSP is the confidence
+    correct = own["label"] == own["prediction"] if {"label", "prediction"} <= own.keys() else None
+    return Evidence(scores, confidence, correct)
+
+
+def _arrays(folder: Path, name: str) -> Mapping[str, NDArray[Any]]:
+    """The arrays of one set; raises MissingDataError where the file is absent, ConfigError where it is damaged."""
+    path = folder / f"{name}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise MissingDataError(f"{path} does not exist: evaluate the run again to have a score per image") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
+        reason = str(problem).splitlines()[0]
+        raise ConfigError(f"{path} is damaged ({reason}): evaluate the run again") from None
