@@ -10,7 +10,7 @@ INIT    ?=
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format data reproduce-table1 campaign clean
+.PHONY: help env demo test lint format data reproduce-table1 campaign browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ reproduce-table1: $(READY)  ## Energy's Table 1: train what is missing, print ou
 
 campaign: $(READY)  ## the full-scale rows in slices of 9 minutes; repeat until it says complete
 	$(PY) scripts/campaign.py --id $(ID) --seeds $(SEEDS) $(ARGS)
+
+browser:  ## install Chromium on Debian (the tests open report.html in it; without it they are skipped)
+	command -v chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
 clean:  ## remove caches (never runs, data or the environment)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

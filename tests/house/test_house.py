@@ -89,11 +89,13 @@ def test_make_alone_lists_every_target() -> None:
         assert re.search(rf"^\s+{target}\s", shown, flags=re.MULTILINE), target
 
 
-def test_ci_calls_make_test_and_nothing_else() -> None:
+def test_ci_calls_make_and_nothing_else() -> None:
     commands = [
         line for line in (ROOT / ".ci/run").read_text().splitlines() if line.strip() and not line.startswith("#")
     ]
-    assert commands == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+    assert commands[:2] == ["set -euo pipefail", 'cd "$(dirname "$0")/.."']
+    assert all(command.startswith("make ") for command in commands[2:])
+    assert commands[-1] == "make test"
 
 
 def test_no_large_file_and_no_machine_path_is_tracked() -> None:

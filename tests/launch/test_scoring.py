@@ -138,3 +138,19 @@ def test_an_image_score_without_a_step_equals_its_outputs(trained):
     images, _ = selection_images(run, wanted)
     values = observer.values({"sloped": Sloped(0.0)}, images)["sloped"]
     assert torch.allclose(torch.from_numpy(values).float(), observer.outputs(images).logits.amax(1), atol=1e-5)
+
+
+def test_calibration_is_recorded_and_its_temperature_is_held_out(trained):
+    wanted, run = trained("max_eval_images=null")
+    evaluate(wanted)
+    entry = latest(run)
+    assert entry["calibration"]["temperature"] is None, "nothing was held out"
+    assert entry["calibration"]["id"]["ece"] == entry["id"]["ece"]
+    assert {row["ood"] for row in entry["calibration"]["rows"]} == {row["ood"] for row in entry["rows"]}
+    held, run = trained("max_eval_images=null", "holdout=0.25")
+    evaluate(held)
+    entry = latest(run)
+    assert 0.2 <= entry["calibration"]["temperature"] <= 5
+    assert entry["calibration"]["temperature"] != 1
+    assert entry["calibration"]["id"]["ece"] != entry["id"]["ece"]
+    assert all(row["rms"] > 0 for row in entry["calibration"]["rows"])

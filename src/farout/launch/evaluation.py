@@ -16,6 +16,7 @@ from farout.engine.checkpoint import load_json, save_json, write_atomically
 from farout.engine.evaluate import accuracy, correct
 from farout.engine.progress import say
 from farout.errors import FaroutError
+from farout.launch.calibration import calibration_facts, confidence_of, held_out_temperature
 from farout.launch.environment import stamp
 from farout.launch.inputs import EvaluationData, absence, evaluation_data
 from farout.launch.logger import RunLogger
@@ -41,8 +42,15 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
     scores, facts = ready_scores(observer, settings)
     id_outputs = observer.outputs(data.id_test)
     sets: dict[str, ImageSet] = {"id": data.id_test, **data.ood, **_controls(data.id_test)}
-    values = {name: observer.values(scores, image_set) for name, image_set in sets.items()}
+    temperature, confidences, values = held_out_temperature(observer), {}, {}
+    for name, image_set in sets.items():
+        values[name] = observer.values(scores, image_set)
+        if not name.startswith("control:"):
+            confidences[name] = confidence_of(observer.outputs(image_set), temperature)
     evaluations = _evaluations(settings, data, id_outputs, values, facts, device)
+    for entry in evaluations:
+        protocol = Protocol(**entry["protocol"])
+        entry["calibration"] = calibration_facts(protocol, id_outputs, confidences, temperature)
     _save_scores(run.folder / "scores", values, id_outputs)
     plots = _plots(run.folder, values, data)
     _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
@@ -126,7 +134,7 @@ def _set_facts(name: str, image_set: ImageSet) -> dict[str, Any]:
 
 
 def _id_facts(id_test: ImageSet, outputs: Outputs, bins: int) -> dict[str, Any]:
-    confidence = torch.softmax(outputs.logits.double(), dim=1).amax(1)
+    confidence = confidence_of(outputs)
     return {
         "dataset": id_test.name,
         "split": id_test.split,

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from farout.backbones import Backbone
-from farout.data import ImageSet, open_dataset
-from farout.data.streams import holdout_split
+from farout.data import ImageSet
 from farout.engine.cache import OutputCache, network_key, output_key
 from farout.engine.evaluate import collect
 from farout.engine.progress import Bar, say
+from farout.errors import FaroutError
 from farout.launch.inputs import capped, corruption_sets
 from farout.launch.runs import Run
 from farout.launch.settings import Settings
+from farout.launch.unseen import training_images, unseen_images
 from farout.metrics import detection_metrics
 from farout.scores import Fitting, Head, ImageScore, Outputs, Score
 
@@ -106,9 +107,7 @@ def _fit(scores: Sequence[Score], observer: Observer, settings: Settings) -> Non
 
 def train_images(run: Run, settings: Settings) -> ImageSet:
     """The ID images that the run trained on, its holdout left out."""
-    labelled = open_dataset(settings.id_data.name, settings.id_data.train_split, settings.paths.data_paths())
-    rows, held = holdout_split(len(labelled), run.identity.get("holdout") or 0.0)
-    return capped(labelled.subset(rows) if len(held) else labelled, settings.max_fit_images)
+    return capped(training_images(run, settings.paths.data_paths()), settings.max_fit_images)
 
 
 def _tuned(asked: Score, observer: Observer, settings: Settings) -> tuple[Score, dict[str, Any]]:
@@ -131,8 +130,10 @@ def _selection_fpr(score: Score, observer: Observer, images: ImageSet, corruptio
 
 
 def selection_images(run: Run, settings: Settings) -> tuple[ImageSet, str]:
-    """ID images to tune on, and what they are: the run's holdout where it has one, else images it trained on."""
-    labelled = open_dataset(settings.id_data.name, settings.id_data.train_split, settings.paths.data_paths())
-    rows, held = holdout_split(len(labelled), run.identity.get("holdout") or 0.0)
-    chosen: Sequence[int] | Tensor = held if len(held) else rows
-    return capped(labelled.subset(chosen), settings.max_tune_images), "holdout" if len(held) else "training"
+    """ID images to tune on, and what they are: the run's unseen holdout where it has one, else images it trained on."""
+    paths = settings.paths.data_paths()
+    try:
+        chosen, kind = unseen_images(run, paths), "holdout"
+    except FaroutError:
+        chosen, kind = training_images(run, paths), "training"
+    return capped(chosen, settings.max_tune_images), kind

@@ -1,11 +1,12 @@
 """How a paper turns scores into a row of its table: who is positive, how many OOD images, how many draws."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from farout.errors import ConfigError, FaroutError
 from farout.metrics.bootstrap import bootstrap_intervals
@@ -103,14 +104,8 @@ def apply(
     id_vector = finite_scores(id_scores, f"the {kind} of {id_set}")
     ood_vector = finite_scores(ood_scores, f"the {kind} of {ood}")
     n_ood = protocol.ood_count(id_vector.size, ood_vector.size)
-    redraws = protocol.redraws if n_ood < ood_vector.size else 1
-    stream = _stream(protocol, ood)
-    draws = []
-    for _ in range(redraws):
-        chosen = ood_vector
-        if n_ood < ood_vector.size:
-            chosen = ood_vector[stream.choice(ood_vector.size, n_ood, replace=False)]
-        draws.append(_measured(protocol, id_vector, chosen))
+    rows = ood_draws(protocol, id_vector.size, ood_vector.size, ood)
+    draws = [_measured(protocol, id_vector, ood_vector[chosen]) for chosen in rows]
     row: dict[str, Any] = {key: float(np.mean([draw[key] for draw in draws])) for key in draws[0]}
     row |= {f"{key}_sd": float(np.std([draw[key] for draw in draws])) for key in _METRICS}
     if protocol.bootstrap:
@@ -121,9 +116,20 @@ def apply(
         "n_ood": n_ood,
         "n_available": ood_vector.size,
         "base_rate": n_positive / (id_vector.size + n_ood),
-        "redraws": redraws,
+        "redraws": len(draws),
         "positive": protocol.positive,
     }
+
+
+def ood_draws(protocol: Protocol, n_id: int, n_available: int, ood: str) -> Iterator[NDArray[np.int64] | slice]:
+    """The OOD images of each draw as rows of the set named `ood`: the same for every score and measure."""
+    n_ood = protocol.ood_count(n_id, n_available)
+    if n_ood == n_available:
+        yield slice(None)
+        return
+    stream = _stream(protocol, ood)
+    for _ in range(protocol.redraws):
+        yield stream.choice(n_available, n_ood, replace=False)
 
 
 def _measured(protocol: Protocol, id_scores: ScoreVector, ood_scores: ScoreVector) -> dict[str, float]:
