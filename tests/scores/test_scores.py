@@ -2,13 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_ood.detector import EnergyBased as PeerEnergy
+from pytorch_ood.detector import MaxLogit as PeerMaxLogit
+from pytorch_ood.detector import MaxSoftmax as PeerMSP
 
 from farout.errors import ConfigError, FaroutError
+from farout.launch.coerce import component
 from farout.scores import Outputs, Score
 from farout.scores.energy import Energy
 from farout.scores.max_logit import MaxLogit
@@ -55,6 +61,21 @@ def test_confident_images_score_higher_than_undecided_ones(score: Score) -> None
     assert values[0] > values[1]
 
 
+@pytest.mark.parametrize(
+    ("score", "peer"),
+    [
+        (MSP(), PeerMSP(None)),
+        (MaxLogit(), PeerMaxLogit(None)),
+        (Energy(), PeerEnergy(None)),
+        (Energy(10), PeerEnergy(None, t=10)),
+    ],
+    ids=lambda s: type(s).__name__,
+)
+def test_pytorch_ood(score: Score, peer: Any) -> None:
+    logits = 5 * torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(-score(outputs(logits)), peer.predict_logits(logits), rtol=1e-5, atol=1e-6)
+
+
 def test_max_logit() -> None:
     assert MaxLogit()(outputs(torch.tensor([[1.0, 3.0], [-2.0, -5.0]]))).tolist() == [3.0, -2.0]
 
@@ -83,3 +104,32 @@ def test_scores_compose_side_by_side(tmp_path: Path) -> None:
         every = compose("root", [f"score=[{','.join(names)}]"]).score
     assert list(default) == ["msp", "energy"]
     assert [instantiate(every[name]).name for name in names] == names
+    for name in names:  # as an evaluation reads them: every argument known, and of its type
+        arguments = OmegaConf.to_container(every[name])
+        assert component(arguments, f"score.{name}").build().name == name
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "energy.temperature=10",
+        "odin.temperature=10",
+        "odin.epsilon=0",
+        "mahalanobis.epsilon=0.002",
+        "knn.k=100",
+        "react.percentile=95",
+        "ash.variant=b",
+        "ash.percentile=65",
+        "dice.p=70",
+        "vim.dimension=30",
+    ],
+)
+def test_another_setting_is_another_name(override: str) -> None:
+    """So that both fit into one table; and without a setting that changes what it says, the name stays."""
+    path, value = override.split("=")
+    name, option = path.split(".")
+    arguments = OmegaConf.to_container(OmegaConf.load(CONF / f"score/{name}.yaml"))
+    assert isinstance(arguments, dict)
+    other = component({**arguments, option: value}, f"score.{name}").build()
+    assert other.name != name and other.name.startswith(f"{name}_")
+    assert component(arguments, f"score.{name}").build().name == name
