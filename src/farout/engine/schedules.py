@@ -1,6 +1,8 @@
 """Learning rates as functions of the update's index."""
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 
 def cosine_lr(update: int, total: int, lr: float, lr_end: float = 1e-6) -> float:
@@ -10,3 +12,70 @@ def cosine_lr(update: int, total: int, lr: float, lr_end: float = 1e-6) -> float
     used, and the last update runs at exactly `lr_end`.
     """
     return lr_end + (lr - lr_end) * 0.5 * (1 + math.cos(math.pi * (update + 1) / total))
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """A linear rise, update by update, from `lr` to what the schedule gives at epoch `epochs`.
+
+    Args:
+        lr: where the rise begins.
+        epochs: how long it takes.
+        counts_from_one: the official CIDER code's slip, to mirror its runs. Its formula expects epochs that begin at
+            1 and gets 0, so epoch 0 extrapolates the line backwards, to NEGATIVE rates for most of the epoch where the
+            target is high; the rise begins in epoch 1 and ends with epoch `epochs`, inclusive.
+    """
+
+    lr: float = 1e-3
+    epochs: int = 10
+    counts_from_one: bool = False
+
+    def covers(self, epoch: int) -> bool:
+        """Whether the 0-based epoch belongs to the rise."""
+        return epoch < self.epochs + self.counts_from_one
+
+    def at(self, update: int, steps_per_epoch: int, target: float) -> float:
+        """Learning rate of a 0-based update within the rise to `target`."""
+        risen = (update / steps_per_epoch - self.counts_from_one) / self.epochs
+        return self.lr + risen * (target - self.lr)
+
+
+def epoch_cosine(epoch: int, epochs: int, lr: float, lr_end: float) -> float:
+    """Learning rate of a whole 0-based epoch: a half cosine from `lr` that would reach `lr_end` at `epochs`."""
+    return lr_end + (lr - lr_end) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def step_decay(epoch: int, lr: float, milestones: Sequence[int], factor: float) -> float:
+    """Learning rate of a 0-based epoch: times `factor` for every milestone that lies before it.
+
+    A milestone is the last epoch at the old rate (CIDER's "100, 150, 180"); where a paper means the first epoch at the
+    new one (JEM's 160 and 180), give one less.
+    """
+    return float(lr * factor ** sum(epoch > milestone for milestone in milestones))
+
+
+def warmed_up(update: int, steps_per_epoch: int, schedule: Callable[[int], float], warm_up: WarmUp | None) -> float:
+    """Learning rate of a 0-based update: `schedule` of its epoch, after a rise to it if there is one."""
+    epoch = update // steps_per_epoch
+    if warm_up is not None and warm_up.covers(epoch):
+        return warm_up.at(update, steps_per_epoch, schedule(warm_up.epochs))
+    return schedule(epoch)
+
+
+def warmup_cosine(
+    update: int, steps_per_epoch: int, epochs: int, lr: float, lr_end: float, warm_up: WarmUp | None = None
+) -> float:
+    """`epoch_cosine` with an optional rise to it (CIDER: lr_end = lr / 1000, rise over 10 epochs from 0.001)."""
+    return warmed_up(update, steps_per_epoch, lambda epoch: epoch_cosine(epoch, epochs, lr, lr_end), warm_up)
+
+
+def warmup_steps(
+    update: int,
+    steps_per_epoch: int,
+    lr: float,
+    milestones: Sequence[int],
+    factor: float,
+    warm_up: WarmUp | None = None,
+) -> float:
+    """`step_decay` with an optional rise to it (CIDER's first release: 0.1 after epochs 100, 150 and 180)."""
+    return warmed_up(update, steps_per_epoch, lambda epoch: step_decay(epoch, lr, milestones, factor), warm_up)
