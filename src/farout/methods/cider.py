@@ -100,7 +100,7 @@ def dispersion_loss(prototypes: Tensor, temperature: float, base_temperature: fl
 
 
 def _least(values: Tensor) -> float:
-    """What stands for minus infinity: finite, because a softmax over nothing but infinities has NaN for its gradient."""
+    """What stands for minus infinity: finite, because a softmax over infinities alone has NaN for its gradient."""
     return torch.finfo(values.dtype).min
 
 
