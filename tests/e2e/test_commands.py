@@ -31,11 +31,12 @@ def test_a_run_leaves_everything(finished_run):
     assert "which is trained first (3 steps)" in done.stdout
     assert f"results: {folder / 'results.json'}" in done.stdout
     names = {path.name for path in folder.iterdir()}
-    assert {"run.json", "results.json", "weights.safetensors", "metrics.jsonl", "plots", "scores", "wandb"} == names
+    files = {"run.json", "results.json", "weights.safetensors", "metrics.jsonl", "report.html"}
+    assert names == files | {"plots", "scores", "wandb"}
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [point["step"] for point in points] == [1, 2, 3]
     assert {"train/total", "train/cross_entropy", "train/energy_margin", "lr"} <= set(points[0])
-    assert sorted(path.name for path in outputs.iterdir()) == [".hydra", "runs"]
+    assert sorted(path.name for path in outputs.iterdir()) == [".hydra", "cache", "runs"]
     assert "\x1b" not in done.stdout, "no escape codes into files"
 
 

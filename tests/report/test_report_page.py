@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +222,8 @@ def test_a_folder_without_its_scores_is_one_line(tmp_path: Path) -> None:
     (run / "results.json").unlink()
     with pytest.raises(MissingDataError, match=r"results\.json does not exist"):
         rebuild_report(run)
+
+
+def test_pyplot_is_not_loaded() -> None:
+    code = "import sys, farout.report.drawings, farout.report.html; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,7 +1,7 @@
 """Evaluate a finished run: one forward pass a set, all scores, the paper's protocol and the plain one."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,37 +25,84 @@ from farout.launch.scoring import Observer, ready_scores
 from farout.launch.settings import ROOT, Settings, read_protocol
 from farout.metrics import detection_metrics, expected_calibration_error
 from farout.metrics.protocol import Protocol, apply, mean_over_sets
-from farout.report.plots import save_plots
-from farout.scores import Outputs
+from farout.report.drawings import save_figures
+from farout.report.evidence import Evidence, Pictures
+from farout.report.html import write_report
+from farout.scores import Outputs, Score
 
 CONTROL_TOLERANCE = 0.05  # AUROC of a control farther than this from 0.5 is a warning
 
 ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
 
 
+@dataclass
+class Observed:
+    """What the network made of every set ("id", OOD sets by name, "control:*")."""
+
+    values: ScoresOfSets = field(default_factory=dict)
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    confidences: dict[str, torch.Tensor] = field(default_factory=dict)  # at the held-out temperature
+
+
 def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: RunLogger) -> list[dict[str, Any]]:
-    """Evaluate and append to results.json; per-image scores, plots and W&B beside it. Returns the new entries."""
+    """Evaluate and append to results.json; scores, plots, report and W&B beside it. Returns the new entries."""
     data = evaluation_data(settings)
     for name, reason in data.missing.items():
         say(f"  left out: {name} - {reason}")
     observer = Observer(run, settings, device)
     scores, facts = ready_scores(observer, settings)
+    temperature = held_out_temperature(observer)
     id_outputs = observer.outputs(data.id_test)
-    sets: dict[str, ImageSet] = {"id": data.id_test, **data.ood, **_controls(data.id_test)}
-    temperature, confidences, values = held_out_temperature(observer), {}, {}
-    for name, image_set in sets.items():
-        values[name] = observer.values(scores, image_set)
-        if not name.startswith("control:"):
-            confidences[name] = confidence_of(observer.outputs(image_set), temperature)
-    evaluations = _evaluations(settings, data, id_outputs, values, facts, device)
+    observed = _observe(observer, scores, data, temperature)
+    evaluations = _evaluations(settings, data, id_outputs, observed.values, facts, device)
     for entry in evaluations:
         protocol = Protocol(**entry["protocol"])
-        entry["calibration"] = calibration_facts(protocol, id_outputs, confidences, temperature)
-    _save_scores(run.folder / "scores", values, id_outputs)
-    plots = _plots(run.folder, values, data)
+        entry["calibration"] = calibration_facts(protocol, id_outputs, observed.confidences, temperature)
+    evidence = _evidence(data, id_outputs, observed, settings)
+    _save_scores(run.folder / "scores", observed.values, id_outputs, evidence.confidence)
+    plots = _present(run, evaluations, evidence, data)
     _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
     logger.results(evaluations, plots)
     return evaluations
+
+
+def _observe(
+    observer: Observer, scores: Mapping[str, Score], data: EvaluationData, temperature: float | None
+) -> Observed:
+    """One forward pass a set, and all scores off its outputs."""
+    observed = Observed()
+    for name, image_set in {"id": data.id_test, **data.ood, **_controls(data.id_test)}.items():
+        observed.values[name] = observer.values(scores, image_set)
+        if not name.startswith("control:"):
+            outputs = observer.outputs(image_set)
+            observed.predictions[name] = outputs.logits.argmax(1).numpy()
+            observed.confidences[name] = confidence_of(outputs, temperature)
+    return observed
+
+
+def _evidence(data: EvaluationData, id_outputs: Outputs, observed: Observed, settings: Settings) -> Evidence:
+    """What figures and the report are drawn from."""
+    labels = data.id_test.labels
+    pictures = {
+        name: Pictures(image_set.images, observed.predictions[name], labels if name == "id" else None)
+        for name, image_set in {"id": data.id_test, **data.ood}.items()
+    }
+    return Evidence(
+        observed.values,
+        confidence_of(id_outputs).numpy(),
+        correct(id_outputs).numpy(),
+        pictures,
+        data.id_test.classes,
+        settings.method_score,
+    )
+
+
+def _present(run: Run, evaluations: list[dict[str, Any]], evidence: Evidence, data: EvaluationData) -> list[Path]:
+    """Figures of the first entry, and report.html of all; the figures' PNG files."""
+    heading = f"{run.name} on {data.id_test.info.get('title', data.id_test.name)}"
+    paths, drawings = save_figures(run.folder / "plots", evaluations[0], evidence, heading)
+    write_report(run.folder, _head(run), evaluations, evidence, drawings)
+    return paths
 
 
 def _controls(id_test: ImageSet) -> dict[str, ImageSet]:
@@ -161,38 +208,34 @@ def _control_rows(values: ScoresOfSets) -> list[dict[str, Any]]:
 
 def _append(run: Run, evaluations: list[dict[str, Any]]) -> None:
     """results.json grows; a damaged or foreign one is an error, never overwritten."""
-    record, path = run.record, run.results
+    path, head = run.results, _head(run)
     known = load_json(path) if path.exists() else {"evaluations": []}
-    identity = {**record["identity"], "scale": record.get("scale")}
-    if known.get("identity", identity) != identity:
+    if known.get("identity", head["identity"]) != head["identity"]:
         raise FaroutError(f"{path} belongs to another run: move it away and evaluate again")
+    save_json(path, {**head, "evaluations": [*known["evaluations"], *evaluations]})
+
+
+def _head(run: Run) -> dict[str, Any]:
+    """What results.json and the report say of the run itself."""
+    record = run.record
     head = {key: record.get(key) for key in ("run", "trained", "data", "validation")}
-    save_json(path, {**head, "identity": identity, "evaluations": [*known["evaluations"], *evaluations]})
+    return {**head, "identity": {**record["identity"], "scale": record.get("scale")}}
 
 
-def _save_scores(folder: Path, values: ScoresOfSets, id_outputs: Outputs) -> None:
-    """scores/SET.npz: a float64 array per score in the set's order; for ID also label and prediction."""
+def _save_scores(folder: Path, values: ScoresOfSets, id_outputs: Outputs, confidence: Any) -> None:
+    """scores/SET.npz: a float64 array per score in the set's order; for ID also label, prediction and confidence."""
     for name, by_score in values.items():
         extra = {}
         if name == "id" and id_outputs.labels is not None:
-            extra = {"label": id_outputs.labels.numpy(), "prediction": id_outputs.logits.argmax(1).numpy()}
+            prediction = id_outputs.logits.argmax(1).numpy()
+            extra = {"label": id_outputs.labels.numpy(), "prediction": prediction, "confidence": confidence}
         path = folder / f"{name.replace('control:', 'control_')}.npz"
-
         write_atomically(path, partial(_write_arrays, arrays={**by_score, **extra}))
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-
-
-def _plots(folder: Path, values: ScoresOfSets, data: EvaluationData) -> list[Path]:
-    """Histogram and ROC per score."""
-    titled = {
-        score: (id_scores, {data.ood[name].info.get("title", name): values[name][score] for name in data.ood})
-        for score, id_scores in values["id"].items()
-    }
-    return save_plots(folder / "plots", titled, f"{folder.name} on {data.id_test.info.get('title', data.id_test.name)}")
 
 
 def already_evaluated(run: Run, settings: Settings) -> bool:
