@@ -22,7 +22,7 @@ from farout.scores.react import ReAct
 from farout.scores.state import decode, encode
 from farout.scores.vim import ViM
 
-FILES = sorted((Path(__file__).parents[2] / "conf/score").glob("*.yaml"))
+FILES = sorted(path for path in (Path(__file__).parents[2] / "conf/score").glob("*.yaml") if path.stem != "all")
 MAKERS: dict[str, Callable[[], Score]] = {
     path.stem: (lambda path=path: instantiate(yaml.safe_load(path.read_text()))) for path in FILES
 }

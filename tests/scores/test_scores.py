@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -98,10 +99,13 @@ def test_scores_compose_side_by_side(tmp_path: Path) -> None:
     (tmp_path / "root.yaml").write_text(
         f"hydra:\n  searchpath: ['file://{CONF}']\ndefaults:\n  - score: [msp, energy]\n  - _self_\n"
     )
-    names = sorted(path.stem for path in (CONF / "score").glob("*.yaml"))
+    files = {path.stem: yaml.safe_load(path.read_text()) for path in (CONF / "score").glob("*.yaml")}
+    names = sorted(name for name, content in files.items() if "_target_" in content)  # the others are lists
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         default = compose("root").score
         every = compose("root", [f"score=[{','.join(names)}]"]).score
+        for name in files.keys() - set(names):
+            assert list(compose("root", [f"score={name}"]).score) == files[name]["defaults"]
     assert list(default) == ["msp", "energy"]
     assert [instantiate(every[name]).name for name in names] == names
     for name in names:  # as an evaluation reads them: every argument known, and of its type
@@ -133,3 +137,12 @@ def test_another_setting_is_another_name(override: str) -> None:
     other = component({**arguments, option: value}, f"score.{name}").build()
     assert other.name != name and other.name.startswith(f"{name}_")
     assert component(arguments, f"score.{name}").build().name == name
+
+
+def test_all_is_every_score_once():
+    from farout.launch.compose import compose_settings
+
+    chosen = [part.name for part in compose_settings(["score=all"], "eval").scores]
+    files = {path.stem for path in (Path(__file__).parents[2] / "conf/score").glob("*.yaml")}
+    assert len(chosen) == len(set(chosen))
+    assert set(chosen) == files - {"all", "knn_k100", "knn_k300"}, "of nearest neighbours the first paper's k"
