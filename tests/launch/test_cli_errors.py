@@ -32,7 +32,7 @@ WRONG = {
     # Files of groups.
     "method=enrgy": r"method=enrgy is not there: choose from ce, energy, oe",
     "backbone=resnet2": r"backbone=resnet2 is not there: choose from allconv, .*resnet20",
-    "score=[msp,foo]": r"score=foo is not there: choose from energy, .*msp",
+    "score=[msp,foo]": r"score=foo is not there: choose from all, .*msp",
     "scale=big": r"scale=big is not there: choose from .*full, small, smoke",
     "scale=": r"scale= is not there",
     "experiment=energy/nothing": r"experiment=energy/nothing is not there: choose from .*energy/cifar10_energy_ft",
