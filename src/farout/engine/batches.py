@@ -67,5 +67,6 @@ class DeviceBatches:
             prepared = images.float()
         else:
             prepared = self.transform.augmented(images, self.generator, outliers=stream.outliers)
-        labels = None if stream.labels is None else stream.labels[rows]
+        # A transform that makes several views of each image gives all first ones, then all second ones.
+        labels = None if stream.labels is None else stream.labels[rows].repeat(len(prepared) // len(rows))
         return Batch(prepared.contiguous(memory_format=self.memory_format), labels)

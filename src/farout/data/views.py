@@ -1,0 +1,140 @@
+"""Random views of contrastive training, made on the device from whole batches: crop, flip, colour jitter, grayscale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from farout.data.colour import Jitter, apply_jitter, grayscale_, random_jitter
+from farout.data.crop import crop_and_resize, random_crop_boxes
+from farout.data.transform import Transform
+from farout.errors import ConfigError
+
+# Values that are worked on at a time: on a CPU what its caches hold, elsewhere what memory may hold several times.
+CHUNK_ON_CPU, CHUNK_ELSEWHERE = 2**18, 2**26
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decided for n views: crop boxes (n, 4), mirrored (n,), colour jitter, grey (n,); None: not done."""
+
+    boxes: Tensor
+    mirrored: Tensor | None
+    jitter: Jitter | None
+    grey: Tensor | None
+
+    def __getitem__(self, views: slice) -> "Draws":
+        """The draws of some of the views."""
+        mirrored = None if self.mirrored is None else self.mirrored[views]
+        jitter = None if self.jitter is None else self.jitter[views]
+        return Draws(self.boxes[views], mirrored, jitter, None if self.grey is None else self.grey[views])
+
+
+class ViewTransform(Transform):
+    """uint8 images -> `views` random views of each; at test time the normalisation alone.
+
+    Each view is drawn as torchvision's RandomResizedCrop, RandomHorizontalFlip, RandomApply([ColorJitter]) and
+    RandomGrayscale draw theirs, with parameters per image, and computed with torchvision's formulas for tensors over
+    [0, 1]: in float32, without the rounding to whole grey levels after each step that Pillow images undergo.
+
+    Args:
+        mean, std: per channel, over [0, 1].
+        views: how many of each image; training gets all first views, then all second ones, and so on.
+        size: side of the views in pixels; None: the images' own height and width.
+        crop_scale: share of the image's area that a crop may have, from and to.
+        crop_ratio: width over height of a crop, from and to.
+        flip: mirror with probability one half.
+        jitter: the most that brightness, contrast, saturation and hue (in turns) change.
+        jitter_probability: of an image to be jittered at all.
+        grayscale_probability: of an image to lose its colour.
+
+    Raises:
+        ConfigError: a value that means nothing.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        views: int,
+        size: int | None,
+        crop_scale: Sequence[float],
+        crop_ratio: Sequence[float],
+        flip: bool,
+        jitter: Sequence[float],
+        jitter_probability: float,
+        grayscale_probability: float,
+    ) -> None:
+        super().__init__(mean, std, flip=flip, crop_padding=0)
+        if views < 1 or (size is not None and size < 1):
+            raise ConfigError(f"transform.views={views} and transform.size={size} must be at least 1")
+        self.views, self.size = views, size
+        self.crop_scale, self.crop_ratio = _range("crop_scale", crop_scale), _range("crop_ratio", crop_ratio)
+        if self.crop_scale[1] > 1:
+            raise ConfigError(f"transform.crop_scale={list(crop_scale)} must not exceed 1, the whole image")
+        self.jitter = _amounts(jitter)
+        self.jitter_probability = _probability("jitter_probability", jitter_probability)
+        self.grayscale_probability = _probability("grayscale_probability", grayscale_probability)
+
+    def augmented(self, images: Tensor, generator: torch.Generator, outliers: bool = False) -> Tensor:
+        """Training input (views * B, 3, *size) of images (B, 3, H, W): all first views, then all second ones.
+
+        Everything random comes from `generator` (on the images' device); nothing waits for the device. Outliers are
+        treated as ID images are.
+        """
+        # Moved once, not with every batch: a copy from the host would make it wait for the device.
+        self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        images = images.repeat(self.views, 1, 1, 1)
+        n, channels, height, width = images.shape
+        draws = self.draw(n, height, width, generator, images.device)
+        size = (height, width) if self.size is None else (self.size, self.size)
+        result = torch.empty(n, channels, *size, device=images.device)
+        budget = CHUNK_ON_CPU if images.device.type == "cpu" else CHUNK_ELSEWHERE
+        step = max(1, budget // (channels * max(height * width, size[0] * size[1])))
+        for start in range(0, n, step):
+            part = slice(start, start + step)
+            result[part] = self(self.changed(images[part], draws[part], size))
+        return result
+
+    def draw(self, n: int, height: int, width: int, generator: torch.Generator, device: torch.device) -> Draws:
+        """Let chance decide on n views of images of this height and width."""
+        boxes = random_crop_boxes(n, height, width, self.crop_scale, self.crop_ratio, generator, device)
+        mirrored = torch.rand(n, device=device, generator=generator) < 0.5 if self.flip else None
+        jitter = grey = None
+        if self.jitter_probability > 0 and max(self.jitter) > 0:
+            jitter = random_jitter(n, self.jitter, self.jitter_probability, generator, device)
+        if self.grayscale_probability > 0:
+            grey = torch.rand(n, device=device, generator=generator) < self.grayscale_probability
+        return Draws(boxes, mirrored, jitter, grey)
+
+    @staticmethod
+    def changed(images: Tensor, draws: Draws, size: tuple[int, int]) -> Tensor:
+        """The views that `draws` say, over [0, 1] and not yet normalised: (n, 3, H, W) -> (n, 3, *size) float32."""
+        pixels = images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.float()
+        pixels = crop_and_resize(pixels, draws.boxes, size, draws.mirrored)
+        if draws.jitter is not None:
+            pixels = apply_jitter(pixels, draws.jitter)
+        return pixels if draws.grey is None else grayscale_(pixels, draws.grey)
+
+
+def _range(name: str, values: Sequence[float]) -> tuple[float, float]:
+    if len(values) != 2 or not 0 < values[0] <= values[1]:
+        raise ConfigError(f"transform.{name}={list(values)} must be two values above 0, the smaller first")
+    return values[0], values[1]
+
+
+def _amounts(values: Sequence[float]) -> tuple[float, float, float, float]:
+    if len(values) != 4 or min(values) < 0 or values[3] > 0.5:
+        raise ConfigError(
+            f"transform.jitter={list(values)} must be brightness, contrast, saturation and hue: "
+            "four values of at least 0, hue at most 0.5"
+        )
+    brightness, contrast, saturation, hue = values
+    return brightness, contrast, saturation, hue
+
+
+def _probability(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"transform.{name}={value:g} must be in [0, 1]")
+    return value
