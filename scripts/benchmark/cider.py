@@ -13,12 +13,12 @@ import math
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from time import perf_counter
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from farout.engine.timing import interleaved
 from farout.methods.cider import dispersion_loss, update_prototypes
 
 Update = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -73,24 +73,6 @@ def require_equal(inputs: Inputs, momentum: float) -> None:
                 raise SystemExit(f"error: {name} differ by {error:.1e} in {dtype}: the comparison is void")
 
 
-def fastest(candidates: Sequence[Callable[[], object]], rounds: int, device: torch.device) -> list[float]:
-    """Seconds of each candidate's fastest round; rounds alternate, so that both meet the same disturbances."""
-    best = [math.inf] * len(candidates)
-    for _ in range(rounds):
-        for i, candidate in enumerate(candidates):
-            _wait(device)
-            start = perf_counter()
-            candidate()
-            _wait(device)
-            best[i] = min(best[i], perf_counter() - start)
-    return best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, measure and print a line for each number of classes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,14 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compare(inputs: Inputs, momentum: float, rounds: int, device: torch.device) -> None:
     require_equal(inputs, momentum)
     single = (inputs[0].float(), inputs[1].float(), inputs[2])
-    ours, plain = fastest(
-        [
-            lambda: step(update_prototypes, dispersion_loss, single, momentum),
-            lambda: step(loop_over_samples, plain_dispersion, single, momentum),
-        ],
-        rounds,
-        device,
-    )
+    tasks = {
+        "by rank": lambda: step(update_prototypes, dispersion_loss, single, momentum),
+        "by sample": lambda: step(loop_over_samples, plain_dispersion, single, momentum),
+    }
+    ours, plain = interleaved(tasks, rounds, device).values()
     print(
         f"  {len(inputs[0]):>4} classes: by rank {1e3 * ours:.2f} ms, by sample {1e3 * plain:.2f} ms, "
         f"ratio {plain / ours:.1f} (fastest of {rounds}; equal loss, prototypes and gradients)"

@@ -14,14 +14,13 @@ import platform
 import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from farout.engine.timing import interleaved
 from farout.metrics import both_conventions, detection_metrics
 
 GIB = 2**30
@@ -76,18 +75,6 @@ def _report_times(n: int, dtype: np.dtype, rounds: int) -> None:
     theirs = times.pop("pytorch-ood")
     ours = ", ".join(f"{name} {1000 * seconds:.1f} ms ({seconds / theirs:.2f})" for name, seconds in times.items())
     print(f"{n:,} ID + {n:,} OOD {dtype} scores: pytorch-ood {1000 * theirs:.1f} ms; {ours}")
-
-
-def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The least seconds of each task over `rounds` turns, after one warm-up turn."""
-    best = dict.fromkeys(tasks, float("inf"))
-    for turn in range(rounds + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if turn:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 def make_scores(n: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:

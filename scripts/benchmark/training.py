@@ -8,13 +8,12 @@ as `fit` does them. Overrides are those of train.py.
 """
 
 import sys
-import time
-from collections.abc import Callable
 
 import torch
 
 from farout.engine.fit import Checkpointing, Loop
 from farout.engine.progress import say
+from farout.engine.timing import interleaved
 from farout.errors import FaroutError
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device, device_name
@@ -50,6 +49,7 @@ def main(overrides: list[str]) -> int:
             "network": lambda: loop.update(lambda step: ready, 0),
             "step": lambda: loop.update(batches, 0),
         },
+        ROUNDS,
         device,
     )
     images = sum(len(batch.images) for batch in ready.values())
@@ -58,20 +58,6 @@ def main(overrides: list[str]) -> int:
         say(f"  {name:8} {1000 * seconds:9.2f} ms  {images / seconds:9,.0f} images/s")
     say(f"  data path: {100 * times['batch'] / times['step']:.1f} % of a step")
     return 0
-
-
-def interleaved(tasks: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """The least seconds of each task over ROUNDS turns, after one warm-up turn."""
-    best = dict.fromkeys(tasks, float("inf"))
-    for turn in range(ROUNDS + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Views and step both cost about so much an image, so small batches show nearly th
 import argparse
 import platform
 import sys
-import time
 from collections.abc import Callable
 from datetime import date
 
@@ -26,6 +25,7 @@ from farout.backbones.resnet import ResNet18
 from farout.data.streams import EpochShuffle
 from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
+from farout.engine.timing import interleaved
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device, device_name
 
@@ -115,20 +115,6 @@ def one_by_one(images: torch.Tensor) -> Callable[[], object]:
     )
     pictures = [vision.to_pil_image(images[i % len(images)]) for i in range(ONE_BY_ONE)]
     return lambda: torch.stack([chain(picture) for picture in pictures])
-
-
-def interleaved(tasks: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
-    """The least seconds of each task over `rounds` turns, after one warm-up turn."""
-    best = dict.fromkeys(tasks, float("inf"))
-    for turn in range(rounds + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 if __name__ == "__main__":
