@@ -43,6 +43,7 @@ def main(overrides: list[str]) -> int:
     loop = Loop(model, settings.method.build().to(device), optimisation_of(settings), 10**9, Checkpointing())
     model.train()
     ready = batches(0)
+    loop.method.prepare(model, ready, [batch for batch in ready.values() if batch.labels is not None])
     times = interleaved(
         {
             "batch": lambda: batches(1),

@@ -5,6 +5,7 @@ import torch
 
 from farout.data.streams import EndlessShuffle, EpochShuffle, holdout_split
 from farout.data.transform import Transform
+from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
 
 CPU = torch.device("cpu")
@@ -82,3 +83,23 @@ def test_raw_streams_are_not_normalised():
 def test_memory_format(channels_last):
     wanted = torch.channels_last if channels_last else torch.contiguous_format
     assert make(AUGMENTING, channels_last=channels_last)(0)["labelled"].images.is_contiguous(memory_format=wanted)
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_a_training_pass_has_every_row_that_takes_part_once_unaugmented(views, monkeypatch):
+    monkeypatch.setattr("farout.engine.batches.PASS_SIZE", 7)
+    colours = {"crop_scale": (0.2, 1), "crop_ratio": (0.75, 1.33), "flip": True, "jitter": (0.4, 0.4, 0.4, 0.1)}
+    two = ViewTransform(
+        (0.5,) * 3, (0.5,) * 3, views=2, size=None, jitter_probability=0.8, grayscale_probability=0.2, **colours
+    )
+    batches, (train, _) = make(two if views else AUGMENTING, channels_last=True), holdout_split(40, 0.25)
+    before = batches(3)["labelled"].images
+    passed = list(batches.training())
+    assert [len(batch.images) for batch in passed] == [7, 7, 7, 7, 2]
+    assert torch.equal(torch.cat([batch.targets for batch in passed]), train * 10)
+    expected = ((numbered(40)[train] / 255) - 0.5) / 0.5
+    assert torch.allclose(torch.cat([batch.images for batch in passed]), expected, atol=1e-6)
+    assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in passed)
+    assert torch.equal(batches(3)["labelled"].images, before), "the pass draws nothing"
+    if views:
+        assert len(before) == 14, "training steps do have two views"

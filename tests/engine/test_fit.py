@@ -12,7 +12,7 @@ from torch import nn
 from farout.engine import fit as engine
 from farout.engine.checkpoint import load_state, tensors_equal
 from farout.engine.fit import Checkpointing, Optimisation, SmoothedLosses, fit, seconds_per_step
-from farout.engine.schedules import cosine_lr
+from farout.engine.schedules import Course, WarmUp, cosine_lr
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy, EnergyFineTuning, Method, OutlierExposure
 
@@ -77,7 +77,7 @@ class Counting(CrossEntropy):
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
         self.prepared = 0
 
-    def prepare(self, model, batches):
+    def prepare(self, model, batches, training=()):
         self.prepared += 1
 
     def loss(self, model, batches):
@@ -266,3 +266,57 @@ def test_seconds_per_step():
         return random_batches(step)
 
     assert 0.05 <= seconds_per_step(network(), CrossEntropy(), slow, Optimisation(lr=0.1)) < 0.5
+
+
+# --- learning rates chosen by configuration, and methods that look at the training images first
+
+
+CIDER_STEPS = Course("steps", milestones=(1, 2), factor=0.1, warm_up=WarmUp(0.01, epochs=1))
+
+
+@pytest.mark.parametrize("course", [CIDER_STEPS, Course("epoch_cosine", epochs=4, warm_up=WarmUp(0.01, 1, True))])
+def test_the_course_is_what_the_optimiser_sees_and_the_log_says(course, monkeypatch):
+    seen, logged = [], []
+    real = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: seen.append(self.param_groups[0]["lr"]) or real(self))
+    optimisation = Optimisation(lr=0.1, lr_end=0.001, course=course)
+    log = lambda step, values: logged.append(values["lr"])  # noqa: E731
+    fit(network(), CrossEntropy(), random_batches, optimisation, 8, steps_per_epoch=2, log=log, log_every=1)
+    assert seen == logged
+    if course.shape == "steps":
+        # Up within the first epoch, and down after the epochs 1 and 2.
+        assert seen == pytest.approx([0.01, 0.055, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    else:
+        # Epoch 0 extrapolates the rise of epoch 1 backwards, below zero; then a cosine over 4 epochs.
+        peak = 0.001 + 0.099 * 0.5 * (1 + math.cos(math.pi / 4))
+        rise = [0.01 + (peak - 0.01) * part for part in (-1, -0.5, 0, 0.5)]
+        assert seen[:4] == pytest.approx(rise)
+        assert seen[0] < 0
+        assert seen[4:6] == pytest.approx([0.001 + 0.099 * 0.5] * 2)
+        assert seen[6] == seen[7] < seen[5]
+
+
+class Looking(CrossEntropy):
+    """Wants the training images, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def prepare(self, model, batches, training=()):
+        self.seen.append(sum(len(batch.targets) for batch in training))
+
+
+def test_methods_see_the_training_images_before_the_first_step_and_not_on_resume(tmp_path):
+    passes = lambda: iter([random_batches(0)["labelled"], random_batches(1)["labelled"]])  # noqa: E731
+    rule = Checkpointing(tmp_path / "state", steps=1)
+    method = Looking()
+    with pytest.raises(Stop):
+        fit(network(), method, stop_at(2), Optimisation(lr=0.1), 4, checkpointing=rule, training=passes)
+    assert method.seen == [16]
+    again = Looking()
+    fit(network(), again, random_batches, Optimisation(lr=0.1), 4, checkpointing=rule, training=passes)
+    assert again.seen == []
+    timed = Looking()
+    seconds_per_step(network(), timed, random_batches, Optimisation(lr=0.1))
+    assert timed.seen == [8], "the first batch stands for them"

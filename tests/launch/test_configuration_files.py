@@ -21,6 +21,8 @@ def options(group: str) -> list[str]:
 
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ELSEWHERE)
+COURSE = ("lr_schedule", "milestones", "lr_factor", "warm_up_epochs", "warm_up_lr", "negative_first_epoch")
+USUAL = Schedule(1, 1, 1, 1.0, 0.0, 0.0, False, 0.0)
 SCHEDULES = [path.split("/") for path in options("schedule")]
 
 
@@ -37,12 +39,19 @@ def test_every_file_composes(group, option):
 @pytest.mark.parametrize(("scale", "method"), SCHEDULES)
 def test_schedules_are_complete_and_chosen_by_scale_and_method(scale, method):
     values = OmegaConf.to_container(OmegaConf.load(CONF / f"schedule/{scale}/{method}.yaml"))
-    assert set(values) == {field.name for field in fields(Schedule)}
+    assert {field.name for field in fields(Schedule)} - set(COURSE) <= set(values)
+    assert set(values) <= {field.name for field in fields(Schedule)}
     settings = compose_settings([f"scale={scale}", f"method={method}"])
     assert settings.scale == scale
     for key, value in values.items():
         assert getattr(settings.schedule, key) == value
-    assert compose_settings([f"scale={scale}", f"method={method}", "epochs=3"]).schedule.epochs == 3
+    assert compose_settings([f"scale={scale}", f"method={method}", "epochs=300"]).schedule.epochs == 300
+
+
+def test_the_usual_course_of_the_learning_rate_is_the_same_in_code_and_configuration():
+    """A parent's schedule is read from its own file, without conf/train.yaml."""
+    said = OmegaConf.load(CONF / "train.yaml")
+    assert {name: said[name] for name in COURSE} == {name: getattr(USUAL, name) for name in COURSE}
 
 
 @pytest.mark.parametrize("scale", options("scale"))
@@ -53,7 +62,7 @@ def test_every_scale_has_the_parents_schedule(scale):
 @pytest.mark.parametrize("method", options("method"))
 def test_method_files_give_exactly_the_classs_knobs(method):
     values = OmegaConf.load(CONF / f"method/{method}.yaml")
-    knobs = set(values) - {"method", "init_from"}
+    knobs = set(values) - {"method", "init_from", "defaults"}
     wanted = signature(locate(values.method._target_)).parameters
     assert knobs == set(wanted)
     assert values.method.name == method

@@ -3,11 +3,28 @@
 import pytest
 import torch
 
-from farout.launch.runs import Run, _run, parent_run, run_of
+from farout.launch.compose import compose_settings
+from farout.launch.runs import Run, _run, identity_of, parent_run, run_of
 from farout.launch.settings import Settings, parent_settings
 
 CPU = torch.device("cpu")
 CHILD = "method=energy"
+# Written down before the learning rate had other courses than the cosine.
+KNOWN = {
+    "method=ce scale=small": "ce-resnet20-cifar10-9d103470-s1",
+    "method=energy scale=small outliers=cifar100": "energy-resnet20-cifar10-cifar100-ab92b12c-s1",
+    "method=oe scale=small outliers=cifar100": "oe-resnet20-cifar10-cifar100-82fa5b48-s1",
+    "experiment=oe/svhn_oe_scratch": "oe_scratch-wrn_16_4-svhn-random_images_300k-8342f126-s1",
+}
+COURSES = [
+    "lr_schedule=epoch_cosine",
+    "lr_schedule=steps milestones=[2]",
+    "lr_schedule=steps lr_factor=0.5",
+    "lr_schedule=steps warm_up_epochs=2",
+    "lr_schedule=epoch_cosine warm_up_epochs=2 warm_up_lr=0.002",
+    "lr_schedule=epoch_cosine warm_up_epochs=2 negative_first_epoch=true",
+]
+UNDONE = ["milestones=[]", "lr_factor=0.1", "warm_up_epochs=0", "warm_up_lr=0.001", "negative_first_epoch=false"]
 
 
 def name(settings: Settings) -> str:
@@ -120,6 +137,23 @@ def test_cross_entropy_knows_nothing_of_outliers(settings, words):
 def test_a_fingerprint_that_runs_on_disk_depend_on(settings):
     """If this fails, the definition of identity changed and every finished run is lost: do not just edit the name."""
     assert name(settings("method=energy")) == "energy-resnet20-digits-flower_patches-6e991f58-s1"
+
+
+@pytest.mark.parametrize(("words", "expected"), KNOWN.items())
+def test_runs_of_before_other_learning_rate_schedules_are_still_found(words, expected):
+    settings = compose_settings(words.split())
+    assert name(settings) == expected
+    said = identity_of(settings, "fp32", CPU)["schedule"]
+    assert "lr_schedule" not in said and "milestones" not in said
+
+
+@pytest.mark.parametrize("words", COURSES)
+def test_another_course_of_the_learning_rate_is_another_run(settings, words):
+    usual, other = settings("epochs=9"), settings("epochs=9", *words.split())
+    assert name(other) != name(usual)
+    assert name(settings("epochs=9", *words.split(), "lr_schedule=cosine", *UNDONE)) == name(usual)
+    changed = {key: value for key, value in other.schedule.record().items() if key not in usual.schedule.record()}
+    assert set(changed) == {word.partition("=")[0] for word in words.split()}
 
 
 # --- the parent of a fine-tuning run

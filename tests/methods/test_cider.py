@@ -34,6 +34,15 @@ from farout.methods.sphere import HostLabels, rank_order
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors_jem_cider.json").read_text())["cider"]
 
 
+KNOBS = {"w": 2.0, "proto_m": 0.95, "temperature": 0.1, "base_temperature": 0.07}
+KNOBS |= {"terms": "both", "prototype_rule": "ema"}
+
+
+def cider(**options: object) -> CIDER:
+    """CIDER with the current official settings, but for some options."""
+    return CIDER(**{**KNOBS, **options})  # type: ignore[arg-type]
+
+
 def double(values: object) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
@@ -93,7 +102,7 @@ class Given(nn.Module):
 
 def started(prototypes: Tensor, **options: object) -> CIDER:
     """CIDER with these prototypes, as after `prepare`."""
-    method = CIDER(**{"w": 2.0, "proto_m": 0.5, "temperature": 0.1, **options})  # type: ignore[arg-type]
+    method = cider(**{"proto_m": 0.5, **options})
     method.prototypes.data = prototypes.clone()
     return method
 
@@ -200,7 +209,7 @@ def init_case() -> tuple[Embedder, list[Batch], list[list[float]]]:
 
 def test_initial_prototypes_match():
     model, loader, expected = init_case()
-    method = CIDER(2.0, 0.95, 0.1)
+    method = cider()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     method.prepare(model, {}, iter(loader))
@@ -214,7 +223,7 @@ def test_a_class_without_training_images_gets_its_prototype_from_its_first_sampl
     assert VECTORS["init_with_empty_class"]["prototype_class3_is_nan_after_a_batch_containing_class3"]  # upstream
     model, loader, expected = init_case()
     model.num_classes = 4
-    method = CIDER(2.0, 0.5, 0.1)
+    method = cider(proto_m=0.5)
     method.prepare(model, {}, loader)
     agree(method.prototypes[:3], expected, rel=2e-5)
     assert torch.equal(method.prototypes[3], torch.zeros(4))
@@ -467,7 +476,7 @@ def test_evaluation_mode_leaves_the_prototypes_alone():
 def test_resuming_is_exact_prototypes_included(rule):
     def fresh() -> tuple[Embedder, CIDER, torch.optim.SGD]:
         torch.manual_seed(0)
-        model, method = Embedder(torch.randn(6, 3), 4), CIDER(2.0, 0.9, 0.1, prototype_rule=rule)
+        model, method = Embedder(torch.randn(6, 3), 4), cider(proto_m=0.9, prototype_rule=rule)
         parameters = [*model.parameters(), *method.parameters()]
         return model, method, torch.optim.SGD(parameters, 0.1, 0.9, weight_decay=1e-4, nesterov=True)
 
@@ -520,7 +529,7 @@ def test_an_interrupted_run_of_the_real_loop_ends_where_the_whole_one_does(tmp_p
     def run(path: Path, pause: bool) -> tuple[ProjectedResNet18, CIDER, dict[str, float]]:
         torch.manual_seed(0)
         model = ProjectedResNet18(4, width=2, projection_dim=8)
-        method = Prepared(2.0, 0.95, 0.1, prototype_rule=rule)
+        method = Prepared(**{**KNOBS, "prototype_rule": rule})
         rule_of_saving = Checkpointing(path, minutes=None, steps=2)
         batches = stopping(3) if pause else image_batch
         result = fit(model, method, batches, Optimisation(lr=0.05), 6, checkpointing=rule_of_saving)
@@ -557,13 +566,13 @@ def test_the_benchmark_checks_equality_and_reaches_its_ratios(capsys):
 
 def test_unprepared_and_unfit_networks_are_named():
     with pytest.raises(FaroutError, match="call prepare"):
-        CIDER(2.0, 0.95, 0.1).loss(Given(), {"labelled": Batch(features(), LABELS)})
+        cider().loss(Given(), {"labelled": Batch(features(), LABELS)})
     with pytest.raises(FaroutError, match="training images"):
-        CIDER(2.0, 0.95, 0.1).prepare(Given(), {})
+        cider().prepare(Given(), {})
     plain = nn.Linear(4, 4)
     plain.num_classes = 5
     with pytest.raises(ConfigError, match="projection head"):
-        CIDER(2.0, 0.95, 0.1).prepare(plain, {}, [Batch(torch.ones(1, 4), torch.tensor([0]))])
+        cider().prepare(plain, {}, [Batch(torch.ones(1, 4), torch.tensor([0]))])
 
 
 @pytest.mark.parametrize(
@@ -577,7 +586,7 @@ def test_unprepared_and_unfit_networks_are_named():
 )
 def test_bad_settings_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
-        CIDER(**{"w": 2.0, "proto_m": 0.95, "temperature": 0.1, **options})
+        cider(**options)
 
 
 # Learning rates.

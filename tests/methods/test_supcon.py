@@ -54,7 +54,9 @@ def test_matches_the_official_function(form):
     elif form == "views in a dimension":
         loss = supcon_loss(torch.stack([rows[:4], rows[4:]], dim=1), LABELS, CASE["temperature"])
     else:
-        losses = SupCon(CASE["temperature"]).loss(Given(), {"labelled": Batch(rows, LABELS.repeat(2))})
+        losses = SupCon(CASE["temperature"], CASE["base_temperature"]).loss(
+            Given(), {"labelled": Batch(rows, LABELS.repeat(2))}
+        )
         assert list(losses) == ["total"]
         loss = losses["total"]
     loss.backward()
@@ -103,7 +105,7 @@ def test_wrong_shapes_and_settings_are_named():
         with pytest.raises(FaroutError, match="do not fit"):
             supcon_loss(features, labels, 0.1)
     with pytest.raises(ConfigError, match="temperature=0 must be positive"):
-        SupCon(0.0)
+        SupCon(0.0, 0.07)
     with pytest.raises(ConfigError, match="projection head"):
-        SupCon(0.1).loss(nn.Identity(), {"labelled": Batch(views(), LABELS.repeat(2))})
-    assert list(SupCon(0.1).parameters()) == list(CrossEntropy().parameters()) == []
+        SupCon(0.1, 0.07).loss(nn.Identity(), {"labelled": Batch(views(), LABELS.repeat(2))})
+    assert list(SupCon(0.1, 0.07).parameters()) == list(CrossEntropy().parameters()) == []

@@ -1,6 +1,6 @@
 """From image sets to the batches that a step sees: gathered, augmented and normalised on the device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,9 @@ from torch import Tensor
 from farout.data.streams import stable_seed
 from farout.data.transform import Transform
 from farout.methods import Batch
+
+# Images of a batch of `DeviceBatches.training`. Not a setting: what is summed over that pass must not depend on one.
+PASS_SIZE = 500
 
 
 class Order(Protocol):
@@ -70,3 +73,12 @@ class DeviceBatches:
         # A transform that makes several views of each image gives all first ones, then all second ones.
         labels = None if stream.labels is None else stream.labels[rows].repeat(len(prepared) // len(rows))
         return Batch(prepared.contiguous(memory_format=self.memory_format), labels)
+
+    def training(self) -> Iterator[Batch]:
+        """Every row of the labelled stream that takes part, once, in the set's order, as at test time (one view)."""
+        stream = self.streams["labelled"]
+        assert stream.labels is not None
+        rows = torch.arange(len(stream.images), device=stream.images.device) if stream.rows is None else stream.rows
+        for some in rows.split(PASS_SIZE):
+            images = self.transform(stream.images[some], raw=stream.raw)
+            yield Batch(images.contiguous(memory_format=self.memory_format), stream.labels[some])

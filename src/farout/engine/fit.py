@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,29 @@ from torch import Tensor, nn
 from farout.data.streams import stable_seed
 from farout.engine.checkpoint import load_state, save_state
 from farout.engine.progress import Bar
-from farout.engine.schedules import cosine_lr
+from farout.engine.schedules import Course
 from farout.errors import FaroutError
 from farout.methods import Batch, Method
 
 Batches = Callable[[int], Mapping[str, Batch]]
+Training = Callable[[], Iterable[Batch]]
 Log = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """SGD with Nesterov momentum, weight decay on every parameter, a cosine per update (both papers)."""
+    """SGD with Nesterov momentum, weight decay on every parameter; a cosine per update unless `course` says other."""
 
     lr: float
     lr_end: float = 1e-6
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
+    course: Course = field(default_factory=Course)
+
+    def rate(self, update: int, total: int, steps_per_epoch: int) -> float:
+        """Learning rate of the 0-based `update` of `total`."""
+        return self.course.rate(update, total, steps_per_epoch, self.lr, self.lr_end)
 
     def optimizer(self, model: nn.Module, method: Method) -> torch.optim.SGD:
         parameters = [*model.parameters(), *method.parameters()]
@@ -101,8 +107,11 @@ def fit(
     log: Log | None = None,
     log_every: int = 50,
     title: str = "training",
+    training: Training | None = None,
 ) -> FitResult:
     """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
+
+    `training` gives every labelled training image once, for methods that want to see them before the first step.
 
     Randomness is a function of (seed, step): `batches` draws from it by contract, and the global generator (dropout)
     is reseeded every step. So a resumed run needs no generator state, and equals an uninterrupted one.
@@ -110,15 +119,16 @@ def fit(
     Raises:
         FaroutError: the loss became NaN or infinite, or the checkpoint belongs to something else.
     """
-    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing())
+    epoch = steps_per_epoch or total_steps
+    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch)
     model.train()
     method.train()
     if not loop.resume():
-        method.prepare(model, batches(0))
+        method.prepare(model, batches(0), training() if training else ())
     # An interrupt (Ctrl-C) saves nothing: it may fall amid an update, and half an update is no state to resume from.
     with Bar(title, total_steps, loop.step) as bar:
         while loop.step < total_steps and not loop.out_of_time():
-            if loop.step % (steps_per_epoch or total_steps) == 0:
+            if loop.step % epoch == 0:
                 loop.smoothed = SmoothedLosses()
             loop.smoothed.update(loop.update(batches, seed))
             bar.advance()
@@ -143,8 +153,10 @@ class Loop:
         optimisation: Optimisation,
         total: int,
         checkpointing: Checkpointing,
+        steps_per_epoch: int | None = None,
     ) -> None:
-        self.model, self.method, self.optimisation, self.total = model, method, optimisation, total
+        self.model, self.method, self.optimisation = model, method, optimisation
+        self.total, self.steps_per_epoch = total, steps_per_epoch or total
         self.optimizer = optimisation.optimizer(model, method)
         self.checkpointing = checkpointing
         self.step, self.images = 0, 0
@@ -162,11 +174,15 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         for group in self.optimizer.param_groups:
-            group["lr"] = cosine_lr(self.step, self.total, self.optimisation.lr, self.optimisation.lr_end)
+            group["lr"] = self.rate(self.step)
         self.optimizer.step()
         self.step += 1
         self.latest = losses["total"].detach()
         return losses
+
+    def rate(self, update: int) -> float:
+        """Learning rate of a 0-based update."""
+        return self.optimisation.rate(update, self.total, self.steps_per_epoch)
 
     def seconds(self) -> float:
         return self.earlier + time.monotonic() - self.started
@@ -241,19 +257,21 @@ def _report(loop: Loop, bar: Bar, log: Log | None) -> None:
     parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
     bar.note(f"{parts} | {rate:,.0f} images/s")
     if log is not None:
-        lr = cosine_lr(loop.step - 1, loop.total, loop.optimisation.lr, loop.optimisation.lr_end)
-        log(
-            loop.step,
-            {**{f"train/{name}": value for name, value in losses.items()}, "lr": lr, "images_per_s": rate},
-        )
+        parts_by_name = {f"train/{name}": value for name, value in losses.items()}
+        log(loop.step, {**parts_by_name, "lr": loop.rate(loop.step - 1), "images_per_s": rate})
 
 
 def seconds_per_step(
     model: nn.Module, method: Method, batches: Batches, optimisation: Optimisation, steps: int = 2
 ) -> float:
-    """Time one update on this device by doing a few for real (on networks the caller can spare), after one warm-up."""
+    """Time one update on this device by doing a few for real (on networks the caller can spare), after one warm-up.
+
+    The first labelled batches stand for the training images that the method may want to see before the first step.
+    """
     loop = Loop(model, method, optimisation, 10**9, Checkpointing())
     model.train()
+    first = batches(0)
+    method.prepare(model, first, [batch for batch in first.values() if batch.labels is not None])
     loop.update(batches, seed=0)
     _wait(model)
     start = time.monotonic()

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+Shape = Literal["cosine", "epoch_cosine", "steps"]
 
 
 def cosine_lr(update: int, total: int, lr: float, lr_end: float = 1e-6) -> float:
@@ -79,3 +82,30 @@ def warmup_steps(
 ) -> float:
     """`step_decay` with an optional rise to it (CIDER's first release: 0.1 after epochs 100, 150 and 180)."""
     return warmed_up(update, steps_per_epoch, lambda epoch: step_decay(epoch, lr, milestones, factor), warm_up)
+
+
+@dataclass(frozen=True)
+class Course:
+    """Which way the learning rate takes over a run.
+
+    Args:
+        shape: "cosine" is `cosine_lr`, a step lower with every update; "epoch_cosine" and "steps" are `epoch_cosine`
+            and `step_decay`, the same for a whole epoch.
+        epochs: of the whole run (epoch_cosine).
+        milestones, factor: of `step_decay` (steps).
+        warm_up: a rise before it (epoch_cosine and steps).
+    """
+
+    shape: Shape = "cosine"
+    epochs: int = 1
+    milestones: Sequence[int] = ()
+    factor: float = 0.1
+    warm_up: WarmUp | None = None
+
+    def rate(self, update: int, total: int, steps_per_epoch: int, lr: float, lr_end: float) -> float:
+        """Learning rate of the 0-based `update` of `total`; `lr_end` is where cosines end."""
+        if self.shape == "steps":
+            return warmup_steps(update, steps_per_epoch, lr, self.milestones, self.factor, self.warm_up)
+        if self.shape == "epoch_cosine":
+            return warmup_cosine(update, steps_per_epoch, self.epochs, lr, lr_end, self.warm_up)
+        return cosine_lr(update, total, lr, lr_end)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ class Run:
     @property
     def weights(self) -> Path:
         return self.folder / "weights.safetensors"
+
+    @property
+    def method_state(self) -> Path:
+        """What the method itself learnt (prototypes), where it has any."""
+        return self.folder / "method.safetensors"
 
     @property
     def checkpoint(self) -> Path:
@@ -85,6 +90,11 @@ class Run:
         """The network of this run, freshly initialised."""
         spec = self.identity["backbone"]
         return build_backbone(component({**spec, "_target_": self.targets["backbone"]}, "backbone"), self.num_classes)
+
+    @property
+    def classifier_trained(self) -> bool:
+        """Whether training reached the last linear layer, so that logits mean anything."""
+        return bool(self.record.get("classifier_trained", True))
 
     @property
     def num_classes(self) -> int:
@@ -179,7 +189,7 @@ def _architecture(spec: dict[str, Any]) -> dict[str, Any]:
 
 def identity_of(settings: Settings, precision: str, device: torch.device) -> dict[str, Any]:
     """What determines a run's weights, and nothing else: an allow-list of resolved, coerced values."""
-    schedule = asdict(settings.schedule)
+    schedule = settings.schedule.record()
     if not settings.uses_outliers:
         schedule.pop("outlier_batch_size")
     parent = parent_run(settings, device)

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farout.data import DataPaths, default_paths
 from farout.data.catalogue import define
 from farout.data.streams import OutlierOrder
+from farout.engine.schedules import Course, Shape, WarmUp
 from farout.errors import ConfigError
 from farout.launch.coerce import Component, build_dataclass, coerce, component, locate, signature_of, unknown
 from farout.methods import Method
@@ -23,7 +24,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length, batches and optimiser of one training run; one file of conf/schedule."""
+    """Length, batches and optimiser of one training run; one file of conf/schedule.
+
+    What has a default here stands in conf/train.yaml with the same value, for every method.
+    """
 
     epochs: int
     batch_size: int
@@ -34,6 +38,32 @@ class Schedule:
     nesterov: bool
     weight_decay: float
     max_steps: int | None = None
+    lr_schedule: Shape = "cosine"
+    milestones: list[int] = field(default_factory=list)
+    lr_factor: float = 0.1
+    warm_up_epochs: int = 0
+    warm_up_lr: float = 0.001
+    negative_first_epoch: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """What determines a network's weights.
+
+        The learning rate's other courses came after the first runs: at their defaults they are left out, so that
+        those runs are still found.
+        """
+        usual = {name: getattr(_USUAL_COURSE, name) for name in _COURSE}
+        return {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
+
+    def course(self) -> Course:
+        """The way of the learning rate over the run."""
+        warm_up = WarmUp(self.warm_up_lr, self.warm_up_epochs, self.negative_first_epoch)
+        return Course(
+            self.lr_schedule,
+            self.epochs,
+            tuple(self.milestones),
+            self.lr_factor,
+            warm_up if self.warm_up_epochs else None,
+        )
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot train anything."""
@@ -47,11 +77,33 @@ class Schedule:
             raise ConfigError("lr_end and weight_decay must be at least 0, momentum in [0, 1)")
         if self.nesterov and self.momentum == 0:
             raise ConfigError("momentum=0 leaves nothing for Nesterov's step: add nesterov=false")
+        self._check_course()
+
+    def _check_course(self) -> None:
+        """Refuse what the chosen learning rate schedule would not look at, or could not follow."""
+        if self.milestones and self.lr_schedule != "steps":
+            raise ConfigError(f"milestones={self.milestones} are of lr_schedule=steps: add it, or milestones=[]")
+        if self.milestones != sorted(set(self.milestones)) or any(epoch < 0 for epoch in self.milestones):
+            raise ConfigError(f"milestones={self.milestones} are epochs from 0 in rising order, e.g. [100,150,180]")
+        if self.lr_schedule == "steps" and not 0 < self.lr_factor <= 1:
+            raise ConfigError(f"lr_factor={self.lr_factor:g} must lie in (0, 1]: each milestone multiplies lr by it")
+        if not 0 <= self.warm_up_epochs < max(1, self.epochs):
+            raise ConfigError(f"warm_up_epochs={self.warm_up_epochs} must be fewer than epochs={self.epochs}, or 0")
+        if self.warm_up_epochs and self.lr_schedule == "cosine":
+            raise ConfigError("warm_up_epochs has no place in lr_schedule=cosine: choose epoch_cosine or steps")
+        if self.negative_first_epoch and not self.warm_up_epochs:
+            raise ConfigError("negative_first_epoch is a slip in the warm-up: set warm_up_epochs, e.g. 10")
+        if self.warm_up_lr < 0:
+            raise ConfigError(f"warm_up_lr={self.warm_up_lr:g} must not be negative")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Updates of the whole run: whole epochs, capped by max_steps."""
         steps = self.epochs * steps_per_epoch
         return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+_COURSE = ("lr_schedule", "milestones", "lr_factor", "warm_up_epochs", "warm_up_lr", "negative_first_epoch")
+_USUAL_COURSE = Schedule(1, 1, 1, 1.0, 0.0, 0.0, False, 0.0)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from farout.launch.runs import Run
 
 NAME = "campaign"
 # In this order they are unpacked too: weights come last, because their presence means that a run is whole.
-CARRIED = ("run.json", "metrics.jsonl", "results.json", "checkpoint.pt", "weights.safetensors")
+CARRIED = ("run.json", "metrics.jsonl", "results.json", "checkpoint.pt", "method.safetensors", "weights.safetensors")
 MANY_PARTS = 8
 
 

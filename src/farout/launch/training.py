@@ -127,7 +127,14 @@ def steps_of(settings: Settings, data: TrainingData) -> tuple[int, int]:
 def optimisation_of(settings: Settings) -> Optimisation:
     """The optimiser's part of the schedule."""
     schedule = settings.schedule
-    return Optimisation(schedule.lr, schedule.lr_end, schedule.momentum, schedule.nesterov, schedule.weight_decay)
+    return Optimisation(
+        schedule.lr,
+        schedule.lr_end,
+        schedule.momentum,
+        schedule.nesterov,
+        schedule.weight_decay,
+        schedule.course(),
+    )
 
 
 def batches_of(settings: Settings, data: TrainingData, device: torch.device) -> DeviceBatches:
@@ -166,12 +173,13 @@ def _train(
 ) -> None:
     model, method = _fresh(run, parent, settings, device)
     total, per_epoch = steps_of(settings, data)
+    batches = batches_of(settings, data, device)
     resumed = "resumes" if run.checkpoint.exists() else "trains"
     say(f"{run.name} {resumed}: {total} steps in {run.identity['precision']} on {device}")
     result = fit(
         _compiled(model, settings, total, device),
         method,
-        batches_of(settings, data, device),
+        batches,
         optimisation_of(settings),
         total,
         steps_per_epoch=per_epoch,
@@ -180,10 +188,11 @@ def _train(
         log=logger.log,
         log_every=settings.trainer.log_every,
         title=settings.method.name,
+        training=batches.training,
     )
     if not result.finished:
         raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")
-    _finish(run, model, settings, data, device, result)
+    _finish(run, model, method, settings, data, device, result)
 
 
 def _fresh(run: Run, parent: Run | None, settings: Settings, device: torch.device) -> tuple[Backbone, Method]:
@@ -211,7 +220,13 @@ def _checkpointing(run: Run, settings: Settings, data: TrainingData, deadline: f
 
 
 def _finish(
-    run: Run, model: Backbone, settings: Settings, data: TrainingData, device: torch.device, result: FitResult
+    run: Run,
+    model: Backbone,
+    method: Method,
+    settings: Settings,
+    data: TrainingData,
+    device: torch.device,
+    result: FitResult,
 ) -> None:
     """Validate, record, export. The weights come last: their presence means that the run is whole."""
     model.eval()
@@ -223,9 +238,13 @@ def _finish(
         "losses": result.losses,
     }
     parts: dict[str, Any] = {"trained": trained}
+    if not method.trains_classifier:
+        parts["classifier_trained"] = False
     if len(data.holdout_rows):
         parts["validation"] = validate(model, settings, data, device)
     run.write_record(**parts)
+    if method.state_dict():
+        save_weights(run.method_state, method)
     save_weights(run.weights, model)
     run.checkpoint.unlink(missing_ok=True)
     say(f"{run.name} finished: {result.step} steps in {result.seconds / 60:.1f} min")

@@ -1,8 +1,19 @@
 """Training objectives: one paper, one file."""
 
 from farout.methods.base import Batch, Method, joint_logits
+from farout.methods.cider import CIDER
 from farout.methods.cross_entropy import CrossEntropy
 from farout.methods.energy import EnergyFineTuning
 from farout.methods.outlier_exposure import OutlierExposure
+from farout.methods.supcon import SupCon
 
-__all__ = ["Batch", "CrossEntropy", "EnergyFineTuning", "Method", "OutlierExposure", "joint_logits"]
+__all__ = [
+    "CIDER",
+    "Batch",
+    "CrossEntropy",
+    "EnergyFineTuning",
+    "Method",
+    "OutlierExposure",
+    "SupCon",
+    "joint_logits",
+]

@@ -1,6 +1,6 @@
 """What a training method is: a batch becomes a loss."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,16 +28,24 @@ class Method(nn.Module):
 
     `streams` names the batch streams that `loss` wants ("labelled", "outliers"). Constructor arguments are the
     method's knobs: the command line knows them by these names, and their annotations are their types. Parameters of
-    a method are optimised beside the network's, buffers are saved with every checkpoint, so resume is exact.
+    a method are optimised beside the network's, buffers are saved with every checkpoint, so resume is exact. Both are
+    kept beside the finished weights.
+
+    `trains_classifier` is False where the loss never reaches the network's last linear layer: its logits are then
+    noise, and nobody may report an accuracy of them.
     """
 
     streams: ClassVar[tuple[str, ...]] = ("labelled",)
+    trains_classifier: ClassVar[bool] = True
 
     def __init__(self) -> None:  # no knobs; nn.Module's own signature would admit anything
         super().__init__()
 
-    def prepare(self, model: nn.Module, batches: Mapping[str, Batch]) -> None:
-        """Called once before the first step (not on resume), with the first step's batches."""
+    def prepare(self, model: nn.Module, batches: Mapping[str, Batch], training: Iterable[Batch] = ()) -> None:
+        """Called once before the first step (not on resume), with the first step's batches.
+
+        `training` gives every labelled training image once, as at test time, for whoever iterates over it.
+        """
 
     def loss(self, model: nn.Module, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """Scalars by name; "total" is the one that is minimised, the others are its logged parts."""

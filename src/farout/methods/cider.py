@@ -126,6 +126,7 @@ class CIDER(Method):
             inside the losses, and the compactness pulls at them too (proto_m is unused).
     """
 
+    trains_classifier = False
     prototypes: Tensor
 
     def __init__(
@@ -133,9 +134,9 @@ class CIDER(Method):
         w: float,
         proto_m: float,
         temperature: float,
-        base_temperature: float = 0.07,
-        terms: Terms = "both",
-        prototype_rule: PrototypeRule = "ema",
+        base_temperature: float,
+        terms: Terms,
+        prototype_rule: PrototypeRule,
     ) -> None:
         super().__init__()
         _check_settings(w, proto_m, temperature, base_temperature)

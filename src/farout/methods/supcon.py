@@ -58,7 +58,9 @@ class SupCon(Method):
         base_temperature: the loss is scaled by temperature / base_temperature (0.07 in the official code).
     """
 
-    def __init__(self, temperature: float, base_temperature: float = 0.07) -> None:
+    trains_classifier = False
+
+    def __init__(self, temperature: float, base_temperature: float) -> None:
         super().__init__()
         for name, value in (("temperature", temperature), ("base_temperature", base_temperature)):
             if not 0 < value < math.inf:

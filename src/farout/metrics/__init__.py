@@ -1,4 +1,4 @@
-"""Detection, calibration and the protocols that papers measure them by; fractions, never percent."""
+"""Detection, calibration, geometry, and the protocols that papers measure by; fractions, never percent."""
 
 from farout.metrics.bootstrap import bootstrap_intervals
 from farout.metrics.calibration import (
@@ -11,6 +11,13 @@ from farout.metrics.calibration import (
     tune_temperature,
 )
 from farout.metrics.detection import both_conventions, detection_metrics
+from farout.metrics.geometry import (
+    class_directions,
+    compactness_degrees,
+    dispersion_degrees,
+    nearest_degrees,
+    separability_degrees,
+)
 from farout.metrics.protocol import Protocol, mean_over_sets
 
 __all__ = [
@@ -19,11 +26,16 @@ __all__ = [
     "bootstrap_intervals",
     "both_conventions",
     "calibration_error",
+    "class_directions",
+    "compactness_degrees",
     "detection_metrics",
+    "dispersion_degrees",
     "expected_calibration_error",
     "mean_over_sets",
+    "nearest_degrees",
     "reliability_curve",
     "rescale_confidence",
+    "separability_degrees",
     "soft_f1",
     "tune_temperature",
 ]
