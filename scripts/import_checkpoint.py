@@ -89,7 +89,8 @@ def import_checkpoint(arguments: argparse.Namespace) -> Run:
     facts = {"steps": 0, "seconds": 0.0, "note": arguments.note, "file": arguments.file.name}
     targets = {"backbone": fit.spec.target, "transform": transform.target}
     trained = {**stamp(torch.device("cpu")), **facts}
-    run.write_record(targets=targets, scale="imported", trained=trained, data={})
+    untrained = {"classifier_trained": False} if isinstance(model, ProjectedResNet) else {}
+    run.write_record(targets=targets, scale="imported", trained=trained, data={}, **untrained)
     save_weights(run.weights, model)
     _tell(model, state, fit.spec, transform)
     return run

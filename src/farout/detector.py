@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,9 +35,10 @@ from farout.launch.coerce import Component, component
 from farout.launch.environment import choose_device
 from farout.launch.inputs import capped
 from farout.launch.runs import Run, build_backbone, open_run
+from farout.launch.scoring import head_of, score_file
 from farout.launch.settings import ROOT
 from farout.launch.unseen import has_labelled_images, labelled_images, overlaps, training_images, unseen_images
-from farout.scores import Fitting, Head, ImageScore, Outputs, Score
+from farout.scores import Fitting, ImageScore, Outputs, Score
 from farout.scores.state import decode, encode, trusted_module
 
 FORMAT = 1
@@ -136,6 +136,8 @@ class Detector:
         fitted: Score = wanted.build()
         if fitted.candidates():
             raise ConfigError(f"score {fitted.name} asks to be tuned: give a detector the values that eval.py chose")
+        if not run.classifier_trained:
+            _note(f"the classifier of {run.name} was never trained: trust its score, not the classes that it predicts")
         spec = _spec(run, wanted, tpr, side or _side(run, calibration_images, paths), paths)
         calibration, source = _calibration(run, calibration_images, spec.side, paths)
         detector = cls(spec, run.model(place), fitted, place)
@@ -201,9 +203,8 @@ class Detector:
     def _fit(self, run: Run, limit: int | None, paths: DataPaths) -> None:
         """Fits the score, and lays its tensors out as a loaded detector has them: equal bits need equal memory."""
         if self._score.needs:
-            head = Head(self.model.head.weight.detach().cpu(), self.model.head.bias.detach().cpu())
             train = self._outputs(capped(training_images(run, paths), limit)) if "train" in self._score.needs else None
-            self._score.fit(Fitting(head, train))
+            self._score.fit(Fitting(head_of(self.model), train))
         decode(self._score, *encode(self._score))
 
     def _choose_tau(self, calibration: Pictures, source: str) -> None:
@@ -254,13 +255,7 @@ class Detector:
 
 def score_component(score: str | Component) -> Component:
     """A file of conf/score by its name; components pass."""
-    if isinstance(score, Component):
-        return score
-    path = ROOT / f"conf/score/{score}.yaml"
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise ConfigError(f"score={score} is not there: choose from {there}")
-    return component(OmegaConf.to_container(OmegaConf.load(path)), f"score.{score}")
+    return score if isinstance(score, Component) else score_file(score)
 
 
 def threshold(scores: Tensor, tpr: float) -> float:

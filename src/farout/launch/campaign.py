@@ -241,6 +241,7 @@ def evaluation_seconds(settings: Settings, device: torch.device) -> float:
     names = [name for name in settings.ood_data.sets if absence(name, settings, paths) is None]
     counts = [len(capped(open_dataset(name, "test", paths), limit)) for name in names]
     images = sum(counts) + 3 * len(capped(id_test, limit))  # ID itself and its two controls
+    images += settings.geometry_images or 0
     sample = replace(capped(id_test, settings.trainer.eval_batch_size), name="timing")
     model = build_backbone(settings.backbone, settings.id_data.num_classes).to(device)
     transform = settings.transform.build()

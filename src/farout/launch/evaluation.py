@@ -18,6 +18,7 @@ from farout.engine.progress import say
 from farout.errors import FaroutError
 from farout.launch.calibration import calibration_facts, confidence_of, held_out_temperature
 from farout.launch.environment import stamp
+from farout.launch.geometry import Geometry, probed
 from farout.launch.inputs import EvaluationData, absence, evaluation_data
 from farout.launch.logger import RunLogger
 from farout.launch.runs import Run
@@ -31,6 +32,12 @@ from farout.report.html import write_report
 from farout.scores import Outputs, Score
 
 CONTROL_TOLERANCE = 0.05  # AUROC of a control farther than this from 0.5 is a warning
+
+UNTRAINED = {
+    "accuracy": None,
+    "ece": None,
+    "no_accuracy": "the classifier was never trained: accuracy, ECE and scores of logits mean nothing",
+}
 
 ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
 
@@ -49,17 +56,24 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
     data = evaluation_data(settings)
     for name, reason in data.missing.items():
         say(f"  left out: {name} - {reason}")
+    if not run.classifier_trained:
+        say(f"  note: {UNTRAINED['no_accuracy']}")
     observer = Observer(run, settings, device)
     scores, facts = ready_scores(observer, settings)
-    temperature = held_out_temperature(observer)
+    geometry = Geometry(observer)
+    temperature = held_out_temperature(observer) if run.classifier_trained else None
     id_outputs = observer.outputs(data.id_test)
-    observed = _observe(observer, scores, data, temperature)
+    observed = _observe(observer, scores, data, temperature, geometry)
     evaluations = _evaluations(settings, data, id_outputs, observed.values, facts, device)
+    probe = {"linear_probe": probed(observer, id_outputs)} if settings.linear_probe else {}
     for entry in evaluations:
         protocol = Protocol(**entry["protocol"])
-        entry["calibration"] = calibration_facts(protocol, id_outputs, observed.confidences, temperature)
+        entry["geometry"] = geometry.facts()
+        entry["id"] |= probe if run.classifier_trained else {**probe, **UNTRAINED}
+        if run.classifier_trained:
+            entry["calibration"] = calibration_facts(protocol, id_outputs, observed.confidences, temperature)
     evidence = _evidence(data, id_outputs, observed, settings)
-    _save_scores(run.folder / "scores", observed.values, id_outputs, evidence.confidence)
+    _save_scores(run.folder / "scores", observed.values, data.id_test, evidence)
     plots = _present(run, evaluations, evidence, data)
     _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
     logger.results(evaluations, plots)
@@ -67,16 +81,28 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
 
 
 def _observe(
-    observer: Observer, scores: Mapping[str, Score], data: EvaluationData, temperature: float | None
+    observer: Observer,
+    scores: Mapping[str, Score],
+    data: EvaluationData,
+    temperature: float | None,
+    geometry: Geometry,
 ) -> Observed:
-    """One forward pass a set, and all scores off its outputs."""
+    """One forward pass a set, and all scores off its outputs.
+
+    An untrained classifier has no confidence; its network's predictions are the nearest class means.
+    """
     observed = Observed()
     for name, image_set in {"id": data.id_test, **data.ood, **_controls(data.id_test)}.items():
         observed.values[name] = observer.values(scores, image_set)
-        if not name.startswith("control:"):
-            outputs = observer.outputs(image_set)
+        if name.startswith("control:"):
+            continue
+        outputs = observer.outputs(image_set)
+        geometry.see(name, image_set, outputs)
+        if observer.run.classifier_trained:
             observed.predictions[name] = outputs.logits.argmax(1).numpy()
             observed.confidences[name] = confidence_of(outputs, temperature)
+        elif (nearest := geometry.predictions(outputs)) is not None:
+            observed.predictions[name] = nearest
     return observed
 
 
@@ -86,11 +112,13 @@ def _evidence(data: EvaluationData, id_outputs: Outputs, observed: Observed, set
     pictures = {
         name: Pictures(image_set.images, observed.predictions[name], labels if name == "id" else None)
         for name, image_set in {"id": data.id_test, **data.ood}.items()
+        if name in observed.predictions
     }
+    trained = bool(observed.confidences)
     return Evidence(
         observed.values,
-        confidence_of(id_outputs).numpy(),
-        correct(id_outputs).numpy(),
+        confidence_of(id_outputs).numpy() if trained else None,
+        correct(id_outputs).numpy() if trained else None,
         pictures,
         data.id_test.classes,
         settings.method_score,
@@ -222,13 +250,16 @@ def _head(run: Run) -> dict[str, Any]:
     return {**head, "identity": {**record["identity"], "scale": record.get("scale")}}
 
 
-def _save_scores(folder: Path, values: ScoresOfSets, id_outputs: Outputs, confidence: Any) -> None:
+def _save_scores(folder: Path, values: ScoresOfSets, id_test: ImageSet, evidence: Evidence) -> None:
     """scores/SET.npz: a float64 array per score in the set's order; for ID also label, prediction and confidence."""
     for name, by_score in values.items():
-        extra = {}
-        if name == "id" and id_outputs.labels is not None:
-            prediction = id_outputs.logits.argmax(1).numpy()
-            extra = {"label": id_outputs.labels.numpy(), "prediction": prediction, "confidence": confidence}
+        extra: dict[str, Any] = {}
+        if name == "id" and id_test.labels is not None:
+            extra["label"] = id_test.labels.numpy()
+            if "id" in evidence.pictures:
+                extra["prediction"] = evidence.pictures["id"].predictions
+            if evidence.confidence is not None:
+                extra["confidence"] = evidence.confidence
         path = folder / f"{name.replace('control:', 'control_')}.npz"
         write_atomically(path, partial(_write_arrays, arrays={**by_score, **extra}))
 
@@ -247,6 +278,8 @@ def already_evaluated(run: Run, settings: Settings) -> bool:
     for entry in load_json(run.results)["evaluations"]:
         same = (entry["ood_data"], Protocol(**entry["protocol"]), entry["max_eval_images"]) == wanted
         sets = {row["ood"] for row in entry["rows"]} | {gap["ood"] for gap in entry["missing"]}
+        if settings.linear_probe and "linear_probe" not in entry["id"]:
+            continue
         if same and names <= {row["score"] for row in entry["rows"]} and set(settings.ood_data.sets) <= sets:
             return not _newly_available(entry, settings)
     return False

@@ -60,7 +60,8 @@ def run_logger(run: Run, settings: Settings) -> Iterator[RunLogger]:
 def summary_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """Flat names as they stand in W&B: PROTOCOL/SCORE/SET/METRIC, id/accuracy, id/ece."""
     protocol = evaluation["protocol"]["name"]
-    flat = {"id/accuracy": evaluation["id"]["accuracy"], f"{protocol}/id/ece": evaluation["id"]["ece"]}
+    own = {"id/accuracy": evaluation["id"]["accuracy"], f"{protocol}/id/ece": evaluation["id"]["ece"]}
+    flat = {key: value for key, value in own.items() if value is not None}
     for row in [*evaluation["rows"], *({**mean, "ood": "mean"} for mean in evaluation["means"])]:
         for metric in ("fpr95", "auroc", "aupr"):
             if row[metric] is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from farout.backbones import Backbone
@@ -14,13 +15,28 @@ from farout.data import ImageSet
 from farout.engine.cache import OutputCache, network_key, output_key
 from farout.engine.evaluate import collect
 from farout.engine.progress import Bar, say
-from farout.errors import FaroutError
+from farout.errors import ConfigError, FaroutError
+from farout.launch.coerce import Component, component
 from farout.launch.inputs import capped, corruption_sets
 from farout.launch.runs import Run
-from farout.launch.settings import Settings
+from farout.launch.settings import ROOT, Settings
 from farout.launch.unseen import training_images, unseen_images
 from farout.metrics import detection_metrics
 from farout.scores import Fitting, Head, ImageScore, Outputs, Score
+
+
+def score_file(name: str) -> Component:
+    """The score of a file of conf/score, as it stands there; raises ConfigError where there is none."""
+    path = ROOT / f"conf/score/{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise ConfigError(f"score={name} is not there: choose from {there}")
+    return component(OmegaConf.to_container(OmegaConf.load(path)), f"score.{name}")
+
+
+def head_of(model: Backbone) -> Head:
+    """A network's last linear layer, on the CPU."""
+    return Head(model.head.weight.detach().cpu(), model.head.bias.detach().cpu())
 
 
 class Observer:
@@ -44,8 +60,7 @@ class Observer:
     @cached_property
     def head(self) -> Head:
         """The last linear layer, on the CPU beside the outputs."""
-        linear = self.model.head
-        return Head(linear.weight.detach().cpu(), linear.bias.detach().cpu())
+        return head_of(self.model)
 
     def outputs(self, image_set: ImageSet) -> Outputs:
         """Logits and features of a set: from the cache, else by one forward pass over it."""

@@ -210,6 +210,8 @@ class Settings:
     max_eval_images: int | None
     max_fit_images: int | None
     max_tune_images: int | None
+    geometry_images: int | None
+    linear_probe: bool
     run: str | None = None
 
     @property
@@ -230,6 +232,8 @@ SCALARS: dict[str, Any] = {
     "max_eval_images": int | None,
     "max_fit_images": int | None,
     "max_tune_images": int | None,
+    "geometry_images": int | None,
+    "linear_probe": bool,
 }
 EVALUATION_SCALARS: dict[str, Any] = {"run": str | None}  # eval.py's own
 
@@ -346,12 +350,19 @@ def _check(settings: Settings) -> None:
         limit = getattr(settings, name)
         if limit is not None and limit < 1:
             raise ConfigError(f"{name}={limit} must be at least 1")
+    if settings.geometry_images is not None and settings.geometry_images < 0:
+        raise ConfigError(f"geometry_images={settings.geometry_images} must not be negative: 0 measures no geometry")
     if settings.uses_outliers and settings.outliers is None:
         raise ConfigError(
             f"method={settings.method.name} trains on outliers: set outliers=NAME, e.g. outliers=cifar100"
         )
     if settings.uses_outliers and settings.outliers == settings.id_data.name:
         raise ConfigError(f"outliers={settings.outliers} is the in-distribution set itself: choose another")
+    if locate(settings.method.target).embeds and not hasattr(locate(settings.backbone.target), "embed"):
+        raise ConfigError(
+            f"method={settings.method.name} needs a network with a projection head, and "
+            f"backbone={settings.backbone.name} has none: choose backbone=resnet18_cider"
+        )
     settings.trainer.check()
     _check_names(settings)
     _check_components(settings)

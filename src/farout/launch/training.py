@@ -2,11 +2,11 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from farout.backbones import Backbone
 from farout.data.streams import EpochShuffle, outlier_stream
@@ -16,9 +16,9 @@ from farout.engine.evaluate import accuracy, collect
 from farout.engine.fit import Checkpointing, FitResult, Optimisation, fit, seconds_per_step
 from farout.engine.progress import say
 from farout.errors import FaroutError
-from farout.launch.coerce import component
 from farout.launch.environment import choose_device, stamp
 from farout.launch.evaluation import already_evaluated, evaluate_run
+from farout.launch.geometry import nearest_class_accuracy
 from farout.launch.inputs import TrainingData, capped, corruption_sets, training_data
 from farout.launch.logger import RunLogger, run_logger
 from farout.launch.runs import (
@@ -31,9 +31,11 @@ from farout.launch.runs import (
     settings_for,
     targets_of,
 )
-from farout.launch.settings import ROOT, Settings, parent_settings
+from farout.launch.scoring import head_of, score_file
+from farout.launch.settings import Settings, parent_settings
 from farout.methods import Method
 from farout.metrics import detection_metrics
+from farout.scores import Fitting
 
 COMPILE_FROM_STEPS = 2000  # torch.compile takes a minute or two; shorter runs never earn it back
 
@@ -241,7 +243,7 @@ def _finish(
     if not method.trains_classifier:
         parts["classifier_trained"] = False
     if len(data.holdout_rows):
-        parts["validation"] = validate(model, settings, data, device)
+        parts["validation"] = validate(model, method, settings, data, device)
     run.write_record(**parts)
     if method.state_dict():
         save_weights(run.method_state, method)
@@ -250,36 +252,38 @@ def _finish(
     say(f"{run.name} finished: {result.step} steps in {result.seconds / 60:.1f} min")
 
 
-def validate(model: Backbone, settings: Settings, data: TrainingData, device: torch.device) -> dict[str, Any]:
+def validate(
+    model: Backbone, method: Method, settings: Settings, data: TrainingData, device: torch.device
+) -> dict[str, Any]:
     """Accuracy on the holdout, and the method's own score against the validation corruptions (never a test set).
 
     ID is positive and all images count; `fpr95` is the mean over the corruptions, by which the papers chose margins.
+    A score that is fitted sees the images that trained. An untrained classifier has no accuracy; the nearest class
+    mean's stands beside it, by that name, where training outputs are at hand.
     """
-    transform, size = settings.transform.build(), settings.trainer.eval_batch_size
-    score = component({"_target_": _score_target(settings.method_score)}, "score").build()
+    size = settings.trainer.eval_batch_size
+    observe = partial(collect, model, settings.transform.build(), device=device, batch_size=size)
+    score = score_file(settings.method_score).build()
+    train = None
+    if "train" in score.needs:
+        train = observe(capped(data.labelled.subset(data.train_rows), settings.max_fit_images))
+    score.fit(Fitting(head_of(model), train))
     holdout = capped(data.labelled.subset(data.holdout_rows), settings.max_eval_images)
-    id_outputs = collect(model, transform, holdout, device, size)
+    id_outputs = observe(holdout)
     id_scores = score(id_outputs)
     rows = {}
     for kind, image_set in corruption_sets(settings, len(holdout)).items():
-        ood_scores = score(collect(model, transform, image_set, device, size))
+        ood_scores = score(observe(image_set))
         names = (f"{settings.method_score} scores of the holdout", f"{settings.method_score} scores of {kind}")
         rows[kind] = detection_metrics(id_scores, ood_scores, names=names)
     return {
         "score": settings.method_score,
         "n": len(holdout),
-        "accuracy": accuracy(id_outputs),
+        "accuracy": accuracy(id_outputs) if method.trains_classifier else None,
+        **({} if train is None else {"nearest_class_accuracy": nearest_class_accuracy(train, id_outputs)}),
         **{metric: float(np.mean([row[metric] for row in rows.values()])) for metric in ("fpr95", "auroc")},
         "corruptions": rows,
     }
-
-
-def _score_target(name: str) -> str:
-    """The class of a score by its file in conf/score."""
-    path = ROOT / f"conf/score/{name}.yaml"
-    if not path.exists():
-        raise FaroutError(f"method.score={name} is not a score: choose one of conf/score/")
-    return str(OmegaConf.select(OmegaConf.load(path), "_target_"))
 
 
 def evaluate(settings: Settings) -> None:
@@ -299,10 +303,24 @@ def evaluate(settings: Settings) -> None:
 def summarise(evaluations: list[dict[str, Any]], run: Run) -> None:
     """The figures that one wants at once; the rest is in results.json."""
     first = evaluations[0]
-    say(f"{run.name}: accuracy {100 * first['id']['accuracy']:.2f} %, ECE {100 * first['id']['ece']:.2f} %")
+    say(f"{run.name}: {_accuracy_text(first)}")
     for mean in first["means"]:
         say(
             f"  {mean['score']}: mean over {mean['votes']} sets FPR95 {100 * mean['fpr95']:.2f} "
             f"AUROC {100 * mean['auroc']:.2f} ({first['protocol']['name']} protocol)"
         )
     say(f"results: {run.results}")
+
+
+def _accuracy_text(entry: dict[str, Any]) -> str:
+    """Accuracy and calibration, or what stands for them where the classifier was never trained."""
+    known = entry["id"]
+    if known["accuracy"] is None:
+        parts = ["classifier not trained"]
+        nearest = entry["geometry"].get("features", {}).get("nearest_class_accuracy")
+        parts += [] if nearest is None else [f"nearest class mean right in {100 * nearest:.2f} %"]
+    else:
+        parts = [f"accuracy {100 * known['accuracy']:.2f} %", f"ECE {100 * known['ece']:.2f} %"]
+    if "linear_probe" in known:
+        parts.append(f"linear probe {100 * known['linear_probe']['accuracy']:.2f} %")
+    return ", ".join(parts)

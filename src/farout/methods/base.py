@@ -32,11 +32,13 @@ class Method(nn.Module):
     kept beside the finished weights.
 
     `trains_classifier` is False where the loss never reaches the network's last linear layer: its logits are then
-    noise, and nobody may report an accuracy of them.
+    noise, and nobody may report an accuracy of them. `embeds` is True where the loss sees `model.embed`, the unit
+    vectors of a projection head.
     """
 
     streams: ClassVar[tuple[str, ...]] = ("labelled",)
     trains_classifier: ClassVar[bool] = True
+    embeds: ClassVar[bool] = False
 
     def __init__(self) -> None:  # no knobs; nn.Module's own signature would admit anything
         super().__init__()

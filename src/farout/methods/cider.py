@@ -126,7 +126,7 @@ class CIDER(Method):
             inside the losses, and the compactness pulls at them too (proto_m is unused).
     """
 
-    trains_classifier = False
+    trains_classifier, embeds = False, True
     prototypes: Tensor
 
     def __init__(

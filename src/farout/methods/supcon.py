@@ -58,7 +58,7 @@ class SupCon(Method):
         base_temperature: the loss is scaled by temperature / base_temperature (0.07 in the official code).
     """
 
-    trains_classifier = False
+    trains_classifier, embeds = False, True
 
     def __init__(self, temperature: float, base_temperature: float) -> None:
         super().__init__()

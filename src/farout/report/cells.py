@@ -10,6 +10,7 @@ from farout.papers import Figure, Paper, RowKind
 from farout.report.records import Run
 
 MEASURED, MISSING, NOT_RUN, NO_MEAN = "measured", "missing", "not run", "no mean"
+NO_CLASSIFIER = "no classifier"  # trained, that is: nothing to count an accuracy of
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,8 @@ def _reliability_section(view: View, evidence: Evidence, svg: Mapping[str, str],
     """The reliability diagram, and its bins as numbers."""
     if evidence.confidence is None or evidence.correct is None or "reliability" not in svg:
         words = "The confidence of each image is not known here: evaluate with the score msp to see this diagram."
+        if "no_accuracy" in view.entry["id"]:
+            words = "The classifier was never trained, so there is no confidence to check."
         return card("Reliability", "reliability", paragraph(words, "note"))
     bins = int(view.entry["protocol"].get("bins") or 15)
     curve = reliability_curve(np.asarray(evidence.confidence), np.asarray(evidence.correct), bins)

@@ -16,10 +16,22 @@ def title_block(record: Record, view: View) -> str:
     known = view.entry["id"]
     bins = known.get("ece_bins") or view.entry["protocol"].get("bins")
     tiles = [("accuracy", known.get("accuracy")), (f"ECE ({bins} bins)", known.get("ece"))]
+    if "no_accuracy" in known:
+        tiles = [("accuracy of the nearest class mean", _nearest_accuracy(view.entry))]
+    tiles.append(("accuracy of a linear probe", (known.get("linear_probe") or {}).get("accuracy")))
     shown = "".join(f"<div><dt>{text(k)}</dt><dd>{_percent(v)} %</dd></div>" for k, v in tiles if v is not None)
     n = f", {known['n']:,} images" if known.get("n") else ""
     line = f"In-distribution: {view.id_title} {known.get('split') or ''}".rstrip() + n
+    if "no_accuracy" in known:
+        shown += "<div><dt>classifier</dt><dd>not trained</dd></div>"
     return f'<header><h1>{text(record["run"])}</h1>{paragraph(line, "quiet")}<dl class="tiles">{shown}</dl></header>'
+
+
+def _nearest_accuracy(entry: Entry) -> float | None:
+    """Of the class whose mean feature is nearest: what a network without a trained classifier can be asked for."""
+    features = (entry.get("geometry") or {}).get("features") or {}
+    found: float | None = features.get("nearest_class_accuracy")
+    return found
 
 
 def what_ran(record: Record, entry: Entry) -> str:

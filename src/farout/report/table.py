@@ -13,6 +13,7 @@ from farout.report.caption import caption_lines, note_lines
 from farout.report.cells import (
     MEASURED,
     MISSING,
+    NO_CLASSIFIER,
     NO_MEAN,
     NOT_RUN,
     Cell,
@@ -228,7 +229,9 @@ class _Builder:
         accuracy = Figure() if error.value is None else Figure(100 - error.value, error.certainty, error.source)
         own = all((run.id.get("info") or {}).get("stand_in_for") is None for run in runs)
         paper = accuracy if metric == "accuracy" else Figure()
-        return Cell(seeds, MEASURED if seeds else NOT_RUN, paper, bool(seeds) and own)
+        untrained = any("no_accuracy" in run.id for run in runs)
+        status = MEASURED if seeds else NO_CLASSIFIER if untrained else NOT_RUN
+        return Cell(seeds, status, paper, bool(seeds) and own)
 
 
 def _controls(rows: Sequence[TableRow]) -> list[Control]:
