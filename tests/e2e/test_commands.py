@@ -85,7 +85,8 @@ def test_a_sweep_of_margins_shares_one_parent(python, tmp_path):
 def test_help_shows_groups_and_examples(python):
     done = python("train.py", "--help")
     assert done.returncode == 0
-    for text in ("method: ce, cider, energy, oe", "python train.py method=energy m_in=-25", "python eval.py run=outputs/runs"):
+    examples = ("python train.py method=energy m_in=-25", "python eval.py run=outputs/runs")
+    for text in ("method: ce, cider, energy, oe", *examples):
         assert text in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""Every experiment file composes as it stands and runs with its own network; only batches and steps shrink."""
+"""Every experiment file composes as it stands and runs; only batches and steps shrink, and here and there the width."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 
 from farout.launch.compose import compose_settings
 from farout.launch.runs import run_of
-from farout.launch.settings import ROOT
+from farout.launch.settings import ROOT, Settings
 from farout.launch.training import train
 
 FILES = sorted((ROOT / "conf/experiment").rglob("*.yaml"))
@@ -22,17 +22,26 @@ TINY = [
     "pretrain.max_steps=1",
     "pretrain.batch_size=4",
     "max_eval_images=10",
+    "geometry_images=20",
     "logger=none",
 ]
 
 
+def passes_over_training_images(own: Settings) -> bool:
+    """Whether a score looks at every training image: minutes at 50,000 images and full width."""
+    return any("train" in score.build().needs for score in own.scores)
+
+
 def parameters() -> list:
-    """Those on CIFAR need the packs; SVHN is in none, so digits take its place (the network and loss stay SVHN's)."""
+    """Those on CIFAR need the packs; digits take its place where all training images are looked at.
+
+    SVHN is in no pack, so digits take its place too (the network and loss stay SVHN's).
+    """
     marked = []
     for name in NAMES:
-        data = compose_settings([f"experiment={name}"]).id_data.name
-        marks = [pytest.mark.data] if data.startswith("cifar") else []
-        marked.append(pytest.param(name, marks=marks, id=name))
+        own = compose_settings([f"experiment={name}"])
+        needs_packs = own.id_data.name.startswith("cifar") and not passes_over_training_images(own)
+        marked.append(pytest.param(name, marks=[pytest.mark.data] if needs_packs else [], id=name))
     return marked
 
 
@@ -61,11 +70,15 @@ def test_header_gives_the_command(name):
 def test_composes_and_runs(name, outputs, data):
     own = compose_settings([f"experiment={name}"])
     words = [f"experiment={name}", *TINY, f"backbone={own.backbone.name}", f"paths.outputs={outputs}"]
+    thin = passes_over_training_images(own)
     if own.id_data.name == "svhn":
         words += ["id_data.name=digits", "id_data.train_split=train"]
+    if thin:
+        words += ["id_data.name=digits", "backbone.width=2", "max_fit_images=300"]
     settings = compose_settings(words)
     assert settings.method == own.method
-    assert settings.backbone == own.backbone
+    assert settings.backbone.arguments == {**own.backbone.arguments, **({"width": 2} if thin else {})}
+    assert settings.transform == own.transform
     assert train(settings) is None
     run = run_of(settings, torch.device("cpu"))
     assert run.finished
