@@ -10,12 +10,14 @@ from safetensors.torch import load_file
 
 from farout.engine import fit as engine
 from farout.engine.checkpoint import save_weights
-from farout.launch import training
+from farout.launch import slices, training
+from farout.launch.compose import compose_settings
 from farout.launch.geometry import Geometry, method_state
 from farout.launch.inputs import training_data
+from farout.launch.logger import summary_of
 from farout.launch.runs import Run, run_of
 from farout.launch.scoring import Observer
-from farout.launch.settings import Settings
+from farout.launch.settings import ROOT, Settings
 from farout.launch.training import train
 from farout.methods import CIDER
 from farout.report.rebuild import rebuild_report
@@ -53,6 +55,9 @@ def test_from_the_command_to_the_report(cider, capsys):
         assert "calibration" not in entry
         assert {row["score"] for row in entry["rows"]} == {"knn_k100", "mahalanobis_cider"}
         assert entry["scores"]["knn_k100"]["fitted_on"] == 140
+    flat = summary_of(evaluations(wanted)[0])
+    assert all(isinstance(value, float) for value in flat.values()), "nothing without a figure goes to W&B"
+    assert "energy/knn_k100/gaussian@500/auroc" in flat
     arrays = np.load(own.folder / "scores/id.npz")
     assert set(arrays) == {"knn_k100", "mahalanobis_cider", "label", "prediction"}
     nearest = evaluations(wanted)[0]["geometry"]["features"]["nearest_class_accuracy"]
@@ -94,6 +99,18 @@ def test_geometry_is_that_of_the_outputs(cider):
             assert space["separability"][name] == pytest.approx(space["nearest"][name] - space["nearest"]["id"])
         assert space["mean_separability"] == pytest.approx(np.mean(list(space["separability"].values())))
         assert 0 <= space["compactness"] <= 180
+
+
+def test_prototypes_travel_with_a_campaigns_slices(cider, tmp_path):
+    wanted = cider("evaluate=false")
+    train(wanted)
+    own = run(wanted)
+    slices.save(tmp_path / "state", [own], own.folder.parent, {})
+    slices.restore(tmp_path / "state", tmp_path / "elsewhere")
+    there = Run(tmp_path / "elsewhere" / own.name, own.identity)
+    assert there.method_state.read_bytes() == own.method_state.read_bytes()
+    assert there.finished
+    assert not there.classifier_trained
 
 
 def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +172,38 @@ def test_prototypes_start_from_every_training_image_and_no_other(cider, monkeypa
     # With proto_m=1 the initial prototypes are the final ones.
     kept = load_file(run(wanted).folder / "method.safetensors")["prototypes"]
     assert torch.allclose(kept, torch.nn.functional.normalize(sums, dim=1), atol=1e-5)
+
+
+RATES = json.loads((ROOT / "tests/vectors/vectors_jem_cider.json").read_text())["cider"]["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("words", "case"),
+    [
+        ("experiment=cider/cifar10_code", RATES[0]),
+        ("experiment=cider/cifar100_code", RATES[0]),
+        ("experiment=cider/cifar10 negative_first_epoch=true", RATES[2]),
+        ("experiment=cider/cifar100_supcon negative_first_epoch=true", RATES[2]),
+        ("experiment=cider/cifar10 warm_up_epochs=0", RATES[3]),
+    ],
+)
+def test_experiments_have_the_official_learning_rates(words, case):
+    """From the configuration's words to each recorded rate; 98 updates are an epoch of 50,000 images."""
+    wanted = compose_settings(words.split())
+    assert -(-50_000 // wanted.schedule.batch_size) == 98
+    optimisation = training.optimisation_of(wanted)
+    for point in case["points"]:
+        rate = optimisation.rate(point["epoch"] * 98 + point["batch"], 500 * 98, 98)
+        assert rate == pytest.approx(point["lr"], rel=1e-12, abs=1e-15)
+    assert (min(point["lr"] for point in case["points"]) < 0) == wanted.schedule.negative_first_epoch
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10_supcon", "cifar100_supcon"])
+def test_no_rate_is_negative_unless_asked(name):
+    optimisation = training.optimisation_of(compose_settings([f"experiment=cider/{name}"]))
+    rates = [optimisation.rate(update, 49_000, 98) for update in range(0, 49_000, 7)]
+    assert min(rates) > 0
+    assert max(rates) == pytest.approx(0.5)
 
 
 def test_selection_goes_by_the_methods_score_and_claims_no_accuracy(cider):

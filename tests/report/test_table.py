@@ -124,6 +124,20 @@ def test_accuracy_stands_beside_the_papers() -> None:
     assert softmax["ece"].paper.value is None
 
 
+def test_an_untrained_classifier_has_no_accuracy_and_the_table_says_so() -> None:
+    records = full_table()
+    for one in records:
+        if one["identity"]["method"]["name"] == "energy":
+            one["evaluations"][0]["id"] |= {"accuracy": None, "ece": None, "no_accuracy": "never trained"}
+    table = table1(records)
+    (row,) = [row for row in table.rows if row.kind.key == "energy_ft"]
+    assert row.id_cells["accuracy"].mean is None
+    assert {cell.status for cell in row.id_cells.values()} == {"no classifier"}
+    (line,) = [line for line in to_markdown(table).splitlines() if line.startswith("| accuracy | ours")]
+    assert "92.00" in line and "no classifier" in line
+    assert ",no classifier," in to_csv(table)
+
+
 def test_controls_far_from_chance_warn() -> None:
     text = to_markdown(table1(full_table()))
     assert "| resampled |  | 52.00 |" in text
