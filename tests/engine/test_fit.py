@@ -320,3 +320,16 @@ def test_methods_see_the_training_images_before_the_first_step_and_not_on_resume
     timed = Looking()
     seconds_per_step(network(), timed, random_batches, Optimisation(lr=0.1))
     assert timed.seen == [8], "the first batch stands for them"
+
+
+def test_frozen_parameters_are_not_optimised_and_stay_to_the_bit():
+    model = given_model(with_batch_norm=True)
+    model[0].requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimisation = Optimisation(lr=0.1, weight_decay=0.5)
+    assert len(optimisation.optimizer(model, CrossEntropy()).param_groups[0]["params"]) == 2
+    fit(model, CrossEntropy(), given_batches, optimisation, 3)
+    after = model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    # Weights of the frozen batch norm stay; its running statistics follow the data, as in the official code.
+    assert changed == {"0.running_mean", "0.running_var", "0.num_batches_tracked", "1.weight", "1.bias"}

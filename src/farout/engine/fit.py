@@ -24,7 +24,10 @@ Log = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True)
 class Optimisation:
-    """SGD with Nesterov momentum, weight decay on every parameter; a cosine per update unless `course` says other."""
+    """SGD with Nesterov momentum; a cosine per update unless `course` says other.
+
+    Weight decay is on every parameter that requires gradients; frozen ones stay as they are to the bit.
+    """
 
     lr: float
     lr_end: float = 1e-6
@@ -38,7 +41,7 @@ class Optimisation:
         return self.course.rate(update, total, steps_per_epoch, self.lr, self.lr_end)
 
     def optimizer(self, model: nn.Module, method: Method) -> torch.optim.SGD:
-        parameters = [*model.parameters(), *method.parameters()]
+        parameters = [part for part in (*model.parameters(), *method.parameters()) if part.requires_grad]
         return torch.optim.SGD(
             parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
         )
