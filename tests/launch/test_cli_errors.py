@@ -30,7 +30,7 @@ WRONG = {
     "run=x": r"unknown option run\b",
     "+run=x": r"unknown option run\b",
     # Files of groups.
-    "method=enrgy": r"method=enrgy is not there: choose from ce, cider, energy, oe",
+    "method=enrgy": r"method=enrgy is not there: choose from ce, cider, energy, jem, oe",
     "backbone=resnet2": r"backbone=resnet2 is not there: choose from allconv, .*resnet20",
     "score=[msp,foo]": r"score=foo is not there: choose from all, .*msp",
     "scale=big": r"scale=big is not there: choose from .*full, small, smoke",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 Device = torch.device | str
 OutlierOrder = Literal["shuffle", "window"]
+HoldoutRule = Literal["permuted", "last", "jem"]
 
 
 def stable_seed(*parts: object) -> int:
@@ -22,30 +23,44 @@ def stable_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def holdout_split(n: int, fraction: float, rule: Literal["permuted", "last"] = "permuted") -> tuple[Tensor, Tensor]:
+def holdout_split(n: int, fraction: float, rule: HoldoutRule = "permuted") -> tuple[Tensor, Tensor]:
     """Indices (train, holdout) of n training images; the same for every seed, so parent and child hold out the same.
 
     "permuted" is the Outlier Exposure code's rule for image folders (legacy NumPy stream 0), "last" its rule for CIFAR
-    and SVHN, which presumes the official order of the archive.
+    and SVHN, which presumes the official order of the archive, as does "jem", JEM's for CIFAR: of a list shuffled by
+    the legacy NumPy stream 1234 the first are held out.
     """
-    order = np.arange(n) if rule == "last" else np.random.RandomState(0).permutation(n)
     kept = n - math.floor(n * fraction + 1e-9)
+    if rule == "jem":
+        shuffled = list(range(n))
+        np.random.RandomState(1234).shuffle(shuffled)
+        order = np.array(shuffled[n - kept :] + shuffled[: n - kept], dtype=np.int64)
+    else:
+        order = np.arange(n) if rule == "last" else np.random.RandomState(0).permutation(n)
     return torch.from_numpy(order[:kept].copy()), torch.from_numpy(order[kept:].copy())
 
 
+def steps_per_epoch(n: int, batch_size: int, whole: bool = False) -> int:
+    """Batches that one pass over n images gives; with `whole` without the last, short one, but at least one."""
+    return max(1, n // batch_size) if whole else math.ceil(n / batch_size)
+
+
 class EpochShuffle:
-    """Every epoch a fresh permutation; the last batch of an epoch may be short (labelled images).
+    """Every epoch a fresh permutation; the last batch of an epoch may be short, or is left out (labelled images).
 
     Args:
         n: number of images.
         batch_size: images a step.
         seed, name: what the permutations are drawn from (on the CPU, so that every device sees the same).
         device: where the permutation is kept; a step then copies nothing from the host.
+        whole: leave out the short batch, unless there is no other.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, name: str, device: Device = "cpu") -> None:
+    def __init__(
+        self, n: int, batch_size: int, seed: int, name: str, device: Device = "cpu", whole: bool = False
+    ) -> None:
         self.n, self.batch_size, self.seed, self.name, self.device = n, batch_size, seed, name, device
-        self.steps_per_epoch = math.ceil(n / batch_size)
+        self.steps_per_epoch = steps_per_epoch(n, batch_size, whole)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def order(self, epoch: int) -> Tensor:

@@ -15,7 +15,7 @@ class Transform:
     Args:
         mean, std: per channel, over [0, 1].
         flip: horizontal flip with probability one half (training).
-        crop_padding: pixels of black border from which a crop of the original size is drawn (training; 0: none).
+        crop_padding: pixels of border from which a crop of the original size is drawn (training; 0: none).
         outlier_augmentation: what outliers get of it. Crop-then-flip (outliers) and flip-then-crop (ID) are the same
             distribution, so both share one path.
     """
@@ -54,8 +54,13 @@ class Transform:
         return self(random_crop_flip(images, padding, flip, generator))
 
 
-def random_crop_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """One gather for a whole batch: each image (C, H, W) gets its own crop offset and its own flip."""
+def random_crop_flip(
+    images: Tensor, padding: int, flip: bool, generator: torch.Generator, reflect: bool = False
+) -> Tensor:
+    """One gather for a whole batch: each image (C, H, W) gets its own crop offset and its own flip.
+
+    The border is black, or with `reflect` the image mirrored at its outermost pixels.
+    """
     if padding == 0 and not flip:
         return images
     n, channels, height, width = images.shape
@@ -66,9 +71,16 @@ def random_crop_flip(images: Tensor, padding: int, flip: bool, generator: torch.
         mirrored = torch.rand(n, 1, device=device, generator=generator) < 0.5
         columns = torch.where(mirrored, width - 1 - columns, columns)
     if padding:
-        images = torch.nn.functional.pad(images, (padding,) * 4)
+        images = images if reflect else torch.nn.functional.pad(images, (padding,) * 4)
         offsets = torch.randint(0, 2 * padding + 1, (2, n, 1), device=device, generator=generator)
         rows, columns = rows + offsets[0], columns + offsets[1]
+        if reflect:
+            rows, columns = mirrored_index(rows - padding, height), mirrored_index(columns - padding, width)
     index = torch.arange(n, device=device).view(n, 1, 1, 1)
     channel = torch.arange(channels, device=device).view(1, channels, 1, 1)
     return images[index, channel, rows.view(n, 1, height, 1), columns.view(n, 1, 1, width)]
+
+
+def mirrored_index(index: Tensor, size: int) -> Tensor:
+    """Where an index from -(size - 1) to 2 (size - 1) comes to lie within [0, size), mirrored at the edges."""
+    return (size - 1) - ((size - 1) - index.abs()).abs()

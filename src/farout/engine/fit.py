@@ -1,11 +1,12 @@
 """The training loop. It knows streams, a loss and a checkpoint, and no paper."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,23 @@ from farout.data.streams import stable_seed
 from farout.engine.checkpoint import load_state, save_state
 from farout.engine.progress import Bar
 from farout.engine.schedules import Course
+from farout.engine.survival import Diverged, Restart, Survival
 from farout.errors import FaroutError
 from farout.methods import Batch, Method
 
 Batches = Callable[[int], Mapping[str, Batch]]
 Training = Callable[[], Iterable[Batch]]
 Log = Callable[[int, Mapping[str, float]], None]
+Notify = Callable[[Restart], None]
+Algorithm = Literal["sgd", "adam"]
+
+
+EPOCHS_APART = 1_000_000  # of the batches of one restart from those of the next
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """SGD with Nesterov momentum; a cosine per update unless `course` says other.
+    """SGD with Nesterov momentum, or Adam with betas (momentum, 0.999); a cosine per update unless `course` says other.
 
     Weight decay is on every parameter that requires gradients; frozen ones stay as they are to the bit.
     """
@@ -35,13 +42,16 @@ class Optimisation:
     nesterov: bool = True
     weight_decay: float = 5e-4
     course: Course = field(default_factory=Course)
+    algorithm: Algorithm = "sgd"
 
     def rate(self, update: int, total: int, steps_per_epoch: int) -> float:
         """Learning rate of the 0-based `update` of `total`."""
         return self.course.rate(update, total, steps_per_epoch, self.lr, self.lr_end)
 
-    def optimizer(self, model: nn.Module, method: Method) -> torch.optim.SGD:
+    def optimizer(self, model: nn.Module, method: Method) -> torch.optim.Optimizer:
         parameters = [part for part in (*model.parameters(), *method.parameters()) if part.requires_grad]
+        if self.algorithm == "adam":
+            return torch.optim.Adam(parameters, self.lr, (self.momentum, 0.999), weight_decay=self.weight_decay)
         return torch.optim.SGD(
             parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
         )
@@ -73,6 +83,7 @@ class FitResult:
     finished: bool
     seconds: float
     losses: dict[str, float]
+    restarts: tuple[Restart, ...] = ()
 
 
 class SmoothedLosses:
@@ -111,39 +122,50 @@ def fit(
     log_every: int = 50,
     title: str = "training",
     training: Training | None = None,
+    survival: Survival | None = None,
+    notify: Notify | None = None,
 ) -> FitResult:
     """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
 
     `training` gives every labelled training image once, for methods that want to see them before the first step.
 
-    Randomness is a function of (seed, step): `batches` draws from it by contract, and the global generator (dropout)
-    is reseeded every step. So a resumed run needs no generator state, and equals an uninterrupted one.
+    Randomness is a function of (seed, step, restarts): `batches` draws from it by contract, and the global generator
+    (dropout) is reseeded every step. So a resumed run needs no generator state, and equals an uninterrupted one.
+
+    Where `survival` grants restarts, training that diverges goes back to the last checkpoint and says so to `notify`.
 
     Raises:
-        FaroutError: the loss became NaN or infinite, or the checkpoint belongs to something else.
+        FaroutError: training diverged once too often, or the checkpoint belongs to something else.
     """
     epoch = steps_per_epoch or total_steps
-    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch)
+    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, survival)
     model.train()
     method.train()
     if not loop.resume():
         method.prepare(model, batches(0), training() if training else ())
+        if loop.survival.max_restarts:
+            loop.save()
     # An interrupt (Ctrl-C) saves nothing: it may fall amid an update, and half an update is no state to resume from.
     with Bar(title, total_steps, loop.step) as bar:
         while loop.step < total_steps and not loop.out_of_time():
-            if loop.step % epoch == 0:
-                loop.smoothed = SmoothedLosses()
-            loop.smoothed.update(loop.update(batches, seed))
-            bar.advance()
-            if loop.step % log_every == 0 or loop.step == total_steps:
-                _report(loop, bar, log)
-            loop.save_when_due()
+            try:
+                if loop.step % epoch == 0:
+                    loop.smoothed = SmoothedLosses()
+                loop.smoothed.update(loop.update(batches, seed))
+                if loop.step % log_every == 0 or loop.step == total_steps:
+                    _report(loop, bar, log)
+                if loop.step == total_steps:
+                    loop.require_finite()
+                loop.save_when_due()
+            except Diverged as problem:
+                restart = loop.go_back(problem)
+                if notify is not None:
+                    notify(restart)
+            bar.at(loop.step)
     finished = loop.step >= total_steps
-    if finished:
-        loop.require_finite()
-    else:
-        loop.save()
-    return FitResult(loop.step, finished, loop.seconds(), loop.smoothed.read())
+    if not finished:
+        loop.leave()
+    return FitResult(loop.step, finished, loop.seconds(), loop.smoothed.read(), tuple(loop.restarts))
 
 
 class Loop:
@@ -157,6 +179,7 @@ class Loop:
         total: int,
         checkpointing: Checkpointing,
         steps_per_epoch: int | None = None,
+        survival: Survival | None = None,
     ) -> None:
         self.model, self.method, self.optimisation = model, method, optimisation
         self.total, self.steps_per_epoch = total, steps_per_epoch or total
@@ -167,13 +190,20 @@ class Loop:
         self.saved_at, self.saved_step = self.started, 0
         self.latest = torch.zeros(())
         self.smoothed = SmoothedLosses()
+        self.survival = survival or Survival()
+        self.restarts: list[Restart] = []
+        self.saved_since_restart = True
 
     def update(self, batches: Batches, seed: int) -> dict[str, Tensor]:
         """One optimiser update; returns the loss parts, still on the device."""
-        torch.manual_seed(stable_seed(seed, "step", self.step))
-        streams = batches(self.step)
+        again = ("restart", len(self.restarts)) if self.restarts else ()
+        torch.manual_seed(stable_seed(seed, "step", self.step, *again))
+        # After a restart the batches of some far epoch, at the same place of it: same lengths, other images.
+        streams = batches(self.step + len(self.restarts) * EPOCHS_APART * self.steps_per_epoch)
         self.images += sum(len(batch.images) for batch in streams.values())
         losses = self.method.loss(self.model, streams)
+        if self.survival.watches:
+            self.survival.judge(float(losses["total"].detach()), self.step)
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         for group in self.optimizer.param_groups:
@@ -185,7 +215,8 @@ class Loop:
 
     def rate(self, update: int) -> float:
         """Learning rate of a 0-based update."""
-        return self.optimisation.rate(update, self.total, self.steps_per_epoch)
+        course = self.optimisation.rate(update, self.total, self.steps_per_epoch)
+        return course * self.survival.lr_factor ** len(self.restarts)
 
     def seconds(self) -> float:
         return self.earlier + time.monotonic() - self.started
@@ -202,9 +233,24 @@ class Loop:
             self.save()
 
     def save(self) -> None:
-        if self.checkpointing.path is None:
+        path = self.checkpointing.path
+        if path is None:
             return
         self.require_finite()
+        if self.survival.max_restarts and path.exists():
+            earlier(path).unlink(missing_ok=True)
+            os.link(path, earlier(path))  # a second name: the first one is never without a state
+        self.saved_since_restart = True
+        self._write(path)
+
+    def leave(self) -> None:
+        """Save at the end of the day, whatever the last updates have come to."""
+        try:
+            self.save()
+        except Diverged as problem:
+            self.go_back(problem)
+
+    def _write(self, path: Path) -> None:
         state = {
             "tag": self.checkpointing.tag,
             "step": self.step,
@@ -214,8 +260,9 @@ class Loop:
             "model": self.model.state_dict(),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "restarts": [asdict(restart) for restart in self.restarts],
         }
-        save_state(self.checkpointing.path, state)
+        save_state(path, state)
         self.saved_at, self.saved_step = time.monotonic(), self.step
 
     def require_finite(self) -> None:
@@ -227,9 +274,29 @@ class Loop:
                 if value.is_floating_point() and not bool(value.isfinite().all()):
                     raise self.diverged(name)
 
-    def diverged(self, what: str) -> FaroutError:
-        lr = self.optimisation.lr
-        return FaroutError(f"training diverged: {what} is not finite at step {self.step}; lower lr (now {lr:g})")
+    def diverged(self, what: str) -> Diverged:
+        return Diverged(f"training diverged: {what} is not finite at step {self.step}")
+
+    def go_back(self, problem: Diverged) -> Restart:
+        """Load the last checkpoint, or the one before where that led to nothing but this, and write that down.
+
+        Raises:
+            FaroutError: no restart is left, or nothing was ever saved.
+        """
+        path, granted = self.checkpointing.path, self.survival.max_restarts
+        if path is None or len(self.restarts) >= granted:
+            lr = self.optimisation.lr
+            tries = f", and {granted} restarts did not help" if granted else ""
+            raise FaroutError(f"{problem}{tries}; lower lr (now {lr:g})") from None
+        before, diverged_at, spent = self.restarts, self.step, self.earlier
+        if not self.saved_since_restart and earlier(path).exists():
+            os.replace(earlier(path), path)
+        self.resume()
+        restart = Restart(diverged_at, self.step, str(problem))
+        self.restarts, self.saved_since_restart, self.earlier = [*before, restart], False, spent
+        self.method.restarted(len(self.restarts))
+        self._write(path)  # a killed process must not forget it
+        return restart
 
     def resume(self) -> bool:
         """Load the checkpoint if there is one; True when training goes on from it."""
@@ -249,6 +316,14 @@ class Loop:
         self.step = self.saved_step = state["step"]
         self.earlier = state["seconds"]
         self.smoothed = SmoothedLosses(state.get("smoothed"))
+        self.restarts = [Restart(**restart) for restart in state.get("restarts", ())]
+        if self.restarts:
+            self.method.restarted(len(self.restarts))
+
+
+def earlier(path: Path) -> Path:
+    """Where the state before the last one is kept while restarts are granted."""
+    return path.with_suffix(".earlier.pt")
 
 
 def _report(loop: Loop, bar: Bar, log: Log | None) -> None:

@@ -50,5 +50,9 @@ class Bar:
     def advance(self, steps: int = 1) -> None:
         self._progress.advance(self._task, steps)
 
+    def at(self, step: int) -> None:
+        """Move to an absolute position, forwards or back."""
+        self._progress.update(self._task, completed=step)
+
     def note(self, text: str) -> None:
         self._progress.update(self._task, note=text)

@@ -19,7 +19,7 @@ def cosine_lr(update: int, total: int, lr: float, lr_end: float = 1e-6) -> float
 
 @dataclass(frozen=True)
 class WarmUp:
-    """A linear rise, update by update, from `lr` to what the schedule gives at epoch `epochs`.
+    """A linear rise, update by update, from `lr` to what the schedule gives at its end.
 
     Args:
         lr: where the rise begins.
@@ -27,19 +27,27 @@ class WarmUp:
         counts_from_one: the official CIDER code's slip, to mirror its runs. Its formula expects epochs that begin at
             1 and gets 0, so epoch 0 extrapolates the line backwards, to NEGATIVE rates for most of the epoch where the
             target is high; the rise begins in epoch 1 and ends with epoch `epochs`, inclusive.
+        steps: how long it takes, in updates instead of epochs (JEM: 1000, from 0); 0: `epochs` says.
     """
 
     lr: float = 1e-3
     epochs: int = 10
     counts_from_one: bool = False
+    steps: int = 0
 
-    def covers(self, epoch: int) -> bool:
-        """Whether the 0-based epoch belongs to the rise."""
-        return epoch < self.epochs + self.counts_from_one
+    def covers(self, update: int, steps_per_epoch: int) -> bool:
+        """Whether the 0-based update belongs to the rise."""
+        if self.steps:
+            return update < self.steps
+        return update // steps_per_epoch < self.epochs + self.counts_from_one
+
+    def last_epoch(self, steps_per_epoch: int) -> int:
+        """The epoch whose rate the rise leads to."""
+        return self.steps // steps_per_epoch if self.steps else self.epochs
 
     def at(self, update: int, steps_per_epoch: int, target: float) -> float:
         """Learning rate of a 0-based update within the rise to `target`."""
-        risen = (update / steps_per_epoch - self.counts_from_one) / self.epochs
+        risen = update / self.steps if self.steps else (update / steps_per_epoch - self.counts_from_one) / self.epochs
         return self.lr + risen * (target - self.lr)
 
 
@@ -59,10 +67,9 @@ def step_decay(epoch: int, lr: float, milestones: Sequence[int], factor: float) 
 
 def warmed_up(update: int, steps_per_epoch: int, schedule: Callable[[int], float], warm_up: WarmUp | None) -> float:
     """Learning rate of a 0-based update: `schedule` of its epoch, after a rise to it if there is one."""
-    epoch = update // steps_per_epoch
-    if warm_up is not None and warm_up.covers(epoch):
-        return warm_up.at(update, steps_per_epoch, schedule(warm_up.epochs))
-    return schedule(epoch)
+    if warm_up is not None and warm_up.covers(update, steps_per_epoch):
+        return warm_up.at(update, steps_per_epoch, schedule(warm_up.last_epoch(steps_per_epoch)))
+    return schedule(update // steps_per_epoch)
 
 
 def warmup_cosine(

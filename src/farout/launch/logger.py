@@ -26,6 +26,13 @@ class RunLogger:
         if self.wandb is not None:
             self.wandb.log({**values, "step": step})
 
+    def alert(self, step: int, title: str, text: str, facts: Mapping[str, Any]) -> None:
+        """Something that a person should know of: a line among the curves, and W&B's alert."""
+        with self.lines.open("a") as file:
+            file.write(json.dumps({"step": step, "event": title, "text": text, **facts}) + "\n")
+        if self.wandb is not None:
+            self.wandb.alert(title=title, text=text)
+
     def results(self, evaluations: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> None:
         """Final metrics per OOD set, the table and the plots."""
         if self.wandb is None:

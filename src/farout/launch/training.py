@@ -1,7 +1,7 @@
 """Train a run: find or train its parent, resume what was interrupted, validate on the holdout, export the weights."""
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -9,13 +9,15 @@ import numpy as np
 import torch
 
 from farout.backbones import Backbone
-from farout.data.streams import EpochShuffle, outlier_stream
+from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
 from farout.engine.batches import DeviceBatches, Stream
 from farout.engine.checkpoint import load_weights, save_weights
 from farout.engine.evaluate import accuracy, collect
-from farout.engine.fit import Checkpointing, FitResult, Optimisation, fit, seconds_per_step
+from farout.engine.fit import Checkpointing, FitResult, Optimisation, earlier, fit, seconds_per_step
 from farout.engine.progress import say
+from farout.engine.survival import Restart
 from farout.errors import FaroutError
+from farout.launch.coerce import locate
 from farout.launch.environment import choose_device, stamp
 from farout.launch.evaluation import already_evaluated, evaluate_run
 from farout.launch.geometry import nearest_class_accuracy
@@ -66,7 +68,7 @@ def _train_and_evaluate(
 ) -> None:
     """What is left to do of a run; the caller holds its lock. The parent comes first, in a log of its own."""
     if run.finished:
-        run.checkpoint.unlink(missing_ok=True)  # killed between the weights and this
+        forget_checkpoints(run)  # killed between the weights and this
         say(f"{run.name} is finished: {run.folder}")
         if not settings.evaluate or already_evaluated(run, settings):
             say(f"nothing left to do; results: {run.results}")
@@ -122,7 +124,8 @@ def estimate_step_seconds(settings: Settings, data: TrainingData, device: torch.
 
 def steps_of(settings: Settings, data: TrainingData) -> tuple[int, int]:
     """(updates in all, updates per epoch of labelled images)."""
-    per_epoch = -(-len(data.train_rows) // settings.schedule.batch_size)
+    whole = locate(settings.method.target).whole_batches
+    per_epoch = steps_per_epoch(len(data.train_rows), settings.schedule.batch_size, whole)
     return settings.schedule.total_steps(per_epoch), per_epoch
 
 
@@ -136,6 +139,7 @@ def optimisation_of(settings: Settings) -> Optimisation:
         schedule.nesterov,
         schedule.weight_decay,
         schedule.course(),
+        schedule.optimizer,
     )
 
 
@@ -143,8 +147,15 @@ def batches_of(settings: Settings, data: TrainingData, device: torch.device) -> 
     """The streams that the method wants, on the device."""
     schedule, seed = settings.schedule, settings.seed
     _, per_epoch = steps_of(settings, data)
-    labelled = EpochShuffle(len(data.train_rows), schedule.batch_size, seed, "labelled", device)
-    streams = {"labelled": Stream(data.labelled.images, data.labelled.labels, data.train_rows, labelled)}
+    method = locate(settings.method.target)
+
+    def shuffled(name: str) -> EpochShuffle:
+        return EpochShuffle(len(data.train_rows), schedule.batch_size, seed, name, device, method.whole_batches)
+
+    images = data.labelled.images
+    streams = {"labelled": Stream(images, data.labelled.labels, data.train_rows, shuffled("labelled"))}
+    if "unlabelled" in method.streams:
+        streams["unlabelled"] = Stream(images, None, data.train_rows, shuffled("unlabelled"))
     if data.outliers is not None and data.outlier_rows is not None:
         order = outlier_stream(
             len(data.outlier_rows), schedule.outlier_batch_size, seed, settings.outlier_order, per_epoch, device
@@ -191,10 +202,18 @@ def _train(
         log_every=settings.trainer.log_every,
         title=settings.method.name,
         training=batches.training,
+        survival=settings.schedule.survival(),
+        notify=partial(_tell, run, logger),
     )
     if not result.finished:
         raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")
     _finish(run, model, method, settings, data, device, result)
+
+
+def _tell(run: Run, logger: RunLogger, restart: Restart) -> None:
+    """A divergence that training survived, for whoever watches."""
+    say(f"{run.name}: {restart.reason}; on from step {restart.resumed_from} with other random numbers")
+    logger.alert(restart.diverged_at, "training diverged", restart.reason, {"resumed_from": restart.resumed_from})
 
 
 def _fresh(run: Run, parent: Run | None, settings: Settings, device: torch.device) -> tuple[Backbone, Method]:
@@ -204,6 +223,8 @@ def _fresh(run: Run, parent: Run | None, settings: Settings, device: torch.devic
     method: Method = settings.method.build()
     if parent is not None:
         load_weights(parent.weights, model)
+    elif not run.checkpoint.exists():
+        model.load_pretrained()
     place(model, settings, run.identity["precision"], device)
     return model, method.to(device)
 
@@ -238,6 +259,7 @@ def _finish(
         "seconds": round(result.seconds, 1),
         "steps": result.step,
         "losses": result.losses,
+        **({"restarts": [asdict(restart) for restart in result.restarts]} if result.restarts else {}),
     }
     parts: dict[str, Any] = {"trained": trained}
     if not method.trains_classifier:
@@ -248,8 +270,14 @@ def _finish(
     if method.state_dict():
         save_weights(run.method_state, method)
     save_weights(run.weights, model)
-    run.checkpoint.unlink(missing_ok=True)
+    forget_checkpoints(run)
     say(f"{run.name} finished: {result.step} steps in {result.seconds / 60:.1f} min")
+
+
+def forget_checkpoints(run: Run) -> None:
+    """What finished weights make superfluous."""
+    for path in (run.checkpoint, earlier(run.checkpoint)):
+        path.unlink(missing_ok=True)
 
 
 def validate(

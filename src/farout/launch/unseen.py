@@ -7,7 +7,7 @@ import torch
 
 from farout.data import DataPaths, ImageSet, available, open_dataset
 from farout.data.duplicates import find_duplicates
-from farout.data.streams import holdout_split
+from farout.data.streams import HoldoutRule, holdout_split
 from farout.errors import FaroutError
 from farout.launch.runs import Run, fingerprint, open_run
 
@@ -35,7 +35,7 @@ def has_labelled_images(run: Run, paths: DataPaths) -> bool:
 def training_images(run: Run, paths: DataPaths) -> ImageSet:
     """The rows that the run itself trained on."""
     labelled = labelled_images(run, paths)
-    rows, held = holdout_split(len(labelled), _holdout(run))
+    rows, held = holdout_split(len(labelled), _holdout(run), _rule(run))
     return labelled.subset(rows) if len(held) else labelled
 
 
@@ -52,7 +52,7 @@ def unseen_images(run: Run, paths: DataPaths) -> ImageSet:
     labelled = labelled_images(run, paths)
     unseen = np.arange(len(labelled))
     for member in line(run):
-        own = holdout_split(len(labelled), _holdout(member))[1].numpy()
+        own = holdout_split(len(labelled), _holdout(member), _rule(member))[1].numpy()
         unseen = np.intersect1d(unseen, own)
         if len(unseen) == 0:
             raise FaroutError(
@@ -101,6 +101,11 @@ def _marked(mark: str, child: Run) -> Run | None:
 
 def _holdout(run: Run) -> float:
     return float(run.identity.get("holdout") or 0.0)
+
+
+def _rule(run: Run) -> HoldoutRule:
+    rule: HoldoutRule = run.identity.get("holdout_rule", "permuted")
+    return rule
 
 
 def _without_copies(images: ImageSet, seen: ImageSet) -> ImageSet:

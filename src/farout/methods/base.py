@@ -26,10 +26,14 @@ class Batch:
 class Method(nn.Module):
     """One training objective.
 
-    `streams` names the batch streams that `loss` wants ("labelled", "outliers"). Constructor arguments are the
-    method's knobs: the command line knows them by these names, and their annotations are their types. Parameters of
-    a method are optimised beside the network's, buffers are saved with every checkpoint, so resume is exact. Both are
-    kept beside the finished weights.
+    `streams` names the batch streams that `loss` wants: "labelled", "outliers", "unlabelled" (the labelled
+    images in an order of their own). Constructor arguments are the method's knobs: the command line knows them by
+    these names, and their annotations are their types. Parameters of a method are optimised beside the network's,
+    buffers are saved with every checkpoint, so resume is exact. Both are kept beside the finished weights.
+
+    `whole_batches` is True where an epoch's last, short batch shall be left out.
+
+    `full_precision` is True where trainer.precision=auto means fp32 on every device.
 
     `trains_classifier` is False where the loss never reaches the network's last linear layer: its logits are then
     noise, and nobody may report an accuracy of them. `embeds` is True where the loss sees `model.embed`, the unit
@@ -37,6 +41,8 @@ class Method(nn.Module):
     """
 
     streams: ClassVar[tuple[str, ...]] = ("labelled",)
+    whole_batches: ClassVar[bool] = False
+    full_precision: ClassVar[bool] = False
     trains_classifier: ClassVar[bool] = True
     embeds: ClassVar[bool] = False
 
@@ -48,6 +54,9 @@ class Method(nn.Module):
 
         `training` gives every labelled training image once, as at test time, for whoever iterates over it.
         """
+
+    def restarted(self, times: int) -> None:
+        """Called when training goes on from a checkpoint after diverging for the `times`-th time, and on resume."""
 
     def loss(self, model: nn.Module, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """Scalars by name; "total" is the one that is minimised, the others are its logged parts."""
