@@ -10,7 +10,7 @@ INIT    ?=
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format data reproduce-table1 campaign browser clean
+.PHONY: help env demo test lint format data reproduce-table1 reproduce-cider campaign browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ data: $(READY)  ## list the data sets: ready, from a pack, or missing
 
 reproduce-table1: $(READY)  ## Energy's Table 1: train what is missing, print ours beside the paper's
 	$(PY) scripts/reproduce.py --scale $(SCALE) --id $(ID) --seeds $(SEEDS) $(if $(INIT),--init $(INIT)) $(ARGS)
+
+reproduce-cider: $(READY)  ## CIDER's table and its embeddings' angles: train what is missing, print beside the paper's
+	$(PY) scripts/reproduce.py --paper cider --scale $(SCALE) --id $(ID) --seeds $(SEEDS) $(if $(INIT),--init $(INIT)) $(ARGS)
 
 campaign: $(READY)  ## the full-scale rows in slices of 9 minutes; repeat until it says complete
 	$(PY) scripts/campaign.py --id $(ID) --seeds $(SEEDS) $(ARGS)

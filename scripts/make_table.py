@@ -1,4 +1,4 @@
-"""Tabulates finished runs beside a paper's numbers: prints the table, writes table1.md and table1.csv."""
+"""Tabulates finished runs beside a paper's numbers: prints the tables, writes each as Markdown and CSV."""
 
 import argparse
 import sys
@@ -9,18 +9,20 @@ from rich.console import Console
 
 from farout import papers
 from farout.errors import FaroutError
+from farout.report.geometry_table import write_tables
 from farout.report.records import Record, read_ledger, read_record, where
-from farout.report.table import to_terminal, write_table
+from farout.report.render import to_terminal, width
 
 EPILOG = """\
 examples:
   python scripts/make_table.py                                   every record under results/
   python scripts/make_table.py --where scale=small id_data=cifar10 backbone=resnet20
   python scripts/make_table.py --run outputs/ce-* outputs/energy-* --protocol plain --out outputs/tables
-  python scripts/make_table.py --paper oe --protocol oe
+  python scripts/make_table.py --paper oe
+  python scripts/make_table.py --paper cider --where scale=small     cider.md, and geometry.md with the angles
 
-One table holds one ID set and one backbone, and each row one setting over its seeds: where the
-records hold more, choose with --where. The cross-entropy runs give the rows softmax and energy.
+One table holds one ID set and one network (with or without a projection head), and each row one setting
+over its seeds: where the records hold more, choose with --where. The cross-entropy runs give several rows.
 """
 
 
@@ -38,7 +40,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="read every *.json record below this folder too (default: results, unless --run is given)",
     )  # fmt: skip
     parser.add_argument("--paper", default="energy", choices=papers.names(), help="whose numbers stand beside ours")
-    parser.add_argument("--protocol", default="energy", metavar="NAME", help="which evaluation (default: energy)")
+    parser.add_argument("--protocol", metavar="NAME", help="which evaluation (default: by the paper's own protocol)")
     parser.add_argument(
         "--rows", nargs="+", metavar="ROW", help="rows of the paper, such as softmax energy oe energy_ft"
     )
@@ -47,8 +49,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="only runs whose identity agrees, for instance scale=small backbone=resnet20",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/table1"), metavar="FOLDER",
-        help="where table1.md and table1.csv go (default: %(default)s)",
+        "--out", type=Path, metavar="FOLDER",
+        help="where the files go (default: outputs/NAME, NAME being table1 or the paper's)",
     )  # fmt: skip
     return parser.parse_args(arguments)
 
@@ -63,14 +65,16 @@ def records_of(options: argparse.Namespace) -> list[Record]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints and writes the table; returns the exit status."""
     options = parse(arguments)
+    out = options.out or Path("outputs") / papers.load(options.paper).output
     try:
-        table = write_table(records_of(options), options.out, options.paper, options.protocol, options.rows)
+        tables = write_tables(records_of(options), out, options.paper, options.protocol, options.rows)
     except FaroutError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    console.print(to_terminal(table))
-    console.print(f"written: {options.out / 'table1.md'} and {options.out / 'table1.csv'}", style="dim")
+    for name, table in tables.items():
+        console = Console() if sys.stdout.isatty() else Console(width=width(table))
+        console.print(to_terminal(table))
+        console.print(f"written: {out / f'{name}.md'} and {out / f'{name}.csv'}", style="dim")
     return 0
 
 

@@ -3,10 +3,14 @@
     python scripts/reproduce.py                                  the Energy paper's Table 1 at full scale, seed 1
     python scripts/reproduce.py --scale small --seeds 1 2 outliers=cifar100 ood_data=stand_in
     python scripts/reproduce.py --scale small --init outputs/runs/imported-NAME --seeds 1 2
+    python scripts/reproduce.py --paper cider --scale small      CIDER's table, and the angles of its embeddings
 
-Rows: softmax and energy of the cross-entropy network, Outlier Exposure, energy fine-tuned. Every row is one file of
-conf/experiment, the same that `python train.py experiment=...` takes; further overrides are passed on to all of them.
-With --init the fine-tuning starts from that finished run, which then also supplies the rows softmax and energy.
+Rows of Energy: softmax and energy of the cross-entropy network, Outlier Exposure, energy fine-tuned. With --init the
+fine-tuning starts from that finished run, which then also supplies the rows softmax and energy. Rows of CIDER: softmax,
+energy and KNN of the cross-entropy network; KNN and Mahalanobis of SupCon's and CIDER's.
+
+Every network is one file of conf/experiment, the same that `python train.py experiment=...` takes; further overrides
+are passed on to all of them.
 """
 
 import argparse
@@ -21,28 +25,38 @@ from rich.console import Console
 from farout.data.catalogue import load_entry
 from farout.engine.checkpoint import load_json, save_json
 from farout.engine.progress import say
-from farout.errors import FaroutError
+from farout.errors import ConfigError, FaroutError
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device
 from farout.launch.evaluation import already_evaluated
 from farout.launch.runs import Run, open_run, run_of, settings_for
-from farout.launch.settings import Settings
+from farout.launch.settings import ROOT, Settings
 from farout.launch.training import evaluate, train
-from farout.report.table import to_terminal, write_table
+from farout.report.geometry_table import write_tables
+from farout.report.render import to_terminal, width
 
-ROWS = {"softmax": "softmax", "oe": "oe_ft", "energy_ft": "energy_ft"}
-RECIPES = {"full": "energy", "small": "small", "demo": "demo"}  # scale -> folder of conf/experiment
+ROWS = {  # paper -> network -> how its file of conf/experiment ends
+    "energy": {"softmax": "softmax", "oe": "oe_ft", "energy_ft": "energy_ft"},
+    "cider": {"ce": "ce", "supcon": "supcon", "cider": "cider"},
+}
+RECIPES = {  # paper -> scale -> folder of conf/experiment
+    "energy": {"full": "energy", "small": "small", "demo": "demo"},
+    "cider": {"full": "cider", "small": "small_cider", "demo": "demo_cider"},
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", default="full", choices=sorted(RECIPES), help="full is the paper's (default)")
+    parser.add_argument("--paper", default="energy", choices=sorted(ROWS), help="whose table (default: energy)")
+    parser.add_argument(
+        "--scale", default="full", choices=sorted(RECIPES["energy"]), help="full is the paper's (default)"
+    )
     parser.add_argument("--id", default="cifar10", help="in-distribution set: cifar10 (default), cifar100, digits")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="default: 1")
     parser.add_argument("--init", metavar="RUN", help="start fine-tuning from this finished run (an imported one, say)")
     parser.add_argument("--recipe", help="folder of conf/experiment to take the rows from (default: by scale and init)")
-    parser.add_argument("--out", type=Path, help="folder for table1.md and .csv (default: outputs/tables/...)")
+    parser.add_argument("--out", type=Path, help="folder for the tables, .md and .csv (default: outputs/tables/...)")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="also write a record per run there (the ledger)")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="passed on, e.g. outliers=cifar100")
     return parser.parse_intermixed_args(arguments)
@@ -51,28 +65,33 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run every row, then tabulate; 2 after a one-line error."""
     options = parse_arguments(arguments)
-    recipe = options.recipe or RECIPES[options.scale] + ("_from_trained" if options.init else "")
+    recipe = options.recipe or RECIPES[options.paper][options.scale] + ("_from_trained" if options.init else "")
     out = options.out or Path("outputs/tables") / f"{recipe}-{options.id}"
     try:
-        jobs = [(row, plan(row, seed, recipe, options)) for seed in options.seeds for row in ROWS]
+        if options.init and options.paper != "energy":
+            raise ConfigError(f"--init is for fine-tuning, and {options.paper} trains every network from scratch")
+        jobs = [(row, plan(row, seed, recipe, options)) for seed in options.seeds for row in ROWS[options.paper]]
         runs = list(dict.fromkeys(carry_out(row, settings).folder for row, settings in jobs))
         records = [load_json(folder / "results.json") for folder in runs]
-        table = write_table(records, out, protocol=jobs[0][1].protocol.name, expected=titles(jobs[0][1]))
+        first = jobs[0][1]
+        tables = write_tables(records, out, options.paper, first.protocol.name, expected=titles(first))
         if options.record:
             for record in records:
                 keep_record(record, options.record, recipe)
     except FaroutError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    console.print(to_terminal(table))
-    say(f"written: {out / 'table1.md'} and {out / 'table1.csv'}")
+    for name, table in tables.items():
+        console = Console() if sys.stdout.isatty() else Console(width=width(table))
+        console.print(to_terminal(table))
+        say(f"written: {out / f'{name}.md'} and {out / f'{name}.csv'}")
     return 0
 
 
 def plan(row: str, seed: int, recipe: str, options: argparse.Namespace) -> Settings:
     """The settings of one row and seed; every row is composed before the first one runs."""
-    overrides = [f"experiment={recipe}/{options.id}_{ROWS[row]}", f"scale={options.scale}", f"seed={seed}"]
+    name = experiment(recipe, options.id, ROWS[options.paper][row])
+    overrides = [f"experiment={name}", f"scale={options.scale}", f"seed={seed}"]
     if options.init is None:
         return compose_settings([*overrides, *options.overrides])
     start = open_run(options.init)
@@ -81,6 +100,13 @@ def plan(row: str, seed: int, recipe: str, options: argparse.Namespace) -> Setti
         settings = compose_settings([*overrides, *fitting, *options.overrides])
         return replace(settings_for(settings, start), run=options.init)
     return compose_settings([*overrides, *fitting, f"init_from={options.init}", *options.overrides])
+
+
+def experiment(recipe: str, id_data: str, ending: str) -> str:
+    """The name of a file of conf/experiment; the method that a folder is named after may go without an ending."""
+    plain = f"{recipe}/{id_data}"
+    bare = ending == recipe and (ROOT / f"conf/experiment/{plain}.yaml").is_file()
+    return plain if bare else f"{plain}_{ending}"
 
 
 def carry_out(row: str, settings: Settings) -> Run:

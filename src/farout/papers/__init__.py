@@ -1,7 +1,7 @@
 """The numbers that the papers report, as data: each figure with its source and how sure we are of it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -29,13 +29,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class RowKind:
-    """What a row of the paper's table is: which training method, scored how."""
+    """What a row of the paper's table is: which training method, scored how; of angles, measured in which space."""
 
     key: str
     label: str
     method: str
     score: str
     fine_tuned: bool | None = None  # None: the row does not care
+    score_on: Mapping[str, str] = field(default_factory=dict)  # ID sets that the paper scores by another
+
+    def on(self, id_data: str) -> "RowKind":
+        """The row with the score that the paper uses on this ID set."""
+        return replace(self, score=self.score_on.get(id_data, self.score), score_on={})
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,20 @@ class Row:
     error: Figure
     cells: Mapping[str, Mapping[str, Figure]]
     printed_mean: tuple[float, ...] | None = None  # where the paper rounds more than our source does
+    also: Mapping[str, "Row"] = field(default_factory=dict)  # what other sources say of the same row, by their label
+
+
+@dataclass(frozen=True)
+class Angles:
+    """The geometry that a paper reports, in degrees: a column of its table is a network seen in one space."""
+
+    note: str  # what a reader must know of them
+    kinds: Mapping[str, RowKind]  # their score is the space
+    figures: Mapping[str, Mapping[str, Mapping[str, Figure]]] = field(repr=False)  # id_data -> kind -> measure
+
+    def figure(self, id_data: str, kind: str, measure: str) -> Figure:
+        """One angle; an unknown Figure where the paper has none."""
+        return self.figures.get(id_data, {}).get(kind, {}).get(measure, Figure())
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,7 @@ class Paper:
     title: str
     reference: str
     protocol: str
+    output: str  # the file that its table is written to, without the ending
     positive: str
     base_rate: float
     trust: str
@@ -64,6 +84,8 @@ class Paper:
     titles: Mapping[str, str]
     sets: Mapping[str, tuple[str, ...]]  # id_data -> the OOD sets that the mean is taken over
     results: Mapping[str, Mapping[str, Row]] = field(repr=False)
+    base_rates: Mapping[str, float] = field(default_factory=dict)  # of sets where it is another
+    angles: Angles | None = None
 
     def figure(self, id_data: str, row: str, ood: str, metric: str) -> Figure:
         """The figure of one cell (`ood` may be "mean"); an unknown Figure where the paper has none."""
@@ -74,6 +96,11 @@ class Paper:
         """The classifier's error on the ID test set, in percent."""
         found = self.results.get(id_data, {}).get(row)
         return found.error if found else Figure()
+
+    def also(self, id_data: str, row: str) -> Mapping[str, Row]:
+        """What other sources than the row's own say of it, by their label."""
+        found = self.results.get(id_data, {}).get(row)
+        return found.also if found else {}
 
     def lookup(self, id_data: str, row: str, ood: str) -> dict[str, float | None] | None:
         """{"fpr95", "auroc", "aupr"} in percent, each None if unknown; None where nothing is known."""
@@ -92,19 +119,40 @@ def load(name: str) -> Paper:
     if name not in names():
         raise ConfigError(f"no numbers of a paper called {name!r}; known: {', '.join(names())}")
     raw = yaml.safe_load(files(__name__).joinpath(f"{name}.yaml").read_text("utf-8"))
+    texts = ("title", "reference", "protocol", "output", "positive", "base_rate", "trust")
     return Paper(
         name=name,
-        **{key: raw[key] for key in ("title", "reference", "protocol", "positive", "base_rate", "trust")},
+        **{key: raw[key] for key in texts},
+        base_rates=raw.get("base_rates", {}),
         sources=raw["sources"],
-        kinds={key: RowKind(key, **kind) for key, kind in raw["rows"].items()},
+        kinds=_kinds(raw["rows"]),
         table=tuple(raw["table"]),
         titles=raw["ood"],
         sets={id_data: tuple(block["ood"]) for id_data, block in raw["results"].items()},
         results={
-            id_data: {key: _row(row, raw["columns"]) for key, row in block["rows"].items()}
+            id_data: {key: _row(row, raw["columns"], block["ood"]) for key, row in block["rows"].items()}
             for id_data, block in raw["results"].items()
         },
+        angles=_angles(raw["geometry"]) if "geometry" in raw else None,
     )
+
+
+def _kinds(raw: Mapping[str, Any]) -> dict[str, RowKind]:
+    return {key: RowKind(key, **kind) for key, kind in raw.items()}
+
+
+def _angles(raw: Mapping[str, Any]) -> Angles:
+    figures = {
+        id_data: {
+            kind: {
+                column: _figure(value, _exception(row, "mean", column) or row)
+                for column, value in zip(raw["columns"], row["value"], strict=True)
+            }
+            for kind, row in rows.items()
+        }
+        for id_data, rows in raw["results"].items()
+    }
+    return Angles(raw["note"], _kinds(raw["rows"]), figures)
 
 
 def _figure(value: float | None, trust: Mapping[str, Any]) -> Figure:
@@ -112,20 +160,25 @@ def _figure(value: float | None, trust: Mapping[str, Any]) -> Figure:
     return Figure() if value is None else Figure(float(value), trust["certainty"], tuple(trust["source"]))
 
 
-def _row(raw: Mapping[str, Any], columns: list[str]) -> Row:
+def _row(raw: Mapping[str, Any], columns: Sequence[str], sets: Sequence[str]) -> Row:
+    """A row; parts that its paper does not report may be left out."""
+    blank = {"value": {ood: [None] * len(columns) for ood in sets}}
     cells = {
         ood: {column: _figure(value, _trust(raw, ood, column)) for column, value in zip(columns, values, strict=True)}
-        for ood, values in raw["cells"]["value"].items()
+        for ood, values in raw.get("cells", blank)["value"].items()
     }
-    mean = raw["mean"]
+    mean = raw.get("mean", {"value": [None] * len(METRICS)})
     cells["mean"] = {m: _figure(value, mean) for m, value in zip(METRICS, mean["value"], strict=True)}
-    printed = mean.get("printed")
-    return Row(_figure(raw["error"]["value"], raw["error"]), cells, tuple(printed) if printed else None)
+    error, printed = raw.get("error", {"value": None}), mean.get("printed")
+    also = {label: _row(other, columns, sets) for label, other in raw.get("also", {}).items()}
+    return Row(_figure(error["value"], error), cells, tuple(printed) if printed else None, also)
 
 
 def _trust(raw: Mapping[str, Any], ood: str, metric: str) -> Mapping[str, Any]:
-    """Certainty and source of one cell: the row's, or the exception that names it."""
-    for exception in raw.get("exceptions", ()):
-        if exception["ood"] in (ood, "all") and exception["metric"] == metric:
-            return dict(exception)
-    return dict(raw["cells"])
+    """Certainty and source of one cell: the exception that names it, or the row's."""
+    return _exception(raw, ood, metric) or raw.get("cells", {})
+
+
+def _exception(raw: Mapping[str, Any], ood: str, metric: str) -> Mapping[str, Any] | None:
+    named = (e for e in raw.get("exceptions", ()) if e["ood"] in (ood, "all") and e["metric"] == metric)
+    return next(named, None)

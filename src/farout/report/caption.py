@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from farout.papers import METRICS, Paper
-from farout.report.cells import NO_MEAN, OODSet, TableRow
+from farout.papers import METRICS, Figure, Paper
+from farout.report.cells import NO_MEAN, Cell, OODSet, TableRow
 from farout.report.records import Run, name_of
 
 POSITIVE = {
@@ -13,17 +13,17 @@ POSITIVE = {
 }
 
 
-def caption_lines(paper: Paper, protocol: Mapping[str, Any], rows: Sequence[TableRow]) -> list[str]:
-    """What ran (network, data, scale, outliers, seeds), by which protocol, and where and when."""
+def caption_lines(paper: Paper, how: str, rows: Sequence[TableRow]) -> list[str]:
+    """What ran (network, data, scale, outliers, seeds), how it was measured, and where and when."""
     ran = [row for row in rows if row.runs]
     first = ran[0].runs[0]
     outliers = _per_row([r for r in ran if _outliers(r.runs[0])], _outliers) or "none"
     return [
         f"{paper.reference}: {paper.title}",
-        f"ID {_id_text(first)}; network {name_of(first.identity['backbone'])}; "
+        f"ID {_id_text(first)}; network {_per_row(ran, _network)}; "
         f"scale {_per_row(ran, lambda run: run.identity.get('scale') or 'not stated')}; outliers {outliers}; "
         f"seeds {_per_row(ran, lambda run: run.seed)}",
-        f"protocol {protocol['name']}: {protocol_text(protocol)}",
+        how,
         f"trained {_stamp(ran, lambda run: run.trained)}; evaluated {_stamp(ran, lambda run: run.evaluated)}",
     ]
 
@@ -51,20 +51,25 @@ def note_lines(
 ) -> list[str]:
     """What a reader must know before comparing: the mean's sets, absences, and the paper's own certainty."""
     notes = [_mean_note(sets, over, votes)]
-    if any(row.cells["mean", "aupr"].status == NO_MEAN for row in rows) and over:
+    if any(row.cells.get(("mean", "aupr"), Cell()).status == NO_MEAN for row in rows) and over:
         notes.append("No mean of AUPR: the sets' base rates differ, and AUPR follows the base rate.")
     if any(len(row.runs) > 1 for row in rows):
         notes.append("± is the sample standard deviation over seeds.")
     if absent := [row.kind.label for row in rows if not row.runs]:
         notes.append(f"Not run: {', '.join(absent)}.")
     notes += [f"Missing: {s.title} ({s.reason})." for s in sets if s.reason]
-    if any(cell.paper.value is not None for row in rows for cell in row.cells.values()):
+    if any(figure.value is not None for figure in shown_figures(rows)):
         notes.append("Differences (ours less the paper's, in points) only where the set is the paper's own.")
         notes.append(f"Paper's figures: {paper.trust}.")
         notes += _convention_notes(rows)
     if unused:
         notes.append(f"Runs that belong to no row here: {', '.join(unused)}.")
     return notes
+
+
+def shown_figures(rows: Sequence[TableRow]) -> list[Figure]:
+    """What the paper says, in every cell of OOD sets and of ID."""
+    return [cell.paper for row in rows for cell in [*row.cells.values(), *row.id_cells.values()]]
 
 
 def _mean_note(sets: Sequence[OODSet], over: Collection[str], votes: int) -> str:
@@ -108,6 +113,13 @@ def _stamp(rows: Sequence[TableRow], get: Callable[[Run], Mapping[str, Any]]) ->
     device = _per_row(rows, lambda run: _of(get(run), "device"))
     commit = _per_row(rows, lambda run: _of(get(run), "commit")[:10])
     return f"{day} on {device} at commit {commit}"
+
+
+def _network(run: Run) -> str:
+    """Its name, and its width where it has one."""
+    backbone = run.identity["backbone"]
+    width = backbone.get("width") if isinstance(backbone, Mapping) else None
+    return f"{name_of(backbone)}" + (f" of width {width}" if width else "")
 
 
 def _outliers(run: Run) -> Any:

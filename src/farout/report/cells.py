@@ -1,4 +1,4 @@
-"""What a table is made of: cells with our figure of every seed beside the paper's. All in percent."""
+"""What a table is made of: cells with our figure of every seed beside the paper's, in percent or in degrees."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,28 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from farout.papers import Figure, Paper, RowKind
+from farout.papers import METRICS, Figure, Paper, RowKind
 from farout.report.records import Run
 
 MEASURED, MISSING, NOT_RUN, NO_MEAN = "measured", "missing", "not run", "no mean"
 NO_CLASSIFIER = "no classifier"  # trained, that is: nothing to count an accuracy of
+
+
+PROBES = ("linear_probe", "nearest_class")  # accuracies of networks whose classifier was never trained
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a table shows: measures of each OOD set, measures of ID alone, their unit, and its parts of a record's 1."""
+
+    ood: tuple[str, ...]
+    id: tuple[str, ...]
+    unit: str
+    scale: float
+
+
+DETECTION = Measures(METRICS, ("accuracy", "ece"), "percent", 100.0)
+ANGLES = Measures(("separability",), ("dispersion", "compactness"), "degrees", 1.0)
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """Ours less the paper's, in percentage points; None unless the two can be compared."""
+        """Ours less the paper's, in points of the unit; None unless the two can be compared."""
         if not self.comparable or self.mean is None or self.paper.value is None:
             return None
         return self.mean - self.paper.value
@@ -91,15 +108,16 @@ class Table:
     controls: Sequence[Control]
     caption: Sequence[str]
     notes: Sequence[str]
+    measures: Measures = DETECTION
 
 
-def mean_of_votes(rows: Sequence[Mapping[str, Any]], metric: str) -> float | None:
+def mean_of_votes(rows: Sequence[Mapping[str, Any]], metric: str, any_rate: bool = False) -> float | None:
     """Mean over votes of one metric: rows that share a vote are averaged first, and count once.
 
     None where there is no row, and for AUPR where the base rates differ (AUPR follows the base rate, so
-    such a mean would mean nothing).
+    such a mean would mean nothing) unless `any_rate`, which is for means that a paper takes so.
     """
-    if not rows or (metric == "aupr" and not same_rate(rows)):
+    if not rows or (metric == "aupr" and not any_rate and not same_rate(rows)):
         return None
     votes: dict[str, list[float]] = {}
     for row in rows:

@@ -19,12 +19,14 @@ class Run:
     identity: Mapping[str, Any]
     trained: Mapping[str, Any]
     protocol: Mapping[str, Any]
-    id: Mapping[str, Any]
+    id: Mapping[str, Any]  # with the accuracies of its probes, where it has any, as linear_probe and nearest_class
     evaluated: Mapping[str, Any]  # date, commit, device of the last evaluation
     rows: Mapping[tuple[str, str], Mapping[str, Any]] = field(repr=False)  # (score, ood) -> row
     missing: Mapping[str, str]  # ood -> reason
     controls: Sequence[Mapping[str, Any]]
     duplicates: Mapping[str, int]
+    geometry: Mapping[str, Mapping[str, Any]]  # space -> angles in degrees
+    no_geometry: str | None  # why there is none
 
     @property
     def seed(self) -> int:
@@ -84,18 +86,48 @@ def _run(record: Record, protocol: str) -> Run | None:
         return None
     rows = {(row["score"], row["ood"]): row for e in found for row in e["rows"]}
     measured = {ood for _, ood in rows}
+    geometry = _geometry(found)
     return Run(
         name=record["run"],
         identity=record["identity"],
         trained=record.get("trained", {}),
         protocol=found[-1]["protocol"],
-        id=found[-1]["id"],
+        id=_id(found, geometry),
         evaluated={key: found[-1].get(key) for key in ("date", "commit", "device")},
         rows=rows,
         missing={m["ood"]: m["reason"] for e in found for m in e.get("missing", ()) if m["ood"] not in measured},
         controls=list({(c["control"], c["score"]): c for e in found for c in e.get("controls", ())}.values()),
         duplicates={ood: n for e in found for ood, n in e.get("duplicates", {}).items()},
+        geometry=geometry,
+        no_geometry=None if geometry else (found[-1].get("geometry") or {}).get("reason"),
     )
+
+
+def _geometry(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each space's latest angles; OOD sets of earlier evaluations join where the classes' directions are the same."""
+    spaces: dict[str, dict[str, Any]] = {}
+    for entry in found:
+        measured = {name: facts for name, facts in (entry.get("geometry") or {}).items() if name != "reason"}
+        for name, facts in measured.items():
+            known = spaces.get(name, {})
+            same = known.get("dispersion") == facts["dispersion"]
+            apart = {**(known["separability"] if same else {}), **facts["separability"]}
+            spaces[name] = {**facts, "separability": apart}
+    return spaces
+
+
+def _id(found: Sequence[Mapping[str, Any]], geometry: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The latest facts of ID; an accuracy of a probe may be of an earlier evaluation."""
+    probes = [e["id"]["linear_probe"]["accuracy"] for e in found if "linear_probe" in e["id"]]
+    nearest = geometry.get("features", {}).get("nearest_class_accuracy")
+    return {**found[-1]["id"], "linear_probe": probes[-1] if probes else None, "nearest_class": nearest}
+
+
+def trunk_of(backbone: Any) -> Any:
+    """The name of a network without its projection head: of `resnet18_cider` it is `resnet18`."""
+    name = name_of(backbone)
+    projects = isinstance(backbone, Mapping) and "projection" in backbone
+    return name.removesuffix("_cider") if projects else name
 
 
 def flatten(identity: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -110,8 +142,9 @@ def flatten(identity: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def where(records: Iterable[Record], conditions: Sequence[str]) -> list[Record]:
     """The records whose identity agrees with every "key=value"; a group may be named by its name alone.
 
-    `backbone=resnet20` means `backbone.name=resnet20`. A key that a record lacks (CE has no margins) and a
-    value of null agree with anything: the cross-entropy run belongs to every choice of outliers.
+    `backbone=resnet18` means `backbone.name=resnet18` and allows a projection head on it. A key that a record lacks
+    (CE has no margins) and a value of null agree with anything: the cross-entropy run belongs to every choice of
+    outliers.
     Raises ConfigError on a malformed condition or a key that no record has.
     """
     kept = list(records)
@@ -124,5 +157,10 @@ def where(records: Iterable[Record], conditions: Sequence[str]) -> list[Record]:
         name = key if key in known else f"{key}.name"
         if kept and name not in known:
             raise ConfigError(f"--where {condition!r}: no run has {key!r}; there is: {', '.join(sorted(known))}")
-        kept = [r for r, leaf in zip(kept, leaves, strict=True) if leaf.get(name) is None or str(leaf[name]) == wanted]
+        kept = [r for r, leaf in zip(kept, leaves, strict=True) if leaf.get(name) is None or _is(r, leaf, name, wanted)]
     return kept
+
+
+def _is(record: Record, leaf: Mapping[str, Any], name: str, wanted: str) -> bool:
+    trunk = name == "backbone.name" and trunk_of(record["identity"]["backbone"]) == wanted
+    return trunk or str(leaf[name]) == wanted

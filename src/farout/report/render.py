@@ -15,18 +15,25 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from farout.papers import METRICS
-from farout.report.cells import NOT_RUN, Cell, Control, OODSet, Table, TableRow
+from farout.papers import Figure, Row
+from farout.report.caption import shown_figures
+from farout.report.cells import ANGLES, NOT_RUN, Cell, Control, OODSet, Table, TableRow
 from farout.report.records import Run, name_of
 
 TITLES = {
     "fpr95": "FPR95 (%, lower is better)",
     "auroc": "AUROC (%, higher is better)",
     "aupr": "AUPR (%, higher is better)",
+    "separability": "Separability of OOD from ID (degrees, larger is better)",
     "accuracy": "accuracy",
     "ece": "ECE",
+    "linear_probe": "linear probe accuracy",
+    "nearest_class": "nearest class mean accuracy",
+    "dispersion": "dispersion",
+    "compactness": "compactness",
 }
-LOWER_IS_BETTER = ("fpr95", "ece")
+LOWER_IS_BETTER = ("fpr95", "ece", "compactness")
+USUAL_WIDTH = 120  # columns of text where there is no terminal
 UNCONFIRMED = "recalled, unconfirmed"
 STYLES = {"ours": "", "paper": "dim", "difference": "italic cyan"}
 
@@ -54,15 +61,24 @@ class Block:
 def blocks(table: Table) -> list[Block]:
     """The layout that the terminal and Markdown share."""
     columns = [row.kind.label for row in table.rows]
-    made = [Block(TITLES[metric], columns, list(_metric_lines(table, metric))) for metric in METRICS]
-    made.append(Block("In-distribution (%)", columns, list(_id_lines(table))))
+    made = [Block(TITLES[metric], columns, list(_metric_lines(table, metric))) for metric in table.measures.ood]
+    if table.measures is ANGLES:
+        title = "Classes of ID (degrees; dispersion better large, compactness better small)"
+        made.insert(0, Block(title, columns, list(_id_lines(table))))
+    else:
+        made.append(Block("In-distribution (%)", columns, list(_id_lines(table))))
     if any(len(row.runs) > 1 for row in table.rows):
-        made.append(Block("Mean over the OOD sets (%), seed by seed", columns, list(_seed_lines(table))))
+        title = f"Mean over the OOD sets ({_sign(table)}), seed by seed"
+        made.append(Block(title, columns, list(_seed_lines(table))))
     if table.controls:
         made.append(Block("Controls: AUROC (%) of ID against itself, altered", columns, _control_lines(table)))
     if any(s.n_ood for s in table.sets):
         names = ["stands in for", "images", "available", "base rate", "vote", "duplicates dropped"]
         made.append(Block("OOD sets", names, [_set_line(s) for s in table.sets if s.n_ood], numeric=False))
+    if elsewhere := _elsewhere(table):
+        names = [table.paper.titles[ood] for ood in table.paper.sets[table.id_data]]
+        title = "Also reported: FPR95 / AUROC (%), with AUPR where there is one"
+        made.append(Block(title, [*names, "mean"], elsewhere, numeric=False))
     return made
 
 
@@ -82,14 +98,18 @@ def footer(table: Table) -> list[str]:
     marks = []
     if any(s.stand_in_for for s in table.sets):
         marks.append("† a stand-in, not the paper's set.")
-    shown = [c.paper for row in table.rows for c in row.cells.values() if c.paper.value is not None]
-    if any(figure.certainty == UNCONFIRMED for figure in shown):
+    if any(figure.certainty == UNCONFIRMED for figure in shown_figures(table.rows)):
         marks.append("? recalled from the paper and not confirmed.")
     return [*warnings(table), *marks, *table.notes]
 
 
+def width(table: Table) -> int:
+    """Columns of text that its figures need unbroken: more than usual from six rows on."""
+    return USUAL_WIDTH + 16 * max(0, len(table.rows) - 5)
+
+
 def to_terminal(table: Table) -> RenderableType:
-    """For `rich.console.Console().print`; readable in 100 columns with the table's four rows."""
+    """For `rich.console.Console().print`; readable in 100 columns with the four rows of Table 1, else see `width`."""
     parts: list[RenderableType] = [Text(line, style="bold" if i == 0 else "") for i, line in enumerate(table.caption)]
     for block in blocks(table):
         grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=block.title, title_justify="left")
@@ -125,10 +145,10 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Long form, in percent: a line per row, OOD set, metric and seed, and lines with seed "mean" and "sd".
+    """Long form, in the table's unit: a line per row, OOD set, metric and seed, and lines with seed "mean" and "sd".
 
-    A cell without a figure has one line with an empty seed whose `status` says why. The set "id" carries
-    accuracy and ECE; "mean" is the mean over the votes of `mean_over`.
+    A cell without a figure has one line with an empty seed whose `status` says why. The set "id" carries what is
+    measured of ID alone (accuracy, ECE); "mean" is the mean over the votes of `mean_over`.
     """
     lines = list(_csv_lines(table))
     text = io.StringIO()
@@ -156,19 +176,38 @@ def _metric_lines(table: Table, metric: str) -> Iterator[Line]:
     yield Line(f"mean of the paper's {len(own)}", "paper", [_papers(cell) for cell in means])
 
 
+def _sign(table: Table) -> str:
+    return "%" if table.measures.unit == "percent" else table.measures.unit
+
+
+def _elsewhere(table: Table) -> list[Line]:
+    """What other sources say of the table's rows, a line each; its marks are those of the paper's figures."""
+    sets = [*table.paper.sets.get(table.id_data, ()), "mean"]
+    return [
+        Line(f"{row.kind.label}: {label}", "", [_pair(said, ood) for ood in sets])
+        for row in table.rows
+        for label, said in table.paper.also(table.id_data, row.kind.key).items()
+    ]
+
+
+def _pair(said: Row, ood: str) -> str:
+    figures = [figure for figure in said.cells[ood].values() if figure.value is not None]
+    return " / ".join(_reported(figure) for figure in figures)
+
+
 def _mean_label(table: Table) -> str:
     sets, votes = len(table.mean_over), table.votes
     return f"mean of {sets} sets" if sets == votes else f"mean of {sets} sets, {votes} votes"
 
 
 def _id_lines(table: Table) -> Iterator[Line]:
-    for metric in ("accuracy", "ece"):
+    for metric in table.measures.id:
         yield from _lines(TITLES[metric], [row.id_cells[metric] for row in table.rows], metric, table)
 
 
 def _seed_lines(table: Table) -> Iterator[Line]:
     seeds = sorted({run.seed for row in table.rows for run in row.runs})
-    for metric in METRICS:
+    for metric in table.measures.ood:
         for seed in seeds:
             values = [row.cells["mean", metric].seeds.get(seed) for row in table.rows]
             label = metric.upper() if seed == seeds[0] else ""
@@ -199,9 +238,13 @@ def _ours(cell: Cell, row: TableRow) -> str:
 
 
 def _papers(cell: Cell) -> str:
-    if cell.paper.value is None:
+    return _reported(cell.paper)
+
+
+def _reported(figure: Figure) -> str:
+    if figure.value is None:
         return ""
-    return f"{cell.paper.value:.2f}" + ("?" if cell.paper.certainty == UNCONFIRMED else "")
+    return f"{figure.value:.2f}" + ("?" if figure.certainty == UNCONFIRMED else "")
 
 
 def _difference(cell: Cell) -> str:
@@ -249,13 +292,14 @@ def _csv_lines(table: Table) -> Iterator[dict[str, Any]]:
     mean = OODSet("mean", f"mean over {table.votes} votes: {' '.join(table.mean_over)}")
     for row in table.rows:
         for s in [*table.sets, mean]:
-            for metric in METRICS:
+            for metric in table.measures.ood:
                 yield from _cell_lines(table, row, s, metric, row.cells.get((s.ood, metric), Cell()))
         for metric, cell in row.id_cells.items():
             yield from _cell_lines(table, row, OODSet("id", table.id_data), metric, cell)
 
 
 def _cell_lines(table: Table, row: TableRow, s: OODSet, metric: str, cell: Cell) -> Iterator[dict[str, Any]]:
+    unit = table.measures.unit
     base = {
         "id_data": table.id_data,
         "row": row.kind.key,
@@ -266,22 +310,22 @@ def _cell_lines(table: Table, row: TableRow, s: OODSet, metric: str, cell: Cell)
         **_set_facts(s),
         "metric": metric,
         "seed": "",
-        "percent": "",
+        unit: "",
         "status": cell.status,
-        "paper_percent": _blank(cell.paper.value),
+        f"paper_{unit}": _blank(cell.paper.value),
         "paper_certainty": "" if cell.paper.value is None else cell.paper.certainty,
         "difference": "",
         **_run_facts(None),
     }
     runs = {run.seed: run for run in row.runs}
     for seed, value in cell.seeds.items():
-        yield {**base, "seed": seed, "percent": _blank(value), **_run_facts(runs[seed])}
+        yield {**base, "seed": seed, unit: _blank(value), **_run_facts(runs[seed])}
     if cell.mean is None:
         yield base
         return
-    yield {**base, "seed": "mean", "percent": _blank(cell.mean), "difference": _blank(cell.difference)}
+    yield {**base, "seed": "mean", unit: _blank(cell.mean), "difference": _blank(cell.difference)}
     if cell.sd is not None:
-        yield {**base, "seed": "sd", "percent": _blank(cell.sd)}
+        yield {**base, "seed": "sd", unit: _blank(cell.sd)}
 
 
 def _blank(value: Any) -> Any:
