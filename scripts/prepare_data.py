@@ -139,6 +139,8 @@ def _state(name: str, split: str, paths: DataPaths) -> str:
         return "ready"
     if available(name, split, paths):
         return "can be built from its pack" if definition.own.get("pack") else "can be made here"
+    if definition.own.get("folder"):
+        return "read where it lies: id_data.folder"
     return "missing: can be downloaded" if definition.own.get("files") else "missing: needs --from"
 
 

@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from farout.data import DataPaths, default_paths
 
@@ -28,6 +31,29 @@ def packs() -> Path:
 def data_paths() -> DataPaths:
     """The store that this checkout uses anyway: built once, shared by all tests and workers (builds are locked)."""
     return default_paths(ROOT)
+
+
+@pytest.fixture
+def imagenet_folder(tmp_path: Path) -> Path:
+    """ImageNet's layout, tiny: train/ and val/ with parts of two photographs in many sizes, and classes.txt.
+
+    Three classes are listed (china, flower, and china in grey), a fourth folder is not.
+    """
+    rng = np.random.default_rng(0)
+    photos = {name: Image.fromarray(load_sample_image(f"{name}.jpg")) for name in ("china", "flower")}
+    kinds = {"n01440764": "china", "n02102040": "flower", "n03000684": "china", "n04000000": "flower"}
+    for split, count in (("train", 4), ("val", 2)):
+        for wnid, name in kinds.items():
+            place = tmp_path / "imagenet" / split / wnid
+            place.mkdir(parents=True)
+            for i in range(count):
+                width, height = (int(side) for side in rng.integers(90, 300, 2))
+                left, top = int(rng.integers(0, 640 - width)), int(rng.integers(0, 427 - height))
+                part = photos[name].crop((left, top, left + width, top + height))
+                part = part.convert("L") if wnid == "n03000684" else part  # as some of ImageNet's files are
+                part.save(place / f"{i}.JPEG", quality=90)
+    (tmp_path / "imagenet/classes.txt").write_text("# three\nn02102040  # flower\n\nn01440764\nn03000684\n")
+    return tmp_path / "imagenet"
 
 
 @pytest.hookimpl(hookwrapper=True)

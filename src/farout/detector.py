@@ -301,7 +301,7 @@ def _calibration(run: Run, given: Pictures | None, side: int, paths: DataPaths) 
     """Images (N, 3, side, side) that choose tau, and what they are; the caller's are looked over."""
     if given is None:
         held = unseen_images(run, paths)
-        return held.images, f"holdout of {held.name} ({held.split})"
+        return held.images[:], f"holdout of {held.name} ({held.split})"
     parts = list(batches(given, side, BATCH_SIZE))
     images = torch.cat(parts) if parts else torch.empty(0, 3, side, side, dtype=torch.uint8)
     if len(images) and images.dtype == torch.uint8:

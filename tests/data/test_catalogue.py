@@ -11,7 +11,7 @@ def test_every_entry_is_complete(here):
     for name in dataset_names(here):
         for split in split_names(name, here):
             own = define(name, split, here).own
-            assert own.get("pack") or own.get("files") or own.get("make"), name
+            assert own.get("pack") or own.get("files") or own.get("make") or own.get("folder"), name
             assert bool(own.get("files")) == bool(own.get("read")), name
             for item in own.get("files") or []:
                 assert "checksum" in item and item["urls"], name
@@ -26,7 +26,8 @@ def test_addresses_and_checksums_are_those_of_torchvision(here):
     for split, i, part in (("train", 0, "train"), ("test", 0, "test"), ("train_extra", 1, "extra")):
         url, _, md5 = datasets.SVHN.split_list[part]
         assert item("svhn", split, i) == {"urls": [url], "checksum": f"md5:{md5}"}
-    assert item("textures", "test") == {"urls": [datasets.DTD._URL], "checksum": f"md5:{datasets.DTD._MD5}"}
+    for name in ("textures", "textures_224"):
+        assert item(name, "test") == {"urls": [datasets.DTD._URL], "checksum": f"md5:{datasets.DTD._MD5}"}
     archive, md5 = datasets.Places365._IMAGES_META[("test", True)]
     url = datasets.Places365._BASE_URL + archive
     assert item("places365", "test") == {"urls": [url], "checksum": f"md5:{md5}"}

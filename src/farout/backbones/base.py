@@ -53,6 +53,9 @@ class Backbone(nn.Module, ABC):
                 features = self._features(images)
         return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
+    def load_pretrained(self) -> None:
+        """Read the weights of others that training starts from, where the configuration names any."""
+
     def compile_trunk(self) -> None:
         """Compiles the trunk in place; parameters, their names and the state_dict stay as they are."""
         self._features = torch.compile(self._features, dynamic=False)  # type: ignore[method-assign]

@@ -11,12 +11,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from farout.backbones.base import Backbone
 from farout.backbones.resnet import ResNet
 
 Projection = Literal["mlp", "linear"]
 
 
-class ProjectedResNet(ResNet):
+def projection_head(dim: int, projection_dim: int, projection: Projection) -> nn.Module:
+    """Features (B, dim) -> (B, projection_dim): linear, or linear, ReLU, linear with `dim` hidden units (mlp).
+
+    The layers keep PyTorch's initialisation, as in the official code.
+    """
+    last = nn.Linear(dim, projection_dim)
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), last) if projection == "mlp" else last
+
+
+class Projected(Backbone):
+    """A network whose features also become points on a sphere; subclasses give it a `projection`."""
+
+    projection: nn.Module
+
+    def project(self, features: Tensor) -> Tensor:
+        """Unit vectors (B, projection_dim) of features (B, D), in full precision."""
+        with torch.autocast(features.device.type, enabled=False):
+            return F.normalize(self.projection(features), dim=1)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Unit vectors (B, projection_dim) of images (B, 3, H, W)."""
+        return self.project(self.features(images))
+
+
+class ProjectedResNet(Projected, ResNet):
     """Encoder -> features (B, 8 width) -> projection -> unit vectors (B, projection_dim).
 
     Args:
@@ -36,21 +61,7 @@ class ProjectedResNet(ResNet):
         projection: Projection = "mlp",
     ) -> None:
         super().__init__(blocks, num_classes, width)
-        # Linear layers of the projection keep PyTorch's initialisation, as in the official code.
-        dim = self.feature_dim
-        last = nn.Linear(dim, projection_dim)
-        self.projection: nn.Module = last
-        if projection == "mlp":
-            self.projection = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), last)
-
-    def project(self, features: Tensor) -> Tensor:
-        """Unit vectors (B, projection_dim) of features (B, D), in full precision."""
-        with torch.autocast(features.device.type, enabled=False):
-            return F.normalize(self.projection(features), dim=1)
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Unit vectors (B, projection_dim) of images (B, 3, H, W)."""
-        return self.project(self.features(images))
+        self.projection = projection_head(self.feature_dim, projection_dim, projection)
 
 
 class ProjectedResNet18(ProjectedResNet):

@@ -1,9 +1,10 @@
 """The catalogue: one YAML file a data set in conf/dataset/, read here and nowhere else.
 
 A file has a `title` and either `source: PATH` (your own images) or `splits`, each with the ways to obtain it:
-`pack` (file name of a pack), `files` + `read` (official archives and the function that reads them) or `make`
-(a function that generates the images, or reads them out of an installed dependency). Keys of a split may also
-stand at the top, where all splits share them.
+`pack` (file name of a pack), `files` + `read` (official archives and the function that reads them), `make`
+(a function that generates the images, or reads them out of an installed dependency) or `folder` (class folders
+below id_data.folder, with a class list: read where they lie, never stored). Keys of a split may also stand at the
+top, where all splits share them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from farout.errors import ConfigError
 
 SET_KEYS = {"title", "homepage", "licence", "note", "stand_in_for", "vote", "drop_with_outliers", "splits"}
 HANDLING_KEYS = {"resize", "crop", "filter", "drop_classes", "choose"}
-SPLIT_KEYS = {"source", "pack", "files", "read", "make", "parameter", "size", "optional"} | HANDLING_KEYS
+SPLIT_KEYS = {"source", "pack", "files", "read", "make", "folder", "parameter", "size", "optional"} | HANDLING_KEYS
 STORE_FORMAT = 1  # part of every store's identity: raise it when the same definition gives other bytes
 
 
@@ -131,7 +132,7 @@ def define(name: str, split: str, paths: DataPaths) -> Definition:
     own = {**shared, **((splits or {}).get(split) or {})}
     if own.get("source"):
         own = _own_source(own, split, paths)
-    if "@" in name:
+    if "@" in name and not own.get("folder"):  # whose argument says which classes
         own = _with_argument(name, own)
     return Definition(name, split, {k: v for k, v in entry.items() if k in SET_KEYS}, own)
 

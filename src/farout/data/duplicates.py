@@ -11,15 +11,19 @@ import numpy as np
 
 from farout.data.image_set import ImageSet
 
+CHUNK = 4096  # images read at a time
+
 
 def image_hashes(image_set: ImageSet) -> np.ndarray:
     """One 16-byte hash an image, (N,) of dtype V16; kept beside the stored images after the first time."""
     cache = None if image_set.folder is None else image_set.folder / "hashes.npy"
     if cache is not None and cache.is_file():
         return np.load(cache).view("V16")[:, 0]
-    rows = np.ascontiguousarray(image_set.images.numpy()).reshape(len(image_set), -1)
-    digests = b"".join(hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
-    hashes = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+    digests = []
+    for start in range(0, len(image_set), CHUNK):
+        rows = np.ascontiguousarray(image_set.images[start : start + CHUNK].numpy())
+        digests += [hashlib.blake2b(row.data, digest_size=16).digest() for row in rows]
+    hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
     if cache is not None:
         _save_atomically(cache, hashes)
     return hashes.view("V16")[:, 0]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from farout.data.image_files import ImageFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,13 +19,14 @@ class ImageSet:
     """One split of one data set.
 
     `images` is (N, 3, H, W): uint8 for pictures, float32 for noise that the papers feed as it is (`raw`).
-    It is a view of a memory-mapped file (copy on write), so opening a set costs nothing until rows are read.
+    It is a view of a memory-mapped file (copy on write), so opening a set costs nothing until rows are read; or it
+    stands for image files that are decoded when rows are read (`ImageFiles`).
     `labels` is int64 (N,) or None. `info` is JSON-able and is recorded with every result.
     """
 
     name: str
     split: str
-    images: torch.Tensor
+    images: torch.Tensor | ImageFiles
     labels: torch.Tensor | None
     classes: tuple[str, ...]
     raw: bool
@@ -37,7 +41,8 @@ class ImageSet:
         rows = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[rows]
         info = {**self.info, "n": len(rows), "of": self.info.get("of", len(self))}
-        return replace(self, images=self.images[rows], labels=labels, info=info, folder=None)
+        images = self.images[rows] if isinstance(self.images, torch.Tensor) else self.images.take(rows)
+        return replace(self, images=images, labels=labels, info=info, folder=None)
 
 
 @dataclass

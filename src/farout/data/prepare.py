@@ -142,7 +142,12 @@ def _images_of_split(path: Path, split: str, several: bool) -> Path:
 
 
 def splits_to_prepare(name: str, chosen: str | None, paths: DataPaths) -> list[str]:
-    """The split asked for, or all but `optional` ones; your own source has one, `test`."""
+    """The split asked for, or all but `optional` ones; your own source has one, `test`.
+
+    Raises ConfigError for a set that is read where it lies: there is nothing to build.
+    """
+    if any(define(name, split, paths).own.get("folder") for split in split_names(name, paths)):
+        raise ConfigError(f"{name} is not built: train.py reads it where it lies, with id_data.folder=FOLDER")
     if chosen:
         define(name, chosen, paths)
         return [chosen]

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from farout.data.catalogue import DataPaths, Definition, define
+from farout.data.catalogue import DataPaths, Definition, define, split_names
+from farout.data.class_folders import LAYOUT, open_index, write_index
 from farout.data.image_set import Decoded, ImageSet
 from farout.data.pack import Handling, is_image, is_pack, names_in, read_images, select_classes
 from farout.errors import ConfigError, FaroutError, MissingDataError
@@ -64,6 +65,13 @@ def is_built(definition: Definition, paths: DataPaths) -> bool:
 
 def store_folder(definition: Definition, paths: DataPaths) -> Path:
     return paths.store / definition.name / f"{definition.split}-{definition.key}"
+
+
+def register_folder(name: str, source: Path, classes: Sequence[str], paths: DataPaths) -> None:
+    """Let `open_dataset(name, ...)` find the class folders below `source`; raises MissingDataError as `write_index`."""
+    for split in split_names(name, paths):
+        definition = define(name, split, paths)
+        write_index(store_folder(definition, paths), source / definition.own["folder"], classes)
 
 
 def _is_built(folder: Path) -> bool:
@@ -135,6 +143,8 @@ def _draw(names: list[str], count: int, seed: int) -> list[str]:
 
 def _how_to_get(definition: Definition) -> str:
     wanted = f"{definition.title}, split {definition.split}"
+    if definition.own.get("folder"):
+        return f"{wanted} is missing: add id_data.folder=FOLDER, with {LAYOUT}, and id_data.class_list=FILE"
     if definition.own.get("source"):
         return f"{wanted} is missing: its source {definition.own['source']} does not exist"
     base = f"python scripts/prepare_data.py {definition.name}"
@@ -215,6 +225,8 @@ def _write(folder: Path, decoded: Decoded, definition: Definition) -> None:
 
 
 def _open(definition: Definition, folder: Path) -> ImageSet:
+    if definition.own.get("folder"):
+        return open_index(definition, folder)
     meta = json.loads((folder / "meta.json").read_text())
     # mode "c", copy on write: torch gets a writable array, and the file never changes through it
     images = np.load(folder / "images.npy", mmap_mode="c")

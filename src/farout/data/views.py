@@ -19,16 +19,17 @@ CHUNK_ON_CPU, CHUNK_ELSEWHERE = 2**18, 2**26
 class Draws:
     """What chance decided for n views: crop boxes (n, 4), mirrored (n,), colour jitter, grey (n,); None: not done."""
 
-    boxes: Tensor
+    boxes: Tensor | None
     mirrored: Tensor | None
     jitter: Jitter | None
     grey: Tensor | None
 
     def __getitem__(self, views: slice) -> "Draws":
         """The draws of some of the views."""
+        boxes = None if self.boxes is None else self.boxes[views]
         mirrored = None if self.mirrored is None else self.mirrored[views]
         jitter = None if self.jitter is None else self.jitter[views]
-        return Draws(self.boxes[views], mirrored, jitter, None if self.grey is None else self.grey[views])
+        return Draws(boxes, mirrored, jitter, None if self.grey is None else self.grey[views])
 
 
 class ViewTransform(Transform):
@@ -77,18 +78,21 @@ class ViewTransform(Transform):
         self.jitter_probability = _probability("jitter_probability", jitter_probability)
         self.grayscale_probability = _probability("grayscale_probability", grayscale_probability)
 
-    def augmented(self, images: Tensor, generator: torch.Generator, outliers: bool = False) -> Tensor:
+    def augmented(
+        self, images: Tensor, generator: torch.Generator, outliers: bool = False, cropped: bool = False
+    ) -> Tensor:
         """Training input (views * B, 3, *size) of images (B, 3, H, W): all first views, then all second ones.
 
         Everything random comes from `generator` (on the images' device); nothing waits for the device. Outliers are
-        treated as ID images are.
+        treated as ID images are. `cropped` images (views * B, 3, *size) are such views already, of pictures that were
+        cropped where they were decoded.
         """
         # Moved once, not with every batch: a copy from the host would make it wait for the device.
         self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
-        images = images.repeat(self.views, 1, 1, 1)
+        images = images if cropped else images.repeat(self.views, 1, 1, 1)
         n, channels, height, width = images.shape
-        draws = self.draw(n, height, width, generator, images.device)
-        size = (height, width) if self.size is None else (self.size, self.size)
+        draws = self.draw(n, height, width, generator, images.device, cropped)
+        size = (height, width) if self.size is None or cropped else (self.size, self.size)
         result = torch.empty(n, channels, *size, device=images.device)
         budget = CHUNK_ON_CPU if images.device.type == "cpu" else CHUNK_ELSEWHERE
         step = max(1, budget // (channels * max(height * width, size[0] * size[1])))
@@ -97,9 +101,13 @@ class ViewTransform(Transform):
             result[part] = self(self.changed(images[part], draws[part], size))
         return result
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator, device: torch.device) -> Draws:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator, device: torch.device, cropped: bool = False
+    ) -> Draws:
         """Let chance decide on n views of images of this height and width."""
-        boxes = random_crop_boxes(n, height, width, self.crop_scale, self.crop_ratio, generator, device)
+        boxes = None
+        if not cropped:
+            boxes = random_crop_boxes(n, height, width, self.crop_scale, self.crop_ratio, generator, device)
         mirrored = torch.rand(n, device=device, generator=generator) < 0.5 if self.flip else None
         jitter = grey = None
         if self.jitter_probability > 0 and max(self.jitter) > 0:
@@ -112,7 +120,10 @@ class ViewTransform(Transform):
     def changed(images: Tensor, draws: Draws, size: tuple[int, int]) -> Tensor:
         """The views that `draws` say, over [0, 1] and not yet normalised: (n, 3, H, W) -> (n, 3, *size) float32."""
         pixels = images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.float()
-        pixels = crop_and_resize(pixels, draws.boxes, size, draws.mirrored)
+        if draws.boxes is not None:
+            pixels = crop_and_resize(pixels, draws.boxes, size, draws.mirrored)
+        elif draws.mirrored is not None:
+            pixels = torch.where(draws.mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
         if draws.jitter is not None:
             pixels = apply_jitter(pixels, draws.jitter)
         return pixels if draws.grey is None else grayscale_(pixels, draws.grey)

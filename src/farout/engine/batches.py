@@ -7,8 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from farout.data.image_files import CroppedViews, ImageFiles
 from farout.data.streams import stable_seed
 from farout.data.transform import Transform
+from farout.data.views import ViewTransform
 from farout.methods import Batch
 
 # Images of a batch of `DeviceBatches.training`. Not a setting: what is summed over that pass must not depend on one.
@@ -24,21 +26,29 @@ class Order(Protocol):
 
 @dataclass
 class Stream:
-    """Images uint8 (N, 3, H, W) and labels (N,) on the device, the rows that take part, and their order."""
+    """Images uint8 (N, 3, H, W) and labels (N,) on the device, the rows that take part, and their order.
 
-    images: Tensor
+    Of image files all of it but the decoded batch stays on the host.
+    """
+
+    images: Tensor | ImageFiles
     labels: Tensor | None
     rows: Tensor | None
     order: Order
     outliers: bool = False
     raw: bool = False
 
+    def at(self, step: int) -> Tensor:
+        """The rows (B,) of the images that a step sees."""
+        rows = self.order.indices(step)
+        return rows if self.rows is None else self.rows[rows.to(self.rows.device)]
+
 
 class DeviceBatches:
     """`batches(step)` for `fit`: the same step always gives the same batches.
 
     The uint8 images stay on the device for the whole run (on a CPU, memory-mapped); nothing is decoded, and no worker
-    processes exist.
+    processes exist. Only image files (`ImageFiles`) are decoded for every step, by threads.
     """
 
     def __init__(
@@ -52,7 +62,13 @@ class DeviceBatches:
         self.streams, self.transform, self.seed = dict(streams), transform, seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.generator = torch.Generator(device)
-        for stream in self.streams.values():
+        self.device = device
+        self.views: dict[str, CroppedViews] = {}
+        for name, stream in self.streams.items():
+            if isinstance(stream.images, ImageFiles):
+                if isinstance(transform, ViewTransform):
+                    self.views[name] = CroppedViews(stream.images, transform, stream.at, seed, name)
+                continue
             stream.images = stream.images.to(device)
             stream.labels = None if stream.labels is None else stream.labels.to(device)
             stream.rows = None if stream.rows is None else stream.rows.to(device)
@@ -61,24 +77,26 @@ class DeviceBatches:
         return {name: self._batch(name, stream, step) for name, stream in self.streams.items()}
 
     def _batch(self, name: str, stream: Stream, step: int) -> Batch:
-        rows = stream.order.indices(step)
-        if stream.rows is not None:
-            rows = stream.rows[rows]
+        rows = stream.at(step)
         self.generator.manual_seed(stable_seed(self.seed, name, "augment", step))
-        images = stream.images[rows]
-        if stream.raw:
-            prepared = images.float()
+        if name in self.views:
+            prepared = self.views[name](step, self.generator)
+        elif stream.raw:
+            prepared = stream.images[rows].to(self.device).float()
         else:
+            images = stream.images[rows].to(self.device)
             prepared = self.transform.augmented(images, self.generator, outliers=stream.outliers)
         # A transform that makes several views of each image gives all first ones, then all second ones.
-        labels = None if stream.labels is None else stream.labels[rows].repeat(len(prepared) // len(rows))
+        labels = None
+        if stream.labels is not None:
+            labels = stream.labels[rows].to(self.device).repeat(len(prepared) // len(rows))
         return Batch(prepared.contiguous(memory_format=self.memory_format), labels)
 
     def training(self) -> Iterator[Batch]:
         """Every row of the labelled stream that takes part, once, in the set's order, as at test time (one view)."""
         stream = self.streams["labelled"]
         assert stream.labels is not None
-        rows = torch.arange(len(stream.images), device=stream.images.device) if stream.rows is None else stream.rows
+        rows = torch.arange(len(stream.images), device=stream.labels.device) if stream.rows is None else stream.rows
         for some in rows.split(PASS_SIZE):
-            images = self.transform(stream.images[some], raw=stream.raw)
-            yield Batch(images.contiguous(memory_format=self.memory_format), stream.labels[some])
+            images = self.transform(stream.images[some].to(self.device), raw=stream.raw)
+            yield Batch(images.contiguous(memory_format=self.memory_format), stream.labels[some].to(self.device))

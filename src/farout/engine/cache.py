@@ -83,7 +83,9 @@ def network_key(weights: Path, facts: Mapping[str, Any], device: torch.device) -
 
 
 def output_key(network: str, image_set: ImageSet) -> str:
-    """Hash of a network (see `network_key`) and the very pixels, in their order, that it is to see."""
+    """Hash of a network (see `network_key`) and the very pixels (or files), in their order, that it is to see."""
+    if not isinstance(image_set.images, torch.Tensor):  # files, known by the hash of their content
+        return hashlib.sha256(f"{network}/{image_set.images.digest}".encode()).hexdigest()
     images = image_set.images.contiguous().numpy()
     digest = hashlib.sha256(f"{network}/{images.dtype}/{images.shape}/{image_set.raw}/".encode())
     digest.update(images.reshape(-1).data)

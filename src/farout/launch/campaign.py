@@ -14,7 +14,7 @@ from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.launch.compose import compose_settings
 from farout.launch.evaluation import already_evaluated
-from farout.launch.inputs import absence, capped, training_data
+from farout.launch.inputs import absence, capped, known_paths, training_data
 from farout.launch.runs import Run, build_backbone, open_run, parent_run, resolve_precision, run_of, settings_for
 from farout.launch.settings import ROOT, Settings, parent_settings
 from farout.launch.slices import progress_of
@@ -152,12 +152,12 @@ def check_data(stages: Sequence[Stage]) -> dict[str, str]:
     """
     gaps: dict[str, str] = {}
     for stage in stages:
-        settings, paths = stage.own, stage.settings.paths.data_paths()
+        settings, paths = stage.own, known_paths(stage.settings)
         own = settings.id_data
         needed = {(own.name, own.train_split), (own.name, "test")}
         if settings.outliers is not None and (settings.uses_outliers or stage.kind == "evaluate"):
             needed.add((str(settings.outliers), "train"))
-        if settings.holdout > 0:
+        if settings.holdout > 0 and own.corruption_base is not None:
             needed.add((own.corruption_base, own.corruption_split))
         for name, split in sorted(needed):
             open_dataset(name, split, paths)

@@ -1,13 +1,15 @@
 """The image sets of a run: opened, deduplicated, split, capped; and what is missing, with the reason."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from farout.data import DataPaths, ImageSet, available, conflicts, open_dataset
+from farout.data import DataPaths, ImageSet, available, conflicts, open_dataset, register_folder
+from farout.data.class_folders import read_class_list
 from farout.data.corruptions import KINDS
 from farout.data.duplicates import find_duplicates
 from farout.data.streams import holdout_split
@@ -45,7 +47,7 @@ def training_data(settings: Settings) -> TrainingData:
         MissingDataError: a set is neither in the store nor in a pack.
         ConfigError: labels and num_classes disagree, or the holdout leaves nothing to train on.
     """
-    paths = settings.paths.data_paths()
+    paths = known_paths(settings)
     labelled = open_dataset(settings.id_data.name, settings.id_data.train_split, paths)
     _check_labels(labelled, settings)
     train_rows, holdout_rows = holdout_split(len(labelled), settings.holdout)
@@ -60,6 +62,14 @@ def training_data(settings: Settings) -> TrainingData:
     return TrainingData(
         labelled, train_rows, holdout_rows, outliers, torch.from_numpy(kept), {outliers.name: len(duplicated)}
     )
+
+
+def known_paths(settings: Settings) -> DataPaths:
+    """Where data lie; a folder of the user's own is made known there."""
+    paths, own = settings.paths.data_paths(), settings.id_data
+    if own.folder is not None and own.class_list is not None:
+        register_folder(own.name, Path(own.folder), read_class_list(own.class_list), paths)
+    return paths
 
 
 def _check_labels(labelled: ImageSet, settings: Settings) -> None:
@@ -82,7 +92,7 @@ class EvaluationData:
 
 def evaluation_data(settings: Settings) -> EvaluationData:
     """Open the ID test set and every OOD set of the list that is there, without images that training or ID share."""
-    paths = settings.paths.data_paths()
+    paths = known_paths(settings)
     id_test = open_dataset(settings.id_data.name, "test", paths)
     found = EvaluationData(capped(id_test, settings.max_eval_images))
     references = [id_test, open_dataset(settings.id_data.name, settings.id_data.train_split, paths)]
@@ -131,4 +141,6 @@ def corruption_sets(settings: Settings, limit: int) -> dict[str, ImageSet]:
         settings.id_data.corruption_split,
         settings.paths.data_paths(),
     )
+    if base is None:
+        raise ConfigError(f"id_data={settings.id_data.name} has no validation corruptions to choose by: tune nothing")
     return {kind: capped(open_dataset(f"corruption_{kind}@{base}", split, paths), limit) for kind in KINDS}

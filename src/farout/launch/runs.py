@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from farout.backbones import Backbone
+from farout.backbones.imagenet_resnet import weights_mark
 from farout.data.transform import Transform
 from farout.engine.checkpoint import load_json, load_weights, save_json
 from farout.engine.progress import say
@@ -183,7 +184,7 @@ def _check_parent(settings: Settings, parent: Run) -> None:
 
 def _architecture(spec: dict[str, Any]) -> dict[str, Any]:
     """What must agree between parent and child: augmentation and dropout may differ, names do not matter."""
-    free = ("name", "dropout", "flip", "crop_padding", "outlier_augmentation")
+    free = ("name", "dropout", "weights", "trainable", "flip", "crop_padding", "outlier_augmentation")
     return {key: value for key, value in spec.items() if key not in free}
 
 
@@ -195,7 +196,7 @@ def identity_of(settings: Settings, precision: str, device: torch.device) -> dic
     parent = parent_run(settings, device)
     return {
         "method": settings.method.record(),
-        "backbone": settings.backbone.record(),
+        "backbone": _backbone_record(settings.backbone),
         "id_data": settings.id_data.record(),
         "outliers": settings.outliers if settings.uses_outliers else None,
         "outlier_order": settings.outlier_order if settings.uses_outliers else None,
@@ -206,6 +207,12 @@ def identity_of(settings: Settings, precision: str, device: torch.device) -> dic
         "parent": None if parent is None else _parent_mark(settings, parent),
         "seed": settings.seed,
     }
+
+
+def _backbone_record(spec: Component) -> dict[str, Any]:
+    """Weights of others that training starts from are known by their content, wherever the file lies."""
+    record = spec.record()
+    return record if record.get("weights") is None else {**record, "weights": weights_mark(record["weights"])}
 
 
 def _parent_mark(settings: Settings, parent: Run) -> str:

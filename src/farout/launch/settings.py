@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farout.data import DataPaths, default_paths
 from farout.data.catalogue import define
+from farout.data.class_folders import name_with_classes, read_class_list
 from farout.data.streams import OutlierOrder
 from farout.engine.schedules import Course, Shape, WarmUp
 from farout.errors import ConfigError
@@ -108,13 +109,19 @@ _USUAL_COURSE = Schedule(1, 1, 1, 1.0, 0.0, 0.0, False, 0.0)
 
 @dataclass(frozen=True)
 class IdData:
-    """The in-distribution data set, and the images whose corruptions are the OOD sets of selection on a holdout."""
+    """The in-distribution data set, and the images whose corruptions are the OOD sets of selection on a holdout.
+
+    A set that is read where it lies has a `folder` with a folder for each class of `class_list`; the classes are then
+    part of its `name`. Without a `corruption_base` nothing can be selected.
+    """
 
     name: str
     num_classes: int
-    corruption_base: str
+    corruption_base: str | None = None
     corruption_split: str = "test"
     train_split: str = "train"
+    folder: str | None = None
+    class_list: str | None = None
 
     def record(self) -> dict[str, Any]:
         """What determines a network's weights."""
@@ -270,7 +277,7 @@ def parse(config: DictConfig, root: str = "eval") -> Settings:
         method_score=method_score,
         backbone=component(raw["backbone"], "backbone", supplied=("num_classes",)),
         transform=component(raw["transform"], "transform"),
-        id_data=build_dataclass(IdData, raw["id_data"], "id_data"),
+        id_data=_id_data(raw["id_data"]),
         schedule=_schedule(raw),
         pretrain=_pretrain(raw["pretrain"]),
         ood_data=build_dataclass(OodData, raw["ood_data"], "ood_data"),
@@ -329,6 +336,19 @@ def _pretrain(values: Any) -> dict[str, Any]:
     return {key: coerce(value, kinds[key], f"pretrain.{key}") for key, value in values.items() if value is not None}
 
 
+def _id_data(values: Any) -> IdData:
+    """Where folder and class list say what the set is, they must fit together."""
+    given = build_dataclass(IdData, values, "id_data")
+    if given.folder is None and given.class_list is None:
+        return given
+    if given.folder is None or given.class_list is None:
+        raise ConfigError("id_data.folder and id_data.class_list belong together: give both, or neither")
+    classes = read_class_list(given.class_list)
+    if len(classes) != given.num_classes:
+        raise ConfigError(f"{given.class_list} names {len(classes)} classes: set id_data.num_classes={len(classes)}")
+    return replace(given, name=name_with_classes(given.name, classes))
+
+
 def _scores(values: Any) -> tuple[Component, ...]:
     if not values:
         raise ConfigError("score is empty: name at least one, e.g. score=[msp,energy]")
@@ -344,6 +364,8 @@ def read_protocol(values: Any) -> Protocol:
 def _check(settings: Settings) -> None:
     """What only values together, a constructor, or the catalogue can refuse."""
     _check_holdout(settings.holdout)
+    if settings.holdout > 0 and settings.id_data.corruption_base is None:
+        raise ConfigError(f"id_data={settings.id_data.name} has no validation corruptions: leave holdout=0")
     if not 0 <= settings.seed < 2**32:
         raise ConfigError(f"seed={settings.seed} must not be negative, nor reach 2^32")
     for name in ("max_eval_images", "max_fit_images", "max_tune_images"):

@@ -1,0 +1,121 @@
+"""Your own folder in ImageNet's layout, train/CLASS/*.JPEG and val/CLASS/*.JPEG, and a list of the classes to use.
+
+Nothing is copied: the store keeps an index (which files, in which order, and a hash of their content).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from farout.data.catalogue import Definition
+from farout.data.image_files import ImageFiles, pool
+from farout.data.image_set import ImageSet
+from farout.data.pack import Handling, is_image
+from farout.errors import ConfigError, MissingDataError
+
+log = logging.getLogger(__name__)
+LAYOUT = "train/CLASS/*.JPEG and val/CLASS/*.JPEG"
+
+
+def read_class_list(path: str | Path) -> list[str]:
+    """Class folders' names (WNIDs) in byte order, from a file with one a line; # begins a comment.
+
+    Raises ConfigError: no such file, an empty list, a class said twice, or what cannot be a folder's name.
+    """
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(f"id_data.class_list={path} cannot be read ({reason}): one WNID a line") from None
+    names = [name for line in lines if (name := line.partition("#")[0].strip())]
+    if not names:
+        raise ConfigError(f"id_data.class_list={path} names no class: one WNID a line")
+    for i, name in enumerate(names):
+        if name in names[:i] or name in (".", "..") or set(name) & set("/\\ \t"):
+            raise ConfigError(f"id_data.class_list={path}: '{name}' is there twice or is no folder's name")
+    return sorted(names, key=str.encode)
+
+
+def name_with_classes(name: str, classes: Sequence[str]) -> str:
+    """`imagenet100@1a2b3c4d`: the classes are part of the set's name, so that other classes are another set."""
+    return f"{name}@{hashlib.sha256(chr(10).join(classes).encode()).hexdigest()[:8]}"
+
+
+def write_index(place: Path, source: Path, classes: Sequence[str]) -> None:
+    """Make `place`/meta.json say what `source` holds of `classes`, unless it does already.
+
+    The first time every file is read, for its hash. Raises MissingDataError naming a class without folder or images.
+    """
+    source = source.expanduser().absolute()
+    if not source.is_dir():
+        raise MissingDataError(f"{source} is no folder: id_data.folder needs {LAYOUT}")
+    wanted = {"source": str(source), "classes": list(classes), "stamp": _stamp(source, classes)}
+    meta = place / "meta.json"
+    if meta.is_file() and json.loads(meta.read_text()).items() >= wanted.items():
+        return
+    files = {name: _images_in(source / name) for name in classes}
+    log.info("reading the %s images of %s once, to know them again", f"{sum(map(len, files.values())):,}", source)
+    index = {**wanted, "files": files, "sha256": _digest(source, files)}
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "hashes.npy").unlink(missing_ok=True)  # of the files that were there before
+    temporary = place / f".meta.{os.getpid()}"
+    temporary.write_text(json.dumps(index))
+    temporary.replace(meta)
+
+
+def _stamp(source: Path, classes: Sequence[str]) -> list[int]:
+    """Changes when files are added to a class's folder or taken from it."""
+    absent = [name for name in classes if not (source / name).is_dir()]
+    if absent:
+        more = f" (and {len(absent) - 1} more)" if absent[1:] else ""
+        raise MissingDataError(f"class {absent[0]}{more} of the class list has no folder in {source}: correct either")
+    return [(source / name).stat().st_mtime_ns for name in classes]
+
+
+def _images_in(folder: Path) -> list[str]:
+    found = sorted((entry.name for entry in os.scandir(folder) if is_image(entry.name)), key=str.encode)
+    if not found:
+        raise MissingDataError(f"class {folder.name} of the class list has no image in {folder}: correct either")
+    return found
+
+
+def _digest(source: Path, files: Mapping[str, Sequence[str]]) -> str:
+    """SHA-256 over every file's name and content."""
+
+    def line(name: str) -> str:
+        return f"{name} {hashlib.sha256((source / name).read_bytes()).hexdigest()}\n"
+
+    digest = hashlib.sha256()
+    for folder, names in files.items():
+        digest.update("".join(pool().map(line, [f"{folder}/{name}" for name in names])).encode())
+    return digest.hexdigest()
+
+
+def open_index(definition: Definition, place: Path) -> ImageSet:
+    """The images that an index in the store lists, in the order of classes and names; none is read.
+
+    Raises MissingDataError where the folder is gone; where it has changed it is read anew.
+    """
+    index: dict[str, Any] = json.loads((place / "meta.json").read_text())
+    write_index(place, Path(index["source"]), index["classes"])
+    index = json.loads((place / "meta.json").read_text())
+    own, files = definition.own, index["files"]
+    handling = Handling(own["resize"], own["crop"], own.get("filter", "bilinear"))
+    names = [f"{folder}/{name}" for folder, inside in files.items() for name in inside]
+    labels = np.repeat(np.arange(len(files)), [len(inside) for inside in files.values()])
+    images = ImageFiles(Path(index["source"]), names, handling, f"{index['sha256']}/{handling}")
+    info = {**definition.facts(), "split": definition.split, "n": len(names), "side": own["crop"]}
+    info |= {"sha256": index["sha256"], "classes": list(files)}
+    classes = tuple(files)
+    return ImageSet(
+        definition.name, definition.split, images, torch.from_numpy(labels), classes, False, info, folder=place
+    )
