@@ -31,7 +31,7 @@ def test_a_run_leaves_everything(finished_run):
     assert "which is trained first (3 steps)" in done.stdout
     assert f"results: {folder / 'results.json'}" in done.stdout
     names = {path.name for path in folder.iterdir()}
-    files = {"run.json", "results.json", "weights.safetensors", "metrics.jsonl", "report.html"}
+    files = {"run.json", "results.json", "weights.safetensors", "metrics.jsonl", "geometry.npz", "report.html"}
     assert names == files | {"plots", "scores", "wandb"}
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [point["step"] for point in points] == [1, 2, 3]

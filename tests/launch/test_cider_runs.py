@@ -20,7 +20,7 @@ from farout.launch.scoring import Observer
 from farout.launch.settings import ROOT, Settings
 from farout.launch.training import train
 from farout.methods import CIDER
-from farout.report.rebuild import rebuild_report
+from farout.report.rebuild import read_sphere, rebuild_report
 
 CPU = torch.device("cpu")
 TINY = ["method=cider", "transform=digits_views", "backbone.width=2", "backbone.projection_dim=8", "ood_data=smoke"]
@@ -68,6 +68,28 @@ def test_from_the_command_to_the_report(cider, capsys):
         assert "accuracy of the nearest class mean" in text
         assert "never trained, so there is no confidence" in text
         assert "ECE (" not in text
+        assert text.count("on two principal components") == 1
+
+
+def degrees_of_mean(angles: np.ndarray) -> float:
+    """The angle of the mean cosine of these angles."""
+    return float(np.degrees(np.arccos(np.cos(np.radians(angles.astype(np.float64))).mean())))
+
+
+def test_the_pictures_points_are_those_of_the_measures(cider):
+    wanted = cider("score=knn_k100")
+    train(wanted)
+    entry = evaluations(wanted)[0]
+    sphere = read_sphere(run(wanted).folder, entry)
+    assert sphere.space == "embedding"
+    assert set(sphere.angles) == {"id", "china_patches", "hopper_patches", "gaussian@500"}
+    for name, angles in sphere.angles.items():
+        assert degrees_of_mean(angles) == pytest.approx(entry["geometry"]["embedding"]["nearest"][name], abs=1e-3)
+        assert (len(angles), sphere.points[name].shape) == (40, (40, 2))
+    labels = np.load(run(wanted).folder / "scores/id.npz")["label"]
+    assert [sphere.class_names[place] for place in sphere.labels] == ["0124567"[label] for label in labels]
+    plots = {path.name for path in (run(wanted).folder / "plots").iterdir()}
+    assert {"embedding.png", "embedding.svg", "angles.png", "angles.svg"} <= plots
 
 
 def test_geometry_is_that_of_the_outputs(cider):
@@ -243,6 +265,11 @@ def test_a_network_with_a_classifier_keeps_its_accuracy_and_gets_a_probe_when_as
     capsys.readouterr()
     train(wanted)
     assert "nothing left to do" in capsys.readouterr().out
+    points = run(wanted).folder / "geometry.npz"
+    assert read_sphere(run(wanted).folder, last).space == "features"
+    train(settings(*words, "score=energy", "geometry_images=0"))
+    assert not points.exists(), "an older evaluation's points would be drawn beside the newer record"
+    assert "No geometry: not asked for (geometry_images=0)." in (run(wanted).folder / "report.html").read_text()
 
 
 def test_where_there_is_no_geometry_the_record_says_why(settings):
@@ -251,12 +278,14 @@ def test_where_there_is_no_geometry_the_record_says_why(settings):
     off = Geometry(Observer(run(wanted), replace(wanted, geometry_images=0), CPU))
     assert off.facts() == {"reason": "not asked for (geometry_images=0)"}
     assert off.spaces == {}
+    assert off.sphere([]) is None
     model = run(wanted).model(CPU)
     for parameter in model.parameters():
         parameter.data.zero_()
     save_weights(run(wanted).weights, model)
     collapsed = Geometry(Observer(run(wanted), wanted, CPU))
     assert "the network has collapsed" in collapsed.facts()["reason"]
+    assert collapsed.sphere([]) is None
 
 
 def test_networks_without_a_projection_head_are_refused_at_once(command, runs):

@@ -4,10 +4,14 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
-from farout.metrics import detection_metrics
+from farout.launch.geometry import Space
+from farout.launch.portrait import Portrait
+from farout.metrics import class_directions, detection_metrics
 from farout.metrics.protocol import Protocol, apply, mean_over_sets
 from farout.report.evidence import Evidence, Pictures
+from farout.scores import Outputs
 
 SCORES = ("msp", "max_logit", "energy", "uniform_ce", "odin", "mahalanobis", "knn", "react", "ash", "vim")
 TITLES = ("SVHN", "Textures", "Places365", "LSUN (cropped)", "LSUN (resized)", "iSUN", "CIFAR-100", "Gaussian noise")
@@ -99,6 +103,30 @@ def evidence(values: dict[str, dict[str, Any]], **more: Any) -> Evidence:
         for name in values
     }
     return Evidence(values, confidence, correct, pictures, CLASSES, **more)
+
+
+def features(titles: tuple[str, ...] = TITLES, n: int = 90, dim: int = 12) -> dict[str, Outputs]:
+    """set -> features (n, dim): ten clusters for ID, and between them for OOD; one OOD feature is zero."""
+    rng = torch.Generator().manual_seed(3)
+    centres = torch.randn(10, dim, generator=rng)
+    labels = torch.arange(n) % 10
+    found = {"id": centres[labels] + 0.3 * torch.randn(n, dim, generator=rng)}
+    for i, title in enumerate(titles):
+        found[key(title)] = centres[(labels + i) % 10] + (0.5 + 0.2 * i) * torch.randn(n, dim, generator=rng)
+    found[key(titles[0])][0] = 0
+    logits = torch.zeros(n, 10)
+    return {name: Outputs(logits, points, labels if name == "id" else None) for name, points in found.items()}
+
+
+def measured(sets: dict[str, Outputs]) -> Space:
+    """A space as an evaluation leaves it, its directions the class means of the ID features; nothing is projected."""
+    known = sets["id"]
+    assert known.labels is not None
+    directions = class_directions(known.features, known.labels, 10)
+    made = Space(lambda points: points, directions, torch.arange(10), "class means", portrait=Portrait(directions))
+    for name, outputs in sets.items():
+        made.see(name, name, outputs)
+    return made
 
 
 def head(**more: Any) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import pytest
 from page_reader import Reader
-from synthetic_evidence import ENERGY, SCORES, entry, evidence, head, scores
+from synthetic_evidence import CLASSES, ENERGY, SCORES, entry, evidence, features, head, measured, scores
 
 from farout.metrics.protocol import Protocol
 from farout.report.html import POLICY, write_report
 
 VALUES = scores(1500)
-ENTRY = entry(VALUES, ENERGY)
+SPACE = measured(features(n=500))
+ENTRY = entry(VALUES, ENERGY, geometry={"features": SPACE.facts(), "embedding": SPACE.facts()})
 PHONE = 360  # pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -49,7 +50,8 @@ Browser = Callable[..., Shown]
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    return write_report(folder, head(), [ENTRY, entry(VALUES, Protocol("plain"))], evidence(VALUES, focus="energy"))
+    facts = evidence(VALUES, focus="energy", sphere=SPACE.sphere("embedding", CLASSES))
+    return write_report(folder, head(), [ENTRY, entry(VALUES, Protocol("plain"))], facts)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,9 @@ def test_the_browser_shows_every_number_and_has_nothing_to_complain(page: Path, 
         assert f"{100 * row['fpr95']:.1f}" in words
         assert f"AUROC {100 * row['auroc']:.1f}" in words
     assert "93.39 %" in words
+    for angle in SPACE.facts()["separability"].values():
+        assert f"{angle:.2f}" in words
+        assert f"{angle:+.1f}°" in words
 
 
 def test_a_broken_page_is_heard_in_the_console(page: Path, browser: Browser) -> None:

@@ -1,6 +1,6 @@
 """Evaluate a finished run: one forward pass a set, all scores, the paper's protocol and the plain one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -72,8 +72,9 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
         entry["id"] |= probe if run.classifier_trained else {**probe, **UNTRAINED}
         if run.classifier_trained:
             entry["calibration"] = calibration_facts(protocol, id_outputs, observed.confidences, temperature)
-    evidence = _evidence(data, id_outputs, observed, settings)
+    evidence = replace(_evidence(data, id_outputs, observed, settings), sphere=geometry.sphere(data.id_test.classes))
     _save_scores(run.folder / "scores", observed.values, data.id_test, evidence)
+    _save_points(run.folder / "geometry.npz", evidence)
     plots = _present(run, evaluations, evidence, data)
     _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
     logger.results(evaluations, plots)
@@ -264,9 +265,17 @@ def _save_scores(folder: Path, values: ScoresOfSets, id_test: ImageSet, evidence
         write_atomically(path, partial(_write_arrays, arrays={**by_score, **extra}))
 
 
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _save_points(path: Path, evidence: Evidence) -> None:
+    """geometry.npz: what the pictures of the embedding are drawn from; an older evaluation's file never stays."""
+    if evidence.sphere is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomically(path, partial(_write_arrays, arrays=evidence.sphere.arrays(), save=np.savez_compressed))
+
+
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray], save: Callable[..., None] = np.savez) -> None:
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        save(file, allow_pickle=False, **arrays)
 
 
 def already_evaluated(run: Run, settings: Settings) -> bool:

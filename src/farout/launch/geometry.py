@@ -1,6 +1,6 @@
-"""How the embeddings of a run lie on the unit sphere: the geometry of an evaluation in degrees."""
+"""How the embeddings of a run lie on the unit sphere: the geometry of an evaluation in degrees, and its picture."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,13 @@ from farout.data import ImageSet
 from farout.errors import FaroutError
 from farout.launch.coerce import locate
 from farout.launch.inputs import capped
+from farout.launch.portrait import Portrait
 from farout.launch.runs import Run
 from farout.launch.scoring import Observer, train_images
 from farout.metrics import class_directions, compactness_degrees, dispersion_degrees, nearest_degrees
 from farout.metrics.linear_probe import linear_probe
+from farout.report.evidence import ID, Sphere
+from farout.report.figures.mistakes import class_name
 from farout.scores import Outputs
 
 Embedding = Callable[[Tensor], Tensor]  # penultimate features (N, D) -> points (N, E) of the space that is measured
@@ -34,6 +37,7 @@ class Space:
         classes: (K,) which classes these are.
         source: where the directions come from, in words.
         id: measures of the ID images; nearest: degrees to the nearest direction by set.
+        portrait: keeps what a picture of this space needs.
     """
 
     embed: Embedding
@@ -44,6 +48,7 @@ class Space:
     nearest: dict[str, float] = field(default_factory=dict)
     votes: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    portrait: Portrait | None = None
 
     def predictions(self, features: Tensor) -> NDArray[np.int64]:
         """(N,) the class of the nearest direction."""
@@ -60,13 +65,21 @@ class Space:
         if bool(there.any()):
             self.nearest[name] = nearest_degrees(points[there], self.directions)
             self.votes[name] = vote
-        if name == "id":
+            if self.portrait is not None:
+                self.portrait.see(name, points[there], self._places(outputs)[there] if name == ID else None)
+        if name == ID:
             assert outputs.labels is not None
-            known = there & torch.isin(outputs.labels, self.classes)
-            places = torch.searchsorted(self.classes, outputs.labels[known])
+            places = self._places(outputs)
+            known = there & (places >= 0)
             right = self.predictions(outputs.features) == outputs.labels.numpy()
-            compactness = compactness_degrees(points[known], self.directions, places)
+            compactness = compactness_degrees(points[known], self.directions, places[known])
             self.id = {"compactness": compactness, "nearest_class_accuracy": float(right.mean())}
+
+    def _places(self, outputs: Outputs) -> Tensor:
+        """(N,) the place of each image's class among the directions; -1 for a class that has none."""
+        assert outputs.labels is not None
+        places = torch.searchsorted(self.classes, outputs.labels).clamp_max(len(self.classes) - 1)
+        return torch.where(self.classes[places] == outputs.labels, places, -1)
 
     def facts(self) -> dict[str, Any]:
         """For the record, angles in degrees: dispersion, compactness, and separability by OOD set and in the mean."""
@@ -83,6 +96,15 @@ class Space:
             "mean_separability": float(np.mean([np.mean(own) for own in ballots.values()])) if ballots else None,
             "left_out": self.left_out,
         }
+
+    def sphere(self, name: str, class_names: Sequence[str]) -> Sphere | None:
+        """What the pictures of this space are drawn from; None where it has no portrait."""
+        seen = self.portrait
+        if seen is None or seen.plane is None or seen.labels is None:
+            return None
+        names = [class_name(int(label), class_names) for label in self.classes]
+        share = seen.plane.share.float().numpy()
+        return Sphere(name, share, seen.plane.seen(seen.directions), names, seen.labels, seen.points, seen.angles)
 
 
 class Geometry:
@@ -103,6 +125,8 @@ class Geometry:
         try:
             images = capped(train_images(observer.run, observer.settings), limit)
             self.spaces = _spaces(observer, observer.outputs(images))
+            shown = self.spaces[self.shown]
+            shown.portrait = Portrait(shown.directions)
         except FaroutError as error:
             self.trouble = str(error)
 
@@ -117,6 +141,15 @@ class Geometry:
     def predictions(self, outputs: Outputs) -> NDArray[np.int64] | None:
         """(N,) the class of the nearest direction among the features' own; None where there are none."""
         return self.spaces["features"].predictions(outputs.features) if "features" in self.spaces else None
+
+    @property
+    def shown(self) -> str:
+        """The space of the picture: the one that the method shapes, where there is a projection head."""
+        return "embedding" if "embedding" in self.spaces else "features"
+
+    def sphere(self, class_names: Sequence[str]) -> Sphere | None:
+        """What the pictures are drawn from, class names by label; None where there is no geometry."""
+        return self.spaces[self.shown].sphere(self.shown, class_names) if self.trouble is None else None
 
     def facts(self) -> dict[str, Any]:
         """Measures by space; or {"reason": why there are none}."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from farout.report.evidence import ID, Entry, Evidence, View
+from farout.report.evidence import ID, Entry, Evidence, Sphere, View
 from farout.report.figures.curves import precision_recall_figure, roc_figure
+from farout.report.figures.embedding import angle_figure, embedding_figure
 from farout.report.figures.heat_map import heat_map
 from farout.report.figures.histograms import Panel, score_histogram, score_row
 from farout.report.figures.mistakes import confident_mistakes, mistakes_figure
@@ -28,8 +29,8 @@ class Drawing:
 def draw(entry: Entry, evidence: Evidence, heading: str = "") -> Iterator[tuple[str, Figure]]:
     """Every figure of an evaluation with its stem, one at a time (so that none is kept in memory).
 
-    heat_map; histogram_SCORE, roc_SCORE, pr_SCORE; row_SET; reliability; mistakes_SCORE. What needs an absent
-    array is left out.
+    heat_map; histogram_SCORE, roc_SCORE, pr_SCORE; row_SET; embedding, angles; reliability; mistakes_SCORE. What
+    needs an absent array is left out.
     """
     view = View(entry)
     values = {(score, view.sets[ood]): row["fpr95"] for (score, ood), row in view.rows.items()}
@@ -40,6 +41,8 @@ def draw(entry: Entry, evidence: Evidence, heading: str = "") -> Iterator[tuple[
     for ood, title in view.sets.items():
         if panels := _panels(view, evidence, ood):
             yield f"row_{safe(ood)}", score_row(panels, f"{view.id_title} and {title}, by every score", heading)
+    if evidence.sphere is not None:
+        yield from _of_sphere(view, evidence.sphere, heading)
     if evidence.confidence is not None and evidence.correct is not None:
         bins = int(entry["protocol"].get("bins") or 15)
         yield "reliability", reliability_diagram(evidence.confidence, evidence.correct, bins, heading)
@@ -76,6 +79,13 @@ def _of_score(view: View, evidence: Evidence, score: str, heading: str) -> Itera
     yield f"roc_{stem}", roc_figure(id_scores, ood, f"{score}: ROC", view.positive, heading)
     title = f"{score}: precision and recall"
     yield f"pr_{stem}", precision_recall_figure(id_scores, ood, title, view.positive, rates, heading)
+
+
+def _of_sphere(view: View, sphere: Sphere, heading: str) -> Iterator[tuple[str, Figure]]:
+    facts = ((view.entry.get("geometry") or {}).get(sphere.space) or {}).get("separability") or {}
+    notes = {title: f"{round(facts[ood], 1) + 0.0:+.1f}°" for ood, title in view.sets.items() if ood in facts}
+    yield "embedding", embedding_figure(sphere, view.sets, f"{view.id_title} and OOD on the unit sphere", heading)
+    yield "angles", angle_figure(sphere, view.sets, "Angle to the nearest direction, and separability", notes, heading)
 
 
 def _panels(view: View, evidence: Evidence, ood: str) -> list[Panel]:

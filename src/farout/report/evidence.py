@@ -38,6 +38,50 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Sphere:
+    """Points of one space on the unit sphere, seen along the first two principal components of its ID images.
+
+    Attributes:
+        space: "embedding" or "features".
+        share: (2,) shares of the variance that the components explain.
+        directions: (K, 2) of the classes on the plane; class_names: of these classes.
+        labels: (n,) for the shown ID points, their place among the directions; -1 for a class that has none.
+        points: set -> (n, 2) on the plane, a sample; "id" is the ID set.
+        angles: set -> (N,) degrees to the nearest direction, of every image that has a direction itself.
+    """
+
+    space: str
+    share: NDArray[np.float32]
+    directions: NDArray[np.float32]
+    class_names: Sequence[str]
+    labels: NDArray[np.int64]
+    points: Mapping[str, NDArray[np.float32]]
+    angles: Mapping[str, NDArray[np.float32]]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it by name, for a file of arrays; `from_arrays` makes the same of them."""
+        sets = {"points": self.points, "angles": self.angles}
+        return {
+            "space": np.array(self.space),
+            "share": self.share,
+            "directions": self.directions,
+            "class_names": np.array(self.class_names, dtype=np.str_),
+            "labels": self.labels,
+            **{f"{kind}/{name}": values for kind, by_set in sets.items() for name, values in by_set.items()},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Sphere":
+        """Raises KeyError where an array is absent."""
+        by_set = {
+            kind: {name.removeprefix(f"{kind}/"): v for name, v in arrays.items() if name.startswith(f"{kind}/")}
+            for kind in ("points", "angles")
+        }
+        names = [str(name) for name in arrays["class_names"]]
+        return cls(str(arrays["space"]), arrays["share"], arrays["directions"], names, arrays["labels"], **by_set)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Arrays of one evaluation; all but the scores may be absent, and the report then says so.
 
@@ -48,6 +92,7 @@ class Evidence:
         pictures: set -> images and predictions, "id" among them.
         class_names: of the ID classes.
         focus: the score whose mistakes are shown; None takes the first.
+        sphere: where the images lie on the unit sphere.
     """
 
     scores: Mapping[str, Mapping[str, ArrayLike]]
@@ -56,6 +101,7 @@ class Evidence:
     pictures: Mapping[str, Pictures] = field(default_factory=dict)
     class_names: Sequence[str] = ()
     focus: str | None = None
+    sphere: Sphere | None = None
 
     def __post_init__(self) -> None:
         if ID not in self.scores:

@@ -15,6 +15,7 @@ from farout.report.drawings import Drawing, safe, vector_drawings
 from farout.report.evidence import ID, Entry, Evidence, View
 from farout.report.figures.mistakes import Gallery, Picture, confident_mistakes
 from farout.report.files import write_text
+from farout.report.geometry_card import geometry_card
 from farout.report.markup import Inliner, card, details, paragraph, plain_table, tabs, text
 from farout.report.page_style import style_sheet
 from farout.report.records import Record
@@ -60,6 +61,7 @@ def page(record: Record, entries: Sequence[Entry], evidence: Evidence, drawings:
         controls(view.entry),
         _score_section(view, svg, inliner),
         _set_section(view, svg, inliner),
+        geometry_card(view, evidence.sphere, svg, inliner),
         _reliability_section(view, evidence, svg, inliner),
         _mistakes_section(view, evidence),
     ]

@@ -1,7 +1,8 @@
-"""The report of a finished run again, from what its folder holds: results.json and scores/*.npz."""
+"""The report of a finished run again, from what its folder holds: results.json, scores/*.npz and geometry.npz."""
 
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farout.errors import ConfigError, MissingDataError
-from farout.report.evidence import ID, Entry, Evidence
+from farout.report.evidence import ID, Entry, Evidence, Sphere
 from farout.report.html import write_report
 from farout.report.records import Record, read_record
 
@@ -24,7 +25,7 @@ def rebuild_report(folder: Path, out: Path | None = None, name: str = "report.ht
     """
     record = read_record(folder)
     entries = last_evaluation(record)
-    evidence = read_evidence(folder / "scores", entries[0])
+    evidence = replace(read_evidence(folder / "scores", entries[0]), sphere=read_sphere(folder, entries[0]))
     return write_report(out or folder, record, entries, evidence, name=name)
 
 
@@ -60,6 +61,19 @@ def read_evidence(folder: Path, entry: Entry) -> Evidence:
     confidence = own.get("confidence", own.get("msp"))  # the score MSP is the confidence
     correct = own["label"] == own["prediction"] if {"label", "prediction"} <= own.keys() else None
     return Evidence(scores, confidence, correct)
+
+
+def read_sphere(folder: Path, entry: Entry) -> Sphere | None:
+    """The points of a run's geometry.npz; None where this evaluation measured no geometry or kept no points.
+
+    Raises ConfigError where the file is damaged.
+    """
+    if not (folder / "geometry.npz").exists() or "reason" in (entry.get("geometry") or {"reason": ""}):
+        return None
+    try:
+        return Sphere.from_arrays(_arrays(folder, "geometry"))
+    except KeyError as absent:
+        raise ConfigError(f"{folder / 'geometry.npz'} lacks {absent}: evaluate the run again") from None
 
 
 def _arrays(folder: Path, name: str) -> Mapping[str, NDArray[Any]]:

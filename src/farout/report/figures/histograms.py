@@ -55,6 +55,29 @@ def score_histogram(
     id_values = finite_vector(np.asarray(id_scores), f"{score}: the ID scores")
     sets = {name: finite_vector(np.asarray(v), f"{score}: the scores of {name}") for name, v in ood.items()}
     edges, beyond = shared_edges(id_values, list(sets.values()))
+    thresholds = {
+        name: float(np.quantile(id_values, 1 - KEPT) if positive == "id" else np.quantile(values, KEPT))
+        for name, values in sets.items()
+    }
+    line = f"keeps {100 * KEPT:.0f} % of ID" if positive == "id" else f"flags {100 * KEPT:.0f} % of OOD"
+    figure = histogram_grid(id_values, sets, edges, title, (line, thresholds), notes, heading)
+    figure.supxlabel(_axis_name(score, beyond), fontsize=TEXT, color=QUIET, y=0.05 / figure.get_size_inches()[1])
+    return figure
+
+
+def histogram_grid(
+    id_values: Vector,
+    sets: Mapping[str, Vector],
+    edges: Vector,
+    title: str,
+    line: tuple[str, Mapping[str, float]],
+    notes: Mapping[str, str] | None = None,
+    heading: str = "",
+) -> Figure:
+    """A panel per set: its density over that of ID, on the same bins and axes, and a dashed line at a threshold.
+
+    `line` is what the dashed line does, in words, and its place by set. The horizontal axis is the caller's to name.
+    """
     id_heights = heights(id_values, edges)
     ood_heights = {name: heights(values, edges) for name, values in sets.items()}
     columns = min(COLUMNS, max(1, len(sets)))
@@ -64,15 +87,15 @@ def score_histogram(
     place(figure, 0.3, 0.12, 0.8, 0.47, (0.16, 0.3))
     floor, ceiling = _span(id_heights, list(ood_heights.values()), edges, len(id_values))
     axes[0].set(xlim=(edges[0], edges[-1]), yscale="log" if floor else "linear", ylim=(floor, ceiling))
-    for axis, (name, values) in zip(axes, sets.items(), strict=False):
-        threshold = np.quantile(id_values, 1 - KEPT) if positive == "id" else np.quantile(values, KEPT)
-        _panel(axis, edges, id_heights, ood_heights[name], float(threshold), floor)
+    for axis, name in zip(axes, sets, strict=False):
+        _panel(axis, edges, id_heights, ood_heights[name], line[1][name], floor)
         _name(axis, name, (notes or {}).get(name, ""))
         if (peak := ood_heights[name].max()) > ceiling:
-            axis.annotate(f"peak {peak / ceiling:.1f} × higher", (0.98, 0.9), xycoords="axes fraction", **_SIDE)
+            side, x = ("left", 0.02) if ood_heights[name].argmax() >= BINS // 2 else ("right", 0.98)  # off the peak
+            words = f"peak {peak / ceiling:.1f} × higher"
+            axis.annotate(words, (x, 0.9), xycoords="axes fraction", **{**_SIDE, "ha": side})
     _close(list(axes), len(sets), columns)
-    _legend(figure, f"keeps {100 * KEPT:.0f} % of ID" if positive == "id" else f"flags {100 * KEPT:.0f} % of OOD")
-    figure.supxlabel(_axis_name(score, beyond), fontsize=TEXT, color=QUIET, y=0.05 / figure.get_size_inches()[1])
+    _legend(figure, line[0])
     figure.supylabel("density (log scale)" if floor else "density", fontsize=TEXT, color=QUIET, x=0.06 / WIDTH)
     return figure
 
