@@ -23,6 +23,7 @@ Batches = Callable[[int], Mapping[str, Batch]]
 Training = Callable[[], Iterable[Batch]]
 Log = Callable[[int, Mapping[str, float]], None]
 Notify = Callable[[Restart], None]
+Show = Callable[[int, Mapping[str, Tensor]], None]
 Algorithm = Literal["sgd", "adam"]
 
 
@@ -124,6 +125,7 @@ def fit(
     training: Training | None = None,
     survival: Survival | None = None,
     notify: Notify | None = None,
+    show: Show | None = None,
 ) -> FitResult:
     """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
 
@@ -133,6 +135,7 @@ def fit(
     (dropout) is reseeded every step. So a resumed run needs no generator state, and equals an uninterrupted one.
 
     Where `survival` grants restarts, training that diverges goes back to the last checkpoint and says so to `notify`.
+    `show` gets the method's pictures with every report; what it does to them does not reach training.
 
     Raises:
         FaroutError: training diverged once too often, or the checkpoint belongs to something else.
@@ -153,7 +156,7 @@ def fit(
                     loop.smoothed = SmoothedLosses()
                 loop.smoothed.update(loop.update(batches, seed))
                 if loop.step % log_every == 0 or loop.step == total_steps:
-                    _report(loop, bar, log)
+                    _report(loop, bar, log, show)
                 if loop.step == total_steps:
                     loop.require_finite()
                 loop.save_when_due()
@@ -326,7 +329,7 @@ def earlier(path: Path) -> Path:
     return path.with_suffix(".earlier.pt")
 
 
-def _report(loop: Loop, bar: Bar, log: Log | None) -> None:
+def _report(loop: Loop, bar: Bar, log: Log | None, show: Show | None) -> None:
     losses = loop.smoothed.read()
     if not all(map(math.isfinite, losses.values())):
         bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
@@ -337,6 +340,8 @@ def _report(loop: Loop, bar: Bar, log: Log | None) -> None:
     if log is not None:
         parts_by_name = {f"train/{name}": value for name, value in losses.items()}
         log(loop.step, {**parts_by_name, "lr": loop.rate(loop.step - 1), "images_per_s": rate})
+    if show is not None:
+        show(loop.step, loop.method.pictures())
 
 
 def seconds_per_step(

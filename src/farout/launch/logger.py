@@ -33,6 +33,13 @@ class RunLogger:
         if self.wandb is not None:
             self.wandb.alert(title=title, text=text)
 
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """A picture of the state of training, a file in the run folder."""
+        if self.wandb is not None:
+            import wandb
+
+            self.wandb.log({f"pictures/{name}": wandb.Image(str(path)), "step": step})
+
     def results(self, evaluations: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> None:
         """Final metrics per OOD set, the table and the plots."""
         if self.wandb is None:

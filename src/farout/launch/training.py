@@ -17,6 +17,7 @@ from farout.engine.fit import Checkpointing, FitResult, Optimisation, earlier, f
 from farout.engine.progress import say
 from farout.engine.survival import Restart
 from farout.errors import FaroutError
+from farout.launch.album import Album
 from farout.launch.coerce import locate
 from farout.launch.environment import choose_device, stamp
 from farout.launch.evaluation import already_evaluated, evaluate_run
@@ -204,6 +205,7 @@ def _train(
         training=batches.training,
         survival=settings.schedule.survival(),
         notify=partial(_tell, run, logger),
+        show=Album(run.folder / "samples", batches.transform, total, settings.trainer.log_every, logger.picture),
     )
     if not result.finished:
         raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")

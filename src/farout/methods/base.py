@@ -62,6 +62,10 @@ class Method(nn.Module):
         """Scalars by name; "total" is the one that is minimised, the others are its logged parts."""
         raise TypeError(f"{type(self).__name__} has no loss")
 
+    def pictures(self) -> Mapping[str, Tensor]:
+        """Images (N, 3, H, W) worth a look while training, by name, in the network's units; copies, and no draw."""
+        return {}
+
 
 def joint_logits(model: nn.Module, labelled: Batch, outliers: Batch) -> tuple[Tensor, Tensor]:
     """Logits of ID images (B, C) and outliers (M, C) from ONE forward pass, ID first.

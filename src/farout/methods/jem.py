@@ -15,6 +15,8 @@ from farout.methods.langevin import Energy, ReplayBuffer, frozen, langevin_chain
 
 __all__ = ["JEM", "class_energy", "joint_energy", "langevin_chain"]
 
+SHOWN = 64  # rows of the buffer in a picture
+
 
 def joint_energy(model: nn.Module) -> Energy:
     """x (B, ...) -> E(x) = -logsumexp_y f(x)[y] (B,): -log p(x) up to a constant (equation 5)."""
@@ -135,6 +137,14 @@ class JEM(Method):
         samples = self.refine(model, start, self.steps, labels)
         self.replay_buffer.write(rows, samples)
         return samples
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Rows of the buffer, evenly taken and always the same ones; of a class-conditional buffer, class by class."""
+        images = self.replay_buffer.images
+        count = min(SHOWN, len(images))
+        if count == 0:
+            return {}
+        return {"buffer": images[torch.arange(count, device=images.device) * len(images) // count]}
 
     def refine(self, model: nn.Module, images: Tensor, steps: int, labels: Tensor | None = None) -> Tensor:
         """`steps` steps of this model's chain from images (B, ...); the buffer is not touched."""
