@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [  # lowest first: a package may import those below it and itself
     {"errors"},
     {"backbones"},
-    {"methods", "scores", "data", "metrics", "papers"},
+    {"methods", "scores", "data", "metrics", "papers", "attacks"},
     {"engine", "report"},
     {"launch"},
     {"detector"},
 ]
-NEVER = {("methods", "scores"), ("engine", "papers"), ("backbones", "data")}
+NEVER = {("methods", "scores"), ("engine", "papers"), ("backbones", "data"), ("methods", "attacks")}
+NEVER |= {("attacks", other) for other in ("scores", "data", "metrics", "papers")}
 
 
 def _imports(path: Path) -> set[str]:
