@@ -22,7 +22,7 @@ from farout.launch.geometry import Space
 from farout.launch.portrait import SHOWN, Plane, Portrait
 from farout.report.drawings import save_figures
 from farout.report.evidence import Evidence, Sphere
-from farout.report.figures.embedding import angle_edges, angle_figure, dots, embedding_figure, shared_box
+from farout.report.figures.embedding import CLASS_COLOURS, angle_edges, angle_figure, dots, embedding_figure, shared_box
 from farout.report.figures.style import DPI, canvas, png_bytes, svg_text
 from farout.report.html import write_report
 from farout.report.rebuild import read_sphere, rebuild_report
@@ -140,6 +140,23 @@ def test_every_dot_survives_the_way_to_svg() -> None:
     assert sum(len(re.findall(r"[HL]", path)) for path in paths) == len(SPHERE.labels), "none has lost its length"
 
 
+def test_files_stay_small() -> None:
+    """Eight sets of more images than are drawn."""
+    sphere = measured(features(n=600)).sphere("embedding", CLASSES)
+    figure = embedding_figure(sphere, {name: name for name in sphere.points if name != "id"}, "title")
+    assert len(svg_text(figure)) < 300_000
+    small = png_bytes(figure, palette=True)
+    assert len(small) < 300_000
+    whole, drawn = (
+        np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) for data in (png_bytes(figure), small)
+    )
+    assert np.abs(drawn - whole).mean() < 2
+    for colour in CLASS_COLOURS:
+        there = (whole == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=-1)
+        assert there.sum() > 50
+        assert np.abs(drawn - whole)[there].max() < 12, "the palette keeps the colours of a few marks"
+
+
 @pytest.mark.parametrize(("size", "cap"), [(2.0, "round"), (3.4, "projecting")])
 def test_every_dot_is_in_the_png(size: float, cap: str) -> None:
     figure = canvas(3.0, "")
@@ -255,6 +272,7 @@ def test_the_card_again_from_a_run_folder(tmp_path: Path) -> None:
     made = entry(SMALL, ENERGY, geometry=FACTS)
     paths, drawings = save_figures(tmp_path / "plots", made, facts, "a run")
     assert {"embedding.png", "angles.png"} <= {path.name for path in paths}
+    assert Image.open(tmp_path / "plots/embedding.png").mode == "P", "with a palette"
     first = write_report(tmp_path, head(), [made], facts, drawings).read_text("utf-8")
     assert 'class="heading"' in first
     again = rebuild_report(_folder(tmp_path), tmp_path / "again").read_text("utf-8")

@@ -57,7 +57,7 @@ def save_figures(folder: Path, entry: Entry, evidence: Evidence, heading: str = 
     for stem, figure in draw(entry, evidence, heading):
         drawing = Drawing(stem, svg_text(figure))
         write_text(folder / f"{stem}.svg", drawing.svg)
-        write_bytes(folder / f"{stem}.png", png_bytes(figure))
+        write_bytes(folder / f"{stem}.png", png_bytes(figure, palette=stem == "embedding"))
         paths.append(folder / f"{stem}.png")
         drawings.append(drawing)
     return paths, drawings
