@@ -7,7 +7,7 @@ from farout.backbones.cifar_resnet import CifarResNet
 from farout.data.streams import EndlessShuffle, EpochShuffle
 from farout.data.transform import Transform
 from farout.engine.batches import DeviceBatches, Stream
-from farout.engine.fit import Optimisation, fit
+from farout.engine.fit import Audience, Optimisation, fit
 from farout.methods import EnergyFineTuning
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -41,8 +41,7 @@ def test_energy_fine_tuning_runs_in_bf16_and_lowers_its_loss(compiled: bool) -> 
         _batches(device),
         Optimisation(lr=0.01),
         40,
-        log=lambda step, values: seen.append(values["train/total"]),
-        log_every=10,
+        audience=Audience(log=lambda step, values: seen.append(values["train/total"]), log_every=10),
     )
     assert model(torch.zeros(2, 3, 32, 32, device=device)).dtype == torch.float32
     assert seen[-1] < seen[0]

@@ -11,7 +11,7 @@ from torch import nn
 
 from farout.engine import fit as engine
 from farout.engine.checkpoint import load_state, tensors_equal
-from farout.engine.fit import Checkpointing, Optimisation, SmoothedLosses, fit, seconds_per_step
+from farout.engine.fit import Audience, Checkpointing, Optimisation, SmoothedLosses, fit, seconds_per_step
 from farout.engine.schedules import Course, WarmUp, cosine_lr
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy, EnergyFineTuning, Method, OutlierExposure
@@ -247,8 +247,7 @@ def test_log_gets_the_losses_of_the_epoch_and_the_rate_used():
         Optimisation(lr=0.1),
         5,
         steps_per_epoch=2,
-        log=lambda step, values: points.update({step: values}),
-        log_every=1,
+        audience=Audience(log=lambda step, values: points.update({step: values}), log_every=1),
     )
     assert list(points) == [1, 2, 3, 4, 5]
     for step, values in points.items():
@@ -281,7 +280,15 @@ def test_the_course_is_what_the_optimiser_sees_and_the_log_says(course, monkeypa
     monkeypatch.setattr(torch.optim.SGD, "step", lambda self: seen.append(self.param_groups[0]["lr"]) or real(self))
     optimisation = Optimisation(lr=0.1, lr_end=0.001, course=course)
     log = lambda step, values: logged.append(values["lr"])  # noqa: E731
-    fit(network(), CrossEntropy(), random_batches, optimisation, 8, steps_per_epoch=2, log=log, log_every=1)
+    fit(
+        network(),
+        CrossEntropy(),
+        random_batches,
+        optimisation,
+        8,
+        steps_per_epoch=2,
+        audience=Audience(log=log, log_every=1),
+    )
     assert seen == logged
     if course.shape == "steps":
         # Up within the first epoch, and down after the epochs 1 and 2.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from farout.engine.checkpoint import load_state, tensors_equal
-from farout.engine.fit import Checkpointing, FitResult, Optimisation, earlier, fit
+from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, earlier, fit
 from farout.engine.survival import Diverged, Restart, Survival
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy
@@ -59,7 +59,7 @@ def train(
         steps_per_epoch=5,
         checkpointing=checkpointing,
         survival=survival,
-        notify=TOLD.append,
+        audience=Audience(notify=TOLD.append),
     )
     return model, result
 
@@ -167,9 +167,8 @@ def test_restarts_lower_the_learning_rate(tmp_path: Path) -> None:
         Optimisation(0.1),
         20,
         checkpointing=Checkpointing(tmp_path / "c.pt", None, 4),
-        log=log,
-        log_every=1,
         survival=Survival(2, None, 0.5),
+        audience=Audience(log=log, log_every=1),
     )
     plain = [Optimisation(0.1).rate(step, 20, 20) for step in range(20)]
     assert rates[:10] == plain[:10]

@@ -73,16 +73,20 @@ def test_composes_and_runs(name, outputs, data):
     pretrained = own.backbone.arguments.get("weights") is not None  # by nobody here; and it has but one width
     thin = passes_over_training_images(own) and not pretrained
     changed = {"weights": None} if pretrained else {"width": 2} if thin else {}
+    if own.method.name == "jem":
+        changed = {"widen_factor": 1}
+        words += ["buffer_size=100"]
     if own.id_data.name == "svhn":
         words += ["id_data.name=digits", "id_data.train_split=train"]
     if thin or pretrained:
         words += ["id_data.name=digits", "max_fit_images=300"]
     words += [f"backbone.{key}={'null' if value is None else value}" for key, value in changed.items()]
     settings = compose_settings(words)
-    assert settings.method == own.method
+    smaller = {"buffer_size": 100} if own.method.name == "jem" else {}
+    assert settings.method.arguments == {**own.method.arguments, **smaller}
     assert settings.backbone.arguments == {**own.backbone.arguments, **changed}
     assert settings.transform == own.transform
-    assert train(settings) is None
+    assert (train(settings) is None) == (own.holdout == 0)
     run = run_of(settings, torch.device("cpu"))
     assert run.finished
     evaluations = json.loads(run.results.read_text())["evaluations"]

@@ -1,4 +1,4 @@
-"""Noise as the Outlier Exposure paper draws it: float32, fed to the network without normalisation."""
+"""OOD sets that are made: noise of the Outlier Exposure paper (float32, fed as it is) and JEM's interpolations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from farout.data.catalogue import DataPaths
 from farout.data.image_set import Decoded
+from farout.data.store import open_dataset
 
 CHUNK = 2000  # a legacy RandomState gives the same stream in pieces, and float64 intermediates stay small
 Draw = Callable[[int, np.random.RandomState, int], np.ndarray]
@@ -44,3 +45,21 @@ def noise(split: str, paths: DataPaths, kind: str, count: int, seed: int, side: 
     rng = np.random.RandomState(seed)
     parts = [KINDS[kind](min(CHUNK, count - start), rng, side) for start in range(0, count, CHUNK)]
     return Decoded(np.concatenate(parts), facts={"built_from": "generator", "seed": seed})
+
+
+def interpolation(
+    split: str, paths: DataPaths, base: str, noise_std: float, batch_size: int = 100, seed: int = 0
+) -> Decoded:
+    """Means of two images of `base`, as JEM's evaluation makes them from its ID test set (wgrathwohl/JEM).
+
+    It shuffles the set, and each batch is averaged with the one before: n - batch_size images. Both halves carry
+    noise of `noise_std` (on [-1, 1]) by then and the mean gets as much again, a variance of 1.5 noise_std^2; the
+    network's own transform adds noise_std^2, and the rest is here. Values are rounded to grey levels.
+    """
+    source = open_dataset(base, split, paths)
+    rng = np.random.default_rng(seed)
+    shuffled = source.images.numpy()[rng.permutation(len(source))]
+    means = (shuffled[batch_size:].astype(np.float32) + shuffled[:-batch_size]) / 2
+    means += rng.standard_normal(means.shape, dtype=np.float32) * (noise_std / np.sqrt(2) * 127.5)
+    facts = {"built_from": f"{base} {split}", "base_sha256": source.info["sha256"], "seed": seed}
+    return Decoded(np.rint(np.clip(means, 0, 255)).astype(np.uint8), facts=facts)

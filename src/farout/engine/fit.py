@@ -77,6 +77,24 @@ class Checkpointing:
 
 
 @dataclass(frozen=True)
+class Audience:
+    """Who hears of training while it runs; nothing that they do reaches it.
+
+    Args:
+        title: of the progress bar.
+        log: gets the averaged losses, the rate and the speed, every `log_every` updates and after the last.
+        show: gets the method's pictures as often.
+        notify: gets every restart.
+    """
+
+    title: str = "training"
+    log: Log | None = None
+    log_every: int = 50
+    show: Show | None = None
+    notify: Notify | None = None
+
+
+@dataclass(frozen=True)
 class FitResult:
     """How far training came, in updates, and the seconds it took over all sessions."""
 
@@ -119,13 +137,9 @@ def fit(
     steps_per_epoch: int | None = None,
     seed: int = 0,
     checkpointing: Checkpointing | None = None,
-    log: Log | None = None,
-    log_every: int = 50,
-    title: str = "training",
     training: Training | None = None,
     survival: Survival | None = None,
-    notify: Notify | None = None,
-    show: Show | None = None,
+    audience: Audience | None = None,
 ) -> FitResult:
     """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
 
@@ -134,14 +148,14 @@ def fit(
     Randomness is a function of (seed, step, restarts): `batches` draws from it by contract, and the global generator
     (dropout) is reseeded every step. So a resumed run needs no generator state, and equals an uninterrupted one.
 
-    Where `survival` grants restarts, training that diverges goes back to the last checkpoint and says so to `notify`.
-    `show` gets the method's pictures with every report; what it does to them does not reach training.
+    Where `survival` grants restarts, training that diverges goes back to the last checkpoint.
 
     Raises:
         FaroutError: training diverged once too often, or the checkpoint belongs to something else.
     """
     epoch = steps_per_epoch or total_steps
     loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, survival)
+    audience = audience or Audience()
     model.train()
     method.train()
     if not loop.resume():
@@ -149,21 +163,17 @@ def fit(
         if loop.survival.max_restarts:
             loop.save()
     # An interrupt (Ctrl-C) saves nothing: it may fall amid an update, and half an update is no state to resume from.
-    with Bar(title, total_steps, loop.step) as bar:
+    with Bar(audience.title, total_steps, loop.step) as bar:
         while loop.step < total_steps and not loop.out_of_time():
             try:
-                if loop.step % epoch == 0:
-                    loop.smoothed = SmoothedLosses()
-                loop.smoothed.update(loop.update(batches, seed))
-                if loop.step % log_every == 0 or loop.step == total_steps:
-                    _report(loop, bar, log, show)
-                if loop.step == total_steps:
-                    loop.require_finite()
+                loop.advance(batches, seed)
+                if loop.step % audience.log_every == 0 or loop.step == total_steps:
+                    _report(loop, bar, audience)
                 loop.save_when_due()
             except Diverged as problem:
                 restart = loop.go_back(problem)
-                if notify is not None:
-                    notify(restart)
+                if audience.notify is not None:
+                    audience.notify(restart)
             bar.at(loop.step)
     finished = loop.step >= total_steps
     if not finished:
@@ -196,6 +206,14 @@ class Loop:
         self.survival = survival or Survival()
         self.restarts: list[Restart] = []
         self.saved_since_restart = True
+
+    def advance(self, batches: Batches, seed: int) -> None:
+        """One update, and its losses into the averages, which begin anew with every epoch; the last is checked."""
+        if self.step % self.steps_per_epoch == 0:
+            self.smoothed = SmoothedLosses()
+        self.smoothed.update(self.update(batches, seed))
+        if self.step == self.total:
+            self.require_finite()
 
     def update(self, batches: Batches, seed: int) -> dict[str, Tensor]:
         """One optimiser update; returns the loss parts, still on the device."""
@@ -329,7 +347,7 @@ def earlier(path: Path) -> Path:
     return path.with_suffix(".earlier.pt")
 
 
-def _report(loop: Loop, bar: Bar, log: Log | None, show: Show | None) -> None:
+def _report(loop: Loop, bar: Bar, audience: Audience) -> None:
     losses = loop.smoothed.read()
     if not all(map(math.isfinite, losses.values())):
         bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
@@ -337,11 +355,11 @@ def _report(loop: Loop, bar: Bar, log: Log | None, show: Show | None) -> None:
     rate = loop.images / max(1e-9, time.monotonic() - loop.started)
     parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
     bar.note(f"{parts} | {rate:,.0f} images/s")
-    if log is not None:
+    if audience.log is not None:
         parts_by_name = {f"train/{name}": value for name, value in losses.items()}
-        log(loop.step, {**parts_by_name, "lr": loop.rate(loop.step - 1), "images_per_s": rate})
-    if show is not None:
-        show(loop.step, loop.method.pictures())
+        audience.log(loop.step, {**parts_by_name, "lr": loop.rate(loop.step - 1), "images_per_s": rate})
+    if audience.show is not None:
+        audience.show(loop.step, loop.method.pictures())
 
 
 def seconds_per_step(

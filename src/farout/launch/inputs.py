@@ -50,7 +50,7 @@ def training_data(settings: Settings) -> TrainingData:
     paths = known_paths(settings)
     labelled = open_dataset(settings.id_data.name, settings.id_data.train_split, paths)
     _check_labels(labelled, settings)
-    train_rows, holdout_rows = holdout_split(len(labelled), settings.holdout)
+    train_rows, holdout_rows = holdout_split(len(labelled), settings.holdout, settings.holdout_rule)
     if len(train_rows) == 0 or (settings.holdout > 0 and len(holdout_rows) == 0):
         raise ConfigError(f"holdout={settings.holdout:g} of {len(labelled)} images leaves one side empty")
     if not settings.uses_outliers:

@@ -17,7 +17,7 @@ from farout.data.transform import Transform
 from farout.engine.checkpoint import load_json, load_weights, save_json
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
-from farout.launch.coerce import Component, component
+from farout.launch.coerce import Component, component, locate
 from farout.launch.settings import Settings, parent_settings
 
 PRECISIONS = ("fp32", "bf16")
@@ -141,10 +141,12 @@ def open_run(folder: str | Path) -> Run:
 
 
 def resolve_precision(settings: Settings, device: torch.device) -> str:
-    """The fixed rule: bf16 on GPUs that have it, fp32 elsewhere, unless asked otherwise."""
+    """The fixed rule: bf16 on GPUs that have it, fp32 elsewhere and for methods that want it; or what was asked for."""
     asked = settings.trainer.precision
     if asked != "auto":
         return asked
+    if locate(settings.method.target).full_precision:
+        return "fp32"
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
@@ -203,6 +205,7 @@ def identity_of(settings: Settings, precision: str, device: torch.device) -> dic
         "transform": settings.transform.record(),
         "schedule": schedule,
         "holdout": settings.holdout,
+        **({} if settings.holdout_rule == "permuted" else {"holdout_rule": settings.holdout_rule}),
         "precision": precision,
         "parent": None if parent is None else _parent_mark(settings, parent),
         "seed": settings.seed,

@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from farout.data import DataPaths, default_paths
 from farout.data.catalogue import define
 from farout.data.class_folders import name_with_classes, read_class_list
-from farout.data.streams import OutlierOrder
+from farout.data.streams import HoldoutRule, OutlierOrder
+from farout.engine.fit import Algorithm, Survival
 from farout.engine.schedules import Course, Shape, WarmUp
 from farout.errors import ConfigError
 from farout.launch.coerce import Component, build_dataclass, coerce, component, locate, signature_of, unknown
@@ -45,26 +46,34 @@ class Schedule:
     warm_up_epochs: int = 0
     warm_up_lr: float = 0.001
     negative_first_epoch: bool = False
+    warm_up_steps: int = 0
+    optimizer: Algorithm = "sgd"
+    loss_bound: float | None = None
+    max_restarts: int = 0
+    restart_lr_factor: float = 1.0
 
     def record(self) -> dict[str, Any]:
         """What determines a network's weights.
 
-        The learning rate's other courses came after the first runs: at their defaults they are left out, so that
-        those runs are still found.
+        What came after the first runs is left out at its default, so that those runs are still found.
         """
-        usual = {name: getattr(_USUAL_COURSE, name) for name in _COURSE}
+        usual = {entry.name: getattr(_USUAL, entry.name) for entry in fields(Schedule)[_USUAL_FROM:]}
         return {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
 
     def course(self) -> Course:
         """The way of the learning rate over the run."""
-        warm_up = WarmUp(self.warm_up_lr, self.warm_up_epochs, self.negative_first_epoch)
+        warm_up = WarmUp(self.warm_up_lr, self.warm_up_epochs, self.negative_first_epoch, self.warm_up_steps)
         return Course(
             self.lr_schedule,
             self.epochs,
             tuple(self.milestones),
             self.lr_factor,
-            warm_up if self.warm_up_epochs else None,
+            warm_up if self.warm_up_epochs or self.warm_up_steps else None,
         )
+
+    def survival(self) -> Survival:
+        """What happens when training diverges."""
+        return Survival(self.max_restarts, self.loss_bound, self.restart_lr_factor)
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot train anything."""
@@ -78,7 +87,19 @@ class Schedule:
             raise ConfigError("lr_end and weight_decay must be at least 0, momentum in [0, 1)")
         if self.nesterov and self.momentum == 0:
             raise ConfigError("momentum=0 leaves nothing for Nesterov's step: add nesterov=false")
+        if self.nesterov and self.optimizer != "sgd":
+            raise ConfigError(f"nesterov is SGD's step, not {self.optimizer}'s: add nesterov=false")
         self._check_course()
+        self._check_survival()
+
+    def _check_survival(self) -> None:
+        """Refuse what would end every run at once, or restart for ever in the same way."""
+        if self.loss_bound is not None and not self.loss_bound > 0:
+            raise ConfigError(f"loss_bound={self.loss_bound:g} must be positive, e.g. 1e8; null: any finite loss")
+        if self.max_restarts < 0:
+            raise ConfigError(f"max_restarts={self.max_restarts} must not be negative: 0 gives up at once")
+        if not 0 < self.restart_lr_factor <= 1:
+            raise ConfigError(f"restart_lr_factor={self.restart_lr_factor:g} must lie in (0, 1]: it multiplies lr")
 
     def _check_course(self) -> None:
         """Refuse what the chosen learning rate schedule would not look at, or could not follow."""
@@ -90,8 +111,10 @@ class Schedule:
             raise ConfigError(f"lr_factor={self.lr_factor:g} must lie in (0, 1]: each milestone multiplies lr by it")
         if not 0 <= self.warm_up_epochs < max(1, self.epochs):
             raise ConfigError(f"warm_up_epochs={self.warm_up_epochs} must be fewer than epochs={self.epochs}, or 0")
-        if self.warm_up_epochs and self.lr_schedule == "cosine":
-            raise ConfigError("warm_up_epochs has no place in lr_schedule=cosine: choose epoch_cosine or steps")
+        if (self.warm_up_epochs or self.warm_up_steps) and self.lr_schedule == "cosine":
+            raise ConfigError("a warm-up has no place in lr_schedule=cosine: choose epoch_cosine or steps")
+        if self.warm_up_steps < 0 or (self.warm_up_steps and self.warm_up_epochs):
+            raise ConfigError(f"warm_up_steps={self.warm_up_steps}: at least 0, and not beside warm_up_epochs")
         if self.negative_first_epoch and not self.warm_up_epochs:
             raise ConfigError("negative_first_epoch is a slip in the warm-up: set warm_up_epochs, e.g. 10")
         if self.warm_up_lr < 0:
@@ -103,8 +126,8 @@ class Schedule:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
-_COURSE = ("lr_schedule", "milestones", "lr_factor", "warm_up_epochs", "warm_up_lr", "negative_first_epoch")
-_USUAL_COURSE = Schedule(1, 1, 1, 1.0, 0.0, 0.0, False, 0.0)
+_USUAL = Schedule(1, 1, 1, 1.0, 0.0, 0.0, False, 0.0)
+_USUAL_FROM = [entry.name for entry in fields(Schedule)].index("lr_schedule")  # the first that came later
 
 
 @dataclass(frozen=True)
@@ -205,6 +228,7 @@ class Settings:
     scale: str
     seed: int
     holdout: float
+    holdout_rule: HoldoutRule
     init_from: str | None
     pretrain: dict[str, Any]
     ood_data: OodData
@@ -232,6 +256,7 @@ SCALARS: dict[str, Any] = {
     "scale": str,
     "seed": int,
     "holdout": float,
+    "holdout_rule": HoldoutRule,
     "init_from": str | None,
     "outliers": str | None,
     "outlier_order": OutlierOrder,

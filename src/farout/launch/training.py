@@ -13,7 +13,7 @@ from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
 from farout.engine.batches import DeviceBatches, Stream
 from farout.engine.checkpoint import load_weights, save_weights
 from farout.engine.evaluate import accuracy, collect
-from farout.engine.fit import Checkpointing, FitResult, Optimisation, earlier, fit, seconds_per_step
+from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, earlier, fit, seconds_per_step
 from farout.engine.progress import say
 from farout.engine.survival import Restart
 from farout.errors import FaroutError
@@ -188,6 +188,8 @@ def _train(
     model, method = _fresh(run, parent, settings, device)
     total, per_epoch = steps_of(settings, data)
     batches = batches_of(settings, data, device)
+    every = settings.trainer.log_every
+    album = Album(run.folder / "samples", batches.transform, total, every, logger.picture)
     resumed = "resumes" if run.checkpoint.exists() else "trains"
     say(f"{run.name} {resumed}: {total} steps in {run.identity['precision']} on {device}")
     result = fit(
@@ -199,13 +201,9 @@ def _train(
         steps_per_epoch=per_epoch,
         seed=settings.seed,
         checkpointing=_checkpointing(run, settings, data, deadline),
-        log=logger.log,
-        log_every=settings.trainer.log_every,
-        title=settings.method.name,
         training=batches.training,
         survival=settings.schedule.survival(),
-        notify=partial(_tell, run, logger),
-        show=Album(run.folder / "samples", batches.transform, total, settings.trainer.log_every, logger.picture),
+        audience=Audience(settings.method.name, logger.log, every, album, partial(_tell, run, logger)),
     )
     if not result.finished:
         raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")
