@@ -63,8 +63,12 @@ class Plan:
         for name, epsilons in self.epsilons.items():
             if not epsilons or not all(epsilon > 0 for epsilon in epsilons):
                 raise ConfigError(f"the {name} epsilons must be above 0 (accuracy without attack is measured anyway)")
-        if self.images < 1 or self.batch_size < 1 or self.distal_steps < 0:
-            raise ConfigError("images and batch size must be at least 1, distal steps at least 0")
+        if min(self.images, self.batch_size, self.copies, self.steps, self.restarts) < 1 or not self.distal_step > 0:
+            raise ConfigError("images, batch size, copies, steps, restarts must be at least 1, a distal step above 0")
+        if min([*(self.refine or ()), self.distal_steps, self.input_noise or 0]) < 0:
+            raise ConfigError(
+                "steps to refine, distal steps and input noise must not be negative: the paper has 0, 1, 10"
+            )
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def distal_figure(
     upper.set(xlim=(0, columns), ylim=(pictures / cell, 0))
     upper.set_axis_off()
     for column, name in enumerate(classes):
-        upper.text(column + 0.5, 0, label(shortened(name, 9)), fontsize=SMALL - 1.5, color=QUIET, ha="center", va="top")
+        upper.text(column + 0.5, 0, label(shortened(name, 8)), fontsize=SMALL - 2, color=QUIET, ha="center", va="top")
     captions = [[""] * columns, *([f"{share:.3f}" for share in row.confidence[-1]] for row in rows)]
     for i, (name, images) in enumerate([("the noise", start), *((row.name, row.images) for row in rows)]):
         _strip(upper, images, (0.16 + i * band) / cell, name, captions[i], cell)
