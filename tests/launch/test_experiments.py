@@ -75,7 +75,7 @@ def test_composes_and_runs(name, outputs, data):
     changed = {"weights": None} if pretrained else {"width": 2} if thin else {}
     if own.method.name == "jem":
         changed = {"widen_factor": 1}
-        words += ["buffer_size=100"]
+        words += ["buffer_size=100", "holdout=0"]  # no corruptions to build
     if own.id_data.name == "svhn":
         words += ["id_data.name=digits", "id_data.train_split=train"]
     if thin or pretrained:
@@ -86,7 +86,7 @@ def test_composes_and_runs(name, outputs, data):
     assert settings.method.arguments == {**own.method.arguments, **smaller}
     assert settings.backbone.arguments == {**own.backbone.arguments, **changed}
     assert settings.transform == own.transform
-    assert (train(settings) is None) == (own.holdout == 0)
+    assert train(settings) is None
     run = run_of(settings, torch.device("cpu"))
     assert run.finished
     evaluations = json.loads(run.results.read_text())["evaluations"]

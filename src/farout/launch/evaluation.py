@@ -130,7 +130,7 @@ def _present(run: Run, evaluations: list[dict[str, Any]], evidence: Evidence, da
     """Figures of the first entry, and report.html of all; the figures' PNG files."""
     heading = f"{run.name} on {data.id_test.info.get('title', data.id_test.name)}"
     paths, drawings = save_figures(run.folder / "plots", evaluations[0], evidence, heading)
-    write_report(run.folder, _head(run), evaluations, evidence, drawings)
+    write_report(run.folder, _head(run), evaluations, evidence, drawings, samples=run.folder / "samples")
     return paths
 
 

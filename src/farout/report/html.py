@@ -19,6 +19,7 @@ from farout.report.geometry_card import geometry_card
 from farout.report.markup import Inliner, card, details, paragraph, plain_table, tabs, text
 from farout.report.page_style import style_sheet
 from farout.report.records import Record
+from farout.report.sample_section import sample_card
 from farout.report.sections import absences, controls, results, title_block, what_ran
 
 LARGEST_SIDE = 64  # pixels of an image in the page; larger ones are reduced
@@ -34,22 +35,29 @@ def write_report(
     evidence: Evidence,
     drawings: Sequence[Drawing] | None = None,
     name: str = "report.html",
+    samples: Path | None = None,
 ) -> Path:
     """Writes the report of one evaluation into the folder and returns its path.
 
     `record` is the head of results.json (run, identity, trained, ...); `entries` are the entries that the
     evaluation gave, the one that the figures follow first; `drawings` come from `save_figures` of that entry
-    and are drawn anew where absent. Raises FaroutError where there is no entry.
+    and are drawn anew where absent; `samples` is the folder of what the run generated. Raises FaroutError where there is no entry.
     """
     if not entries:
         raise FaroutError("there is no evaluation to report: evaluate the run first")
     drawn = vector_drawings(entries[0], evidence) if drawings is None else drawings
     path = folder / name
-    write_text(path, page(record, entries, evidence, drawn))
+    write_text(path, page(record, entries, evidence, drawn, samples))
     return path
 
 
-def page(record: Record, entries: Sequence[Entry], evidence: Evidence, drawings: Sequence[Drawing]) -> str:
+def page(
+    record: Record,
+    entries: Sequence[Entry],
+    evidence: Evidence,
+    drawings: Sequence[Drawing],
+    samples: Path | None = None,
+) -> str:
     """The whole document."""
     view, svg = View(entries[0]), {drawing.stem: drawing.svg for drawing in drawings}
     inliner = Inliner()
@@ -64,6 +72,7 @@ def page(record: Record, entries: Sequence[Entry], evidence: Evidence, drawings:
         geometry_card(view, evidence.sphere, svg, inliner),
         _reliability_section(view, evidence, svg, inliner),
         _mistakes_section(view, evidence),
+        sample_card(samples),
     ]
     title = f"{record['run']} on {view.id_title}"
     foot = paragraph("The figures of this page are in results.json; a score per image is in the folder scores.", "note")

@@ -26,7 +26,7 @@ def rebuild_report(folder: Path, out: Path | None = None, name: str = "report.ht
     record = read_record(folder)
     entries = last_evaluation(record)
     evidence = replace(read_evidence(folder / "scores", entries[0]), sphere=read_sphere(folder, entries[0]))
-    return write_report(out or folder, record, entries, evidence, name=name)
+    return write_report(out or folder, record, entries, evidence, name=name, samples=folder / "samples")
 
 
 def last_evaluation(record: Record) -> list[Entry]:
