@@ -41,7 +41,8 @@ def write_report(
 
     `record` is the head of results.json (run, identity, trained, ...); `entries` are the entries that the
     evaluation gave, the one that the figures follow first; `drawings` come from `save_figures` of that entry
-    and are drawn anew where absent; `samples` is the folder of what the run generated. Raises FaroutError where there is no entry.
+    and are drawn anew where absent; `samples` is the folder of what the run generated. Raises FaroutError where
+    there is no entry.
     """
     if not entries:
         raise FaroutError("there is no evaluation to report: evaluate the run first")
