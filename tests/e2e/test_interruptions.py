@@ -92,3 +92,39 @@ def test_two_jobs_that_need_one_parent_train_it_once(tmp_path, start_python):
     assert len(trained) == 1
     assert said.count("which is trained first") == 1
     assert said.count("starts from ce-") == 1
+
+
+# train.py, but the process kills itself at one step of one chain.
+IN_A_CHAIN = """
+import os, runpy, signal, sys
+import torch
+number, sys.argv = int(sys.argv[1]), ["train.py", *sys.argv[2:]]
+real, seen = torch.autograd.grad, []
+
+def grad(*given, **more):
+    seen.append(1)
+    if len(seen) == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*given, **more)
+
+torch.autograd.grad = grad
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_killed_inside_a_chain(python, tmp_path):
+    """The buffer is part of what a run resumes with: saved after step 3, killed amid the chain of step 4."""
+    words = ["id_data=digits", "scale=smoke", "method=jem", "backbone=wrn_10_2_jem", "backbone.widen_factor=1"]
+    words += ["max_steps=6", "sgld_steps=3", "buffer_size=30", "evaluate=false", "logger=none"]
+    words += ["trainer.checkpoint_steps=2"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = python("train.py", *words, f"paths.outputs={whole}")
+    assert done.returncode == 0, done.stderr
+    killed = python("-c", IN_A_CHAIN, str(4 * 3 + 2), *words, f"paths.outputs={broken}")
+    assert killed.returncode == -signal.SIGKILL
+    again = python("train.py", *words, f"paths.outputs={broken}")
+    assert again.returncode == 0, again.stderr
+    assert "resumes" in again.stdout
+    for name in ("weights.safetensors", "method.safetensors"):
+        (ours,), (theirs,) = broken.glob(f"runs/jem-*/{name}"), whole.glob(f"runs/jem-*/{name}")
+        assert ours.read_bytes() == theirs.read_bytes(), name
