@@ -10,7 +10,7 @@ INIT    ?=
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format data reproduce-table1 reproduce-cider campaign browser clean
+.PHONY: help env demo test lint format data reproduce-table1 reproduce-cider reproduce-jem campaign browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ reproduce-table1: $(READY)  ## Energy's Table 1: train what is missing, print ou
 
 reproduce-cider: $(READY)  ## CIDER's table and its embeddings' angles: train what is missing, print beside the paper's
 	$(PY) scripts/reproduce.py --paper cider --scale $(SCALE) --id $(ID) --seeds $(SEEDS) $(if $(INIT),--init $(INIT)) $(ARGS)
+
+reproduce-jem: $(READY)  ## JEM's tables: OOD, hybrid modelling, calibration, robustness, beside the paper's figures
+	$(PY) scripts/reproduce.py --paper jem --scale $(SCALE) --id $(ID) --seeds $(SEEDS) $(if $(INIT),--init $(INIT)) $(ARGS)
 
 campaign: $(READY)  ## the full-scale rows in slices of 9 minutes; repeat until it says complete
 	$(PY) scripts/campaign.py --id $(ID) --seeds $(SEEDS) $(ARGS)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from farout import papers
 from farout.errors import FaroutError
-from farout.report.geometry_table import write_tables
+from farout.report.paper_tables import write_tables
 from farout.report.records import Record, read_ledger, read_record, where
 from farout.report.render import to_terminal, width
 
@@ -20,8 +20,9 @@ examples:
   python scripts/make_table.py --run outputs/ce-* outputs/energy-* --protocol plain --out outputs/tables
   python scripts/make_table.py --paper oe
   python scripts/make_table.py --paper cider --where scale=small     cider.md, and geometry.md with the angles
+  python scripts/make_table.py --paper jem --where scale=small       jem.md; hybrid, calibration and robustness.md
 
-One table holds one ID set and one network (with or without a projection head), and each row one setting
+One table holds one ID set and one network (with or without a projection head or a norm), and each row one setting
 over its seeds: where the records hold more, choose with --where. The cross-entropy runs give several rows.
 """
 

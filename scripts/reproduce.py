@@ -4,10 +4,15 @@
     python scripts/reproduce.py --scale small --seeds 1 2 outliers=cifar100 ood_data=stand_in
     python scripts/reproduce.py --scale small --init outputs/runs/imported-NAME --seeds 1 2
     python scripts/reproduce.py --paper cider --scale small      CIDER's table, and the angles of its embeddings
+    python scripts/reproduce.py --paper jem --scale small        JEM's tables, its samples and attacks on it
 
 Rows of Energy: softmax and energy of the cross-entropy network, Outlier Exposure, energy fine-tuned. With --init the
 fine-tuning starts from that finished run, which then also supplies the rows softmax and energy. Rows of CIDER: softmax,
-energy and KNN of the cross-entropy network; KNN and Mahalanobis of SupCon's and CIDER's.
+energy and KNN of the cross-entropy network; KNN and Mahalanobis of SupCon's and CIDER's. Rows of JEM: log p(x), max
+p(y|x) and approximate mass of a classifier of the same network, and of JEM; at full scale also the paper's classifier,
+which has batch norm. Each JEM run is then sampled (its replay buffer as it is) and attacked beside the classifiers,
+shortly where the scale is not full: scripts/sample.py and scripts/robustness.py measure longer, and the tables take the
+samples that lie in the run's folder, and the attack with the most images and steps.
 
 Every network is one file of conf/experiment, the same that `python train.py experiment=...` takes; further overrides
 are passed on to all of them.
@@ -23,26 +28,40 @@ from typing import Any
 from rich.console import Console
 
 from farout.data.catalogue import load_entry
-from farout.engine.checkpoint import load_json, save_json
+from farout.engine.checkpoint import save_json
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device
 from farout.launch.evaluation import already_evaluated
+from farout.launch.robustness import Plan, assess
 from farout.launch.runs import Run, open_run, run_of, settings_for
+from farout.launch.sample_quality import frechet_facts, inception_facts
+from farout.launch.samples import Sampler, Sampling, class_names, draw_samples, save_samples
 from farout.launch.settings import ROOT, Settings
 from farout.launch.training import evaluate, train
-from farout.report.geometry_table import write_tables
+from farout.metrics.generation import INCEPTION_WEIGHTS
+from farout.report.paper_tables import write_tables
+from farout.report.records import read_record
 from farout.report.render import to_terminal, width
 
 ROWS = {  # paper -> network -> how its file of conf/experiment ends
     "energy": {"softmax": "softmax", "oe": "oe_ft", "energy_ft": "energy_ft"},
     "cider": {"ce": "ce", "supcon": "supcon", "cider": "cider"},
+    "jem": {"ce": "ce", "ce_plain": "ce_plain", "jem": "jem"},
 }
+AT_FULL_SCALE = ("ce_plain",)  # elsewhere `ce` has JEM's network already, without a norm
 RECIPES = {  # paper -> scale -> folder of conf/experiment
     "energy": {"full": "energy", "small": "small", "demo": "demo"},
     "cider": {"full": "cider", "small": "small_cider", "demo": "demo_cider"},
+    "jem": {"full": "jem", "small": "small_jem", "demo": "demo_jem"},
 }
+ATTACKS = {  # scale -> how JEM is attacked; full: as scripts/robustness.py does by default
+    "full": Plan(),
+    "small": Plan({"linf": (1.0, 2.0, 4.0, 8.0), "l2": (0.25, 0.5, 1.0)}, images=50, steps=10, restarts=1),
+    "demo": Plan({"linf": (8.0, 32.0), "l2": (1.0, 4.0)}, images=30, steps=5, restarts=1, distal_steps=20),
+}
+CHAIN_STEPS = {"full": 200, "small": 200, "demo": 20}  # scale -> of the chains that are shown
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -70,10 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.init and options.paper != "energy":
             raise ConfigError(f"--init is for fine-tuning, and {options.paper} trains every network from scratch")
-        jobs = [(row, plan(row, seed, recipe, options)) for seed in options.seeds for row in ROWS[options.paper]]
-        runs = list(dict.fromkeys(carry_out(row, settings).folder for row, settings in jobs))
-        records = [load_json(folder / "results.json") for folder in runs]
+        rows = [row for row in ROWS[options.paper] if options.scale == "full" or row not in AT_FULL_SCALE]
+        jobs = [(row, plan(row, seed, recipe, options)) for seed in options.seeds for row in rows]
+        done: list[Run] = []
+        for row, settings in jobs:
+            if row == "jem":
+                # The first seed's classifier measures the samples of all seeds, so that distances compare.
+                draw(row, settings, done[0], CHAIN_STEPS[options.scale])
+            done.append(carry_out(row, settings))
         first = jobs[0][1]
+        if options.paper == "jem":
+            attack(done, first, ATTACKS[options.scale])
+        records = [read_record(folder) for folder in dict.fromkeys(run.folder for run in done)]
         tables = write_tables(records, out, options.paper, first.protocol.name, expected=titles(first))
         if options.record:
             for record in records:
@@ -118,6 +145,40 @@ def carry_out(row: str, settings: Settings) -> Run:
     if not already_evaluated(run, settings):
         evaluate(settings)
     return run
+
+
+def draw(row: str, settings: Settings, classifier: Run, chain_steps: int) -> None:
+    """Trains a JEM run, then what scripts/sample.py RUN --by-class --chain --features CLASSIFIER does.
+
+    That comes before the run's evaluation, so that the report shows it; samples that are there stay.
+    """
+    paths, device = settings.paths.data_paths(), choose_device(settings.trainer.device)
+    folder = run_of(settings, device).folder / "samples"
+    if (folder / "samples.json").is_file():
+        say(f"sampled already: {folder} (delete samples.json to draw again)")
+        return
+    run = carry_out(row, replace(settings, evaluate=False))
+    sampler = Sampler(run, Sampling(chain_steps=chain_steps), device)
+    samples = draw_samples(sampler, folder, class_names(run, paths), by_class=True, chain=True)
+    facts = (device, settings.max_eval_images, sampler.sampling.seed)
+    quality = {
+        "run": run.name,
+        "inception": inception_facts(samples, run, paths, paths.store / INCEPTION_WEIGHTS, *facts),
+        "frechet_distance": frechet_facts(samples, run, classifier, paths, *facts),
+    }
+    save_samples(folder, samples, quality)
+    say(f"written: {folder}")
+
+
+def attack(runs: Sequence[Run], settings: Settings, plan: Plan) -> None:
+    """What scripts/robustness.py JEM_RUN CLASSIFIER does, with every classifier of the JEM run's seed."""
+    paths, device = settings.paths.data_paths(), choose_device(settings.trainer.device)
+    classifiers = [run for run in runs if run.identity["method"]["name"] == "ce"]
+    for run in (run for run in runs if run.identity["method"]["name"] == "jem"):
+        todo = plan
+        for baseline in (each for each in classifiers if each.identity["seed"] == run.identity["seed"]):
+            assess(run, baseline, todo, paths, device)
+            todo = replace(plan, distal_steps=0)  # those beside the first stay
 
 
 def titles(settings: Settings) -> dict[str, str]:

@@ -73,9 +73,12 @@ def test_composes_and_runs(name, outputs, data):
     pretrained = own.backbone.arguments.get("weights") is not None  # by nobody here; and it has but one width
     thin = passes_over_training_images(own) and not pretrained
     changed = {"weights": None} if pretrained else {"width": 2} if thin else {}
-    if own.method.name == "jem":
+    if own.backbone.arguments.get("widen_factor", 1) > 4:
         changed = {"widen_factor": 1}
-        words += ["buffer_size=100", "holdout=0"]  # no corruptions to build
+    if own.method.name == "jem":
+        words.append("buffer_size=100")
+    if own.holdout > 0:
+        words.append("holdout=0")  # no corruptions to build
     if own.id_data.name == "svhn":
         words += ["id_data.name=digits", "id_data.train_split=train"]
     if thin or pretrained:

@@ -12,7 +12,8 @@ from synthetic_records import record, row
 
 from farout.errors import ConfigError
 from farout.report.cells import Cell, Table
-from farout.report.geometry_table import geometry_table, write_tables
+from farout.report.geometry_table import geometry_table
+from farout.report.paper_tables import write_tables
 from farout.report.records import where
 from farout.report.render import to_csv, to_markdown, to_terminal, width
 from farout.report.table import table1

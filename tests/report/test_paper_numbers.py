@@ -24,11 +24,11 @@ CELLS = [
 ]
 
 
-def test_only_cider_leaves_means_out() -> None:
-    assert {name for name, *_ in set(ROWS) - {tuple(cell[:4]) for cell in CELLS}} == {"cider"}
-    assert {where[0] for where in CELLS} == set(papers.names())
+def test_only_cider_and_jem_leave_means_out() -> None:
+    assert {name for name, *_ in set(ROWS) - {tuple(cell[:4]) for cell in CELLS}} == {"cider", "jem"}
+    assert {where[0] for where in CELLS} == set(papers.names()) - {"jem"}
     # Rows without AUPR, in `also` or not; and KNN on SupCon, whose Places365 is unknown.
-    assert len(CELLS) == sum(3 * (name != "cider") for name, *_ in ROWS) + 2 * 3 + 8 * 2
+    assert len(CELLS) == sum(3 * (name not in ("cider", "jem")) for name, *_ in ROWS) + 2 * 3 + 8 * 2
 
 
 @pytest.mark.parametrize(("name", "id_data", "key", "label", "metric"), CELLS)
@@ -75,10 +75,11 @@ def test_every_figure_names_its_sources(name: str) -> None:
             assert set(row.cells) == {*paper.sets[id_data], "mean"}
             figures = [row.error, *(f for cell in row.cells.values() for f in cell.values())]
             assert_sourced(figures, paper.sources)
-    if paper.angles:
-        assert {kind for rows in paper.angles.figures.values() for kind in rows} <= set(paper.angles.kinds)
-        angles = [f for rows in paper.angles.figures.values() for row in rows.values() for f in row.values()]
-        assert_sourced(angles, paper.sources)
+            assert {metric for ood in paper.sets[id_data] for metric in row.cells[ood]} >= set(paper.metrics)
+    for sheet in paper.sheets.values():
+        assert {kind for rows in sheet.figures.values() for kind in rows} <= set(sheet.kinds)
+        figures = [f for rows in sheet.figures.values() for row in rows.values() for f in row.values()]
+        assert_sourced(figures, paper.sources)
 
 
 def assert_sourced(figures: Iterable[Figure], sources: Mapping[str, str]) -> None:
@@ -108,13 +109,42 @@ def test_cider_scores_by_more_neighbours_on_cifar100_and_reports_angles() -> Non
     kind = paper.kinds["cider_knn"]
     assert [kind.on(name).score for name in ("cifar10", "cifar100", "digits")] == ["knn_k100", "knn_k300", "knn_k100"]
     assert paper.kinds["ce_msp"].on("cifar100").score == "msp"
-    assert paper.angles is not None
-    assert paper.angles.figure("cifar10", "supcon", "separability") == Figure(29.86, "seen", ("blog",))
-    assert paper.angles.figure("cifar10", "cider", "separability").certainty == "recalled, unconfirmed"
-    assert paper.angles.figure("cifar10", "ce", "compactness").value == 24.53
-    assert paper.angles.figure("cifar10", "cider_embedding", "dispersion") == Figure()
-    assert paper.angles.figure("cifar100", "cider", "dispersion") == Figure()
-    assert load("energy").angles is None
+    angles = paper.sheets["geometry"]
+    assert angles.figure("cifar10", "supcon", "separability") == Figure(29.86, "seen", ("blog",))
+    assert angles.figure("cifar10", "cider", "separability").certainty == "recalled, unconfirmed"
+    assert angles.figure("cifar10", "ce", "compactness").value == 24.53
+    assert angles.figure("cifar10", "cider_embedding", "dispersion") == Figure()
+    assert angles.figure("cifar100", "cider", "dispersion") == Figure()
+    assert not load("energy").sheets
+
+
+def test_jem_keeps_what_is_only_reported_apart_from_what_is_reproduced() -> None:
+    paper = load("jem")
+    assert paper.metrics == ("auroc",)
+    assert all(paper.kinds[key].method for key in paper.table)
+    alone = {key for key, kind in paper.kinds.items() if kind.method is None}
+    assert alone == set(paper.kinds) - set(paper.table)
+    assert set(paper.results["cifar10"]) == alone | {"wrn_msp", "jem_px", "jem_msp", "jem_mass"}
+    assert paper.figure("cifar10", "igebm_px", "svhn", "auroc") == Figure(63, "recalled, unconfirmed", ("recall",))
+    assert paper.figure("cifar10", "sada_jem", "celeba", "auroc") == Figure(95, "seen", ("list", "note"))
+    assert paper.figure("cifar10", "ce_msp", "svhn", "auroc") == Figure()
+    hybrid, calibration = paper.sheets["hybrid"], paper.sheets["calibration"]
+    assert hybrid.figure("cifar10", "jem", "inception_score") == Figure(8.76, "seen", ("figure", "note"))
+    assert hybrid.figure("cifar10", "wrn", "accuracy") == Figure(95.8, "seen", ("figure",))
+    assert hybrid.figure("cifar10", "ncsn", "accuracy") == Figure()
+    assert calibration.figure("cifar100", "wrn", "ece").value == 22.32
+    assert calibration.figure("cifar100", "jem", "ece").certainty == "recalled, unconfirmed"
+    assert calibration.figure("cifar10", "jem", "ece") == Figure()
+
+
+def test_recalled_figures_of_jem_have_the_order_that_was_seen() -> None:
+    """A blog post: by max p(y|x) the Wide-ResNet is best on SVHN and the interpolations, JEM on the other two sets."""
+    paper = load("jem")
+    by_msp = ("wrn_msp", "jem_msp", "class_glow_msp", "igebm_msp")
+    best = {}
+    for ood in paper.sets["cifar10"]:
+        best[ood] = max(by_msp, key=lambda row, ood=ood: paper.figure("cifar10", row, ood, "auroc").value or 0)
+    assert best == {"svhn": "wrn_msp", "interp": "wrn_msp", "cifar100": "jem_msp", "celeba": "jem_msp"}
 
 
 def test_base_rates_of_cider_are_those_of_its_protocol() -> None:
@@ -133,7 +163,7 @@ def test_oe_means_round_to_what_the_paper_prints() -> None:
 
 
 def test_an_unknown_paper_or_certainty_is_refused() -> None:
-    with pytest.raises(ConfigError, match="known: cider, energy, oe"):
+    with pytest.raises(ConfigError, match="known: cider, energy, jem, oe"):
         load("jem3")
     with pytest.raises(ValueError, match="certainty"):
         Figure(1.0, "hearsay")

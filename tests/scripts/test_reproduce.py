@@ -1,8 +1,9 @@
-"""`make reproduce-cider` from the command to the tables, on digits in a few steps; and what it refuses."""
+"""`make reproduce-cider` and `reproduce-jem` from the command to the tables, on digits in few steps; what they refuse."""
 
 import csv
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,9 +11,11 @@ import pytest
 
 from farout.launch.settings import ROOT
 
-FEW = ["max_steps=2", "batch_size=8", "backbone.width=2", "ood_data=smoke", "max_eval_images=40", "logger=none"]
+FEW = ["max_steps=2", "batch_size=8", "ood_data=smoke", "max_eval_images=40", "logger=none"]
 FEW += ["geometry_images=140", "max_fit_images=140", "trainer.device=cpu"]
+THIN = "backbone.width=2"
 CIDER = ["--paper", "cider", "--scale", "demo", "--id", "digits"]
+JEM = ["--paper", "jem", "--scale", "demo", "--id", "digits"]
 
 
 def script(name: str) -> ModuleType:
@@ -28,7 +31,16 @@ def test_reproduce_cider_trains_evaluates_and_tabulates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("farout.launch.evaluation._present", lambda *given: [])  # most of the time; drawn elsewhere
-    options = [*CIDER, *FEW, f"paths.outputs={tmp_path}", "--out", str(tmp_path / "t"), "--record", str(tmp_path / "r")]
+    options = [
+        *CIDER,
+        *FEW,
+        THIN,
+        f"paths.outputs={tmp_path}",
+        "--out",
+        str(tmp_path / "t"),
+        "--record",
+        str(tmp_path / "r"),
+    ]
     assert script("reproduce").main(options) == 0
     said = capsys.readouterr().out
     for word in ("FPR95", "CIDER + Mahalanobis", "linear probe accuracy", "no classifier", "dispersion", "written"):
@@ -94,3 +106,112 @@ def test_the_full_scale_rows_are_the_papers_files(id_data: str) -> None:
         assert (settings.protocol.name, settings.ood_data.name, settings.seed) == ("cider", "cider", 3)
     assert (settings.schedule.lr_schedule, settings.schedule.milestones) == ("steps", [100, 150, 180])
     assert reproduce.experiment("small_cider", "cifar10", "cider") == "small_cider/cifar10_cider"
+
+
+@pytest.mark.e2e
+def test_reproduce_jem_trains_samples_evaluates_attacks_and_tabulates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farout.launch.evaluation._present", lambda *given: [])
+    reproduce = script("reproduce")
+    plan = replace(reproduce.ATTACKS["demo"], images=4, steps=1, refine=(0, 1), copies=2, distal_steps=1)
+    monkeypatch.setattr(reproduce, "ATTACKS", {"demo": plan})
+    monkeypatch.setattr(reproduce, "CHAIN_STEPS", {"demo": 1})
+    options = [*JEM, *FEW, f"paths.outputs={tmp_path}", "--out", str(tmp_path / "t"), "--record", str(tmp_path / "r")]
+    assert reproduce.main(options) == 0
+    said = capsys.readouterr().out
+    for word in (
+        "AUROC",
+        "approximate mass",
+        "no Inception weights",
+        "Frechet",
+        "20 bins",
+        "L-infinity 32/255",
+        "JEM-10",
+    ):
+        assert word in said
+    records = {r["identity"]["method"]["name"]: r for r in map(json.loads, read_all(tmp_path / "r"))}
+    assert set(records) == {"ce", "jem"}
+    assert "robustness" not in records["ce"]
+    assert not any(str(tmp_path) in text or "/data/" in text for text in read_all(tmp_path / "r"))  # no machine's paths
+    assert_jem_agrees(tmp_path / "t", records)
+
+    # Again: nothing is trained, sampled, attacked or evaluated twice; and the ledger alone gives the same files.
+    assert reproduce.main([*options, "--out", str(tmp_path / "again")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("nothing left to do") == 2 and "sampled already" in said and "without attack" not in said
+    again = ["--paper", "jem", "--results", str(tmp_path / "r"), "--out", str(tmp_path / "table")]
+    assert script("make_table").main(again) == 0
+    names = {f"{name}.{kind}" for name in ("jem", "hybrid", "calibration", "robustness") for kind in ("md", "csv")}
+    assert {path.name for path in (tmp_path / "t").iterdir()} == names
+    for name in names:
+        first = (tmp_path / "t" / name).read_text()
+        assert (tmp_path / "again" / name).read_text() == first == (tmp_path / "table" / name).read_text()
+
+
+def read_all(folder: Path) -> list[str]:
+    return [path.read_text() for path in sorted(folder.iterdir())]
+
+
+def assert_jem_agrees(folder: Path, records: dict[str, dict]) -> None:
+    """Every figure of the four tables is that of the records."""
+    tables = {path.stem: list(csv.DictReader(path.open())) for path in folder.glob("*.csv")}
+    entries = {method: record["evaluations"][0] for method, record in records.items()}
+    found = {
+        (x["method"], x["score"], x["ood"]): x["percent"]
+        for x in tables["jem"]
+        if (x["seed"], x["metric"]) == ("1", "auroc")
+    }
+    rows = {(m, row["score"], row["ood"]): row["auroc"] for m, entry in entries.items() for row in entry["rows"]}
+    assert len(rows) == 2 * 3 * 3
+    for key, auroc in rows.items():
+        assert float(found[key]) == pytest.approx(100 * auroc)
+    ours = {name: {(x["row"], x["metric"]): x for x in lines if x["seed"] == "1"} for name, lines in tables.items()}
+    for method, entry in entries.items():
+        assert entry["protocol"]["bins"] == entry["id"]["ece_bins"] == 20
+        assert float(ours["calibration"][method, "ece"]["percent"]) == pytest.approx(100 * entry["id"]["ece"])
+        assert float(ours["hybrid"][method, "accuracy"]["value"]) == pytest.approx(100 * entry["id"]["accuracy"])
+    distance = records["jem"]["samples"]["frechet_distance"]
+    assert distance["features"] == records["ce"]["run"]
+    assert float(ours["hybrid"]["jem", "samples"]["value"]) == pytest.approx(distance["samples"]["value"])
+    curves = records["jem"]["robustness"]["curves"]
+    assert [(c["label"], c["norm"]) for c in curves] == [
+        (label, norm) for label in ("baseline (CE)", "JEM-0", "JEM-1") for norm in ("linf", "l2")
+    ]
+    for curve, row in zip(curves, ("ce", "ce", "jem_0", "jem_0", "jem_1", "jem_1"), strict=True):
+        for epsilon, share in zip([0, *curve["epsilons"]], [curve["clean_accuracy"], *curve["accuracy"]], strict=True):
+            line = ours["robustness"][row, f"{curve['norm']} {epsilon:g}"]
+            assert float(line["percent"]) == pytest.approx(100 * share)
+
+
+@pytest.mark.parametrize("id_data", ["cifar10", "cifar100"])
+def test_jems_full_scale_rows_share_images_sets_and_scores(id_data: str) -> None:
+    reproduce = script("reproduce")
+    options = reproduce.parse_arguments(["--paper", "jem", "--id", id_data, "logger=none"])
+    rows = {row: reproduce.plan(row, 3, "jem", options) for row in reproduce.ROWS["jem"]}
+    jem = rows["jem"]
+    assert [(r.method.name, r.backbone.name) for r in rows.values()] == [
+        ("ce", "wrn_28_10"), ("ce", "wrn_28_10_jem"), ("jem", "wrn_28_10_jem"),
+    ]  # fmt: skip
+    for each in rows.values():
+        for name in ("id_data", "ood_data", "transform", "holdout", "holdout_rule", "protocol", "scores", "seed"):
+            assert getattr(each, name) == getattr(jem, name), name
+    steps = (
+        "loss_bound",
+        "max_restarts",
+        "outlier_batch_size",
+    )  # of divergence, and of outliers that there are none of
+    plain, own = ({**rows[row].schedule.record()} for row in ("ce_plain", "jem"))
+    assert {k: v for k, v in plain.items() if k not in steps} == {k: v for k, v in own.items() if k not in steps}
+
+
+@pytest.mark.parametrize(("scale", "id_data"), [("small", "cifar10"), ("demo", "digits")])
+def test_jems_classifier_elsewhere_has_its_network_and_schedule(scale: str, id_data: str) -> None:
+    reproduce = script("reproduce")
+    options = reproduce.parse_arguments(["--paper", "jem", "--id", id_data, "--scale", scale, "logger=none"])
+    ce, jem = (reproduce.plan(row, 1, reproduce.RECIPES["jem"][scale], options) for row in ("ce", "jem"))
+    for name in ("backbone", "id_data", "ood_data", "transform", "holdout", "holdout_rule", "protocol", "scores"):
+        assert getattr(ce, name) == getattr(jem, name), name
+    own = ("loss_bound", "max_restarts", "outlier_batch_size")
+    shared = [{k: v for k, v in each.schedule.record().items() if k not in own} for each in (ce, jem)]
+    assert shared[0] == shared[1]

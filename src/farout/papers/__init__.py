@@ -16,7 +16,7 @@ CERTAINTIES = ("seen", "recalled, means agree", "recalled, unconfirmed", "unknow
 
 @dataclass(frozen=True)
 class Figure:
-    """One number in percent as the paper prints it, or None where it is unknown."""
+    """One number as the paper prints it (in percent, where it is a share), or None where it is unknown."""
 
     value: float | None = None
     certainty: str = "unknown"
@@ -29,14 +29,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class RowKind:
-    """What a row of the paper's table is: which training method, scored how; of angles, measured in which space."""
+    """What a row of a paper's table is: which training method, scored how; of angles, measured in which space."""
 
     key: str
     label: str
-    method: str
-    score: str
+    method: str | None = None  # None: the row is reported only, nothing here is its counterpart
+    score: str = ""  # "": the table is not about scores
     fine_tuned: bool | None = None  # None: the row does not care
     score_on: Mapping[str, str] = field(default_factory=dict)  # ID sets that the paper scores by another
+    variant: str | None = None  # how its network's name goes on after its trunk's (farout.report.records); None: anyhow
 
     def on(self, id_data: str) -> "RowKind":
         """The row with the score that the paper uses on this ID set."""
@@ -54,15 +55,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Angles:
-    """The geometry that a paper reports, in degrees: a column of its table is a network seen in one space."""
+class Sheet:
+    """A further table of a paper: a figure for each kind of network and measure."""
 
-    note: str  # what a reader must know of them
-    kinds: Mapping[str, RowKind]  # their score is the space
+    note: str  # what a reader must know of its figures
+    kinds: Mapping[str, RowKind]
     figures: Mapping[str, Mapping[str, Mapping[str, Figure]]] = field(repr=False)  # id_data -> kind -> measure
 
     def figure(self, id_data: str, kind: str, measure: str) -> Figure:
-        """One angle; an unknown Figure where the paper has none."""
+        """One figure; an unknown one where the paper has none."""
         return self.figures.get(id_data, {}).get(kind, {}).get(measure, Figure())
 
 
@@ -85,7 +86,8 @@ class Paper:
     sets: Mapping[str, tuple[str, ...]]  # id_data -> the OOD sets that the mean is taken over
     results: Mapping[str, Mapping[str, Row]] = field(repr=False)
     base_rates: Mapping[str, float] = field(default_factory=dict)  # of sets where it is another
-    angles: Angles | None = None
+    metrics: tuple[str, ...] = METRICS  # those of METRICS that it reports
+    sheets: Mapping[str, Sheet] = field(default_factory=dict)  # by the name of the table
 
     def figure(self, id_data: str, row: str, ood: str, metric: str) -> Figure:
         """The figure of one cell (`ood` may be "mean"); an unknown Figure where the paper has none."""
@@ -124,6 +126,7 @@ def load(name: str) -> Paper:
         name=name,
         **{key: raw[key] for key in texts},
         base_rates=raw.get("base_rates", {}),
+        metrics=tuple(metric for metric in METRICS if metric in raw["columns"]),
         sources=raw["sources"],
         kinds=_kinds(raw["rows"]),
         table=tuple(raw["table"]),
@@ -133,7 +136,7 @@ def load(name: str) -> Paper:
             id_data: {key: _row(row, raw["columns"], block["ood"]) for key, row in block["rows"].items()}
             for id_data, block in raw["results"].items()
         },
-        angles=_angles(raw["geometry"]) if "geometry" in raw else None,
+        sheets={title: _sheet(sheet) for title, sheet in raw.get("sheets", {}).items()},
     )
 
 
@@ -141,7 +144,7 @@ def _kinds(raw: Mapping[str, Any]) -> dict[str, RowKind]:
     return {key: RowKind(key, **kind) for key, kind in raw.items()}
 
 
-def _angles(raw: Mapping[str, Any]) -> Angles:
+def _sheet(raw: Mapping[str, Any]) -> Sheet:
     figures = {
         id_data: {
             kind: {
@@ -150,9 +153,9 @@ def _angles(raw: Mapping[str, Any]) -> Angles:
             }
             for kind, row in rows.items()
         }
-        for id_data, rows in raw["results"].items()
+        for id_data, rows in raw.get("results", {}).items()
     }
-    return Angles(raw["note"], _kinds(raw["rows"]), figures)
+    return Sheet(raw["note"], _kinds(raw["rows"]), figures)
 
 
 def _figure(value: float | None, trust: Mapping[str, Any]) -> Figure:

@@ -50,7 +50,7 @@ def note_lines(
     unused: Sequence[str],
 ) -> list[str]:
     """What a reader must know before comparing: the mean's sets, absences, and the paper's own certainty."""
-    notes = [_mean_note(sets, over, votes)]
+    notes = [_mean_note(sets, over, votes)] if any("mean" in key for row in rows for key in row.cells) else []
     if any(row.cells.get(("mean", "aupr"), Cell()).status == NO_MEAN for row in rows) and over:
         notes.append("No mean of AUPR: the sets' base rates differ, and AUPR follows the base rate.")
     if any(len(row.runs) > 1 for row in rows):

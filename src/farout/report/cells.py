@@ -11,6 +11,8 @@ from farout.report.records import Run
 
 MEASURED, MISSING, NOT_RUN, NO_MEAN = "measured", "missing", "not run", "no mean"
 NO_CLASSIFIER = "no classifier"  # trained, that is: nothing to count an accuracy of
+INAPPLICABLE = "-"  # there is no such thing, of samples of a network that makes none
+REPORTED = "reported"  # by the paper, of a row that nothing here is the counterpart of
 
 
 PROBES = ("linear_probe", "nearest_class")  # accuracies of networks whose classifier was never trained
@@ -18,16 +20,30 @@ PROBES = ("linear_probe", "nearest_class")  # accuracies of networks whose class
 
 @dataclass(frozen=True)
 class Measures:
-    """What a table shows: measures of each OOD set, measures of ID alone, their unit, and its parts of a record's 1."""
+    """What a table shows: measures of each OOD set, measures of ID alone, their unit, and its parts of a record's 1.
+
+    `heading` stands above the measures of ID, which come first where `id_first`; `titles` are of measures that only
+    this table has.
+    """
 
     ood: tuple[str, ...]
     id: tuple[str, ...]
     unit: str
     scale: float
+    heading: str = "In-distribution (%)"
+    id_first: bool = False
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 DETECTION = Measures(METRICS, ("accuracy", "ece"), "percent", 100.0)
-ANGLES = Measures(("separability",), ("dispersion", "compactness"), "degrees", 1.0)
+ANGLES = Measures(
+    ("separability",),
+    ("dispersion", "compactness"),
+    "degrees",
+    1.0,
+    "Classes of ID (degrees; dispersion better large, compactness better small)",
+    id_first=True,
+)
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,7 @@ class Table:
     caption: Sequence[str]
     notes: Sequence[str]
     measures: Measures = DETECTION
+    reported: Sequence[TableRow] = ()  # rows without a run of ours: figures that the paper or its successors report
 
 
 def mean_of_votes(rows: Sequence[Mapping[str, Any]], metric: str, any_rate: bool = False) -> float | None:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from farout.errors import ConfigError
 from farout.papers import Figure, Paper, RowKind, load
 from farout.report.caption import shown_figures
 from farout.report.cells import ANGLES, Table
 from farout.report.records import Record, Run, runs_under
-from farout.report.table import runs_of, table1, tabulate, write_files
+from farout.report.table import runs_of, tabulate
 
 
 def geometry_table(
@@ -25,7 +24,7 @@ def geometry_table(
     no angles.
     """
     paper = load(paper) if isinstance(paper, str) else paper
-    angles = paper.angles
+    angles = paper.sheets.get("geometry")
     if angles is None:
         raise ConfigError(f"{paper.name} reports no angles, so there is no table of them: choose --paper cider")
     runs = runs_under(records, protocol or paper.protocol)
@@ -39,27 +38,6 @@ def geometry_table(
     table = tabulate(paper, kinds, runs, by_row, ANGLES, reported, expected or {}, how)
     known = [angles.note] if any(figure.value is not None for figure in shown_figures(table.rows)) else []
     return replace(table, notes=[*table.notes, *known, *_reasons(runs)])
-
-
-def write_tables(
-    records: Sequence[Record],
-    out: Path,
-    paper: Paper | str = "energy",
-    protocol: str | None = None,
-    rows: Sequence[str] | None = None,
-    expected: Mapping[str, str] | None = None,
-) -> dict[str, Table]:
-    """Every table of a paper by name, each written to `NAME.md` and `NAME.csv` in the folder `out`.
-
-    That is the table of its rows, and "geometry" where it reports angles.
-    """
-    paper = load(paper) if isinstance(paper, str) else paper
-    tables = {paper.output: table1(records, paper, protocol, rows, expected)}
-    if paper.angles is not None:
-        tables["geometry"] = geometry_table(records, paper, protocol, expected)
-    for name, table in tables.items():
-        write_files(table, out, name)
-    return tables
 
 
 def seen_in(run: Run, space: str) -> Run:

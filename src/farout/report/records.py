@@ -1,6 +1,7 @@
 """Reading results.json records, and seeing each as one run under one protocol."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 from farout.errors import ConfigError, MissingDataError
 
 Record = dict[str, Any]
+
+# What further commands leave in a run's folder, by the key that a record has it under.
+SIDE_FILES = {"samples": "samples/samples.json", "robustness": "robustness.json"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Run:
     duplicates: Mapping[str, int]
     geometry: Mapping[str, Mapping[str, Any]]  # space -> angles in degrees
     no_geometry: str | None  # why there is none
+    samples: Mapping[str, Any] = field(default_factory=dict)  # how good what it generates is
+    curves: Sequence[Mapping[str, Any]] = ()  # accuracy under attack, of this run and of its baselines
 
     @property
     def seed(self) -> int:
@@ -43,20 +49,29 @@ def name_of(value: Any) -> Any:
 
 
 def read_record(path: Path) -> Record:
-    """A record from a run folder (its results.json) or from a record file.
+    """A record from a run folder (its results.json, and what SIDE_FILES names) or from a record file.
 
     Raises MissingDataError where there is none, ConfigError where the file is no record.
     """
     file = path / "results.json" if path.is_dir() else path
+    record: Record = _read_json(file)
+    if not isinstance(record, dict) or not {"run", "identity", "evaluations"} <= record.keys():
+        raise ConfigError(f"{file} is no record of a run: it needs run, identity and evaluations")
+    beside = {key: path / name for key, name in SIDE_FILES.items() if path.is_dir() and (path / name).is_file()}
+    record |= {key: _read_json(side) for key, side in beside.items()}
+    if reason := record.get("samples", {}).get("inception", {}).get("reason"):
+        # Which file is missing is worth keeping, not where that machine looked for it.
+        record["samples"]["inception"]["reason"] = re.sub(r"(?<![\w.])(?:/[\w.+~-]+)+/", "", reason)
+    return record
+
+
+def _read_json(file: Path) -> Any:
     try:
-        record = json.loads(file.read_text("utf-8"))
+        return json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise MissingDataError(f"{file} does not exist: train and evaluate first, or name another run") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{file} is not JSON: {problem}") from None
-    if not isinstance(record, dict) or not {"run", "identity", "evaluations"} <= record.keys():
-        raise ConfigError(f"{file} is no record of a run: it needs run, identity and evaluations")
-    return record
 
 
 def read_ledger(folder: Path) -> list[Record]:
@@ -100,6 +115,8 @@ def _run(record: Record, protocol: str) -> Run | None:
         duplicates={ood: n for e in found for ood, n in e.get("duplicates", {}).items()},
         geometry=geometry,
         no_geometry=None if geometry else (found[-1].get("geometry") or {}).get("reason"),
+        samples=record.get("samples", {}),
+        curves=record.get("robustness", {}).get("curves", ()),
     )
 
 
@@ -124,10 +141,15 @@ def _id(found: Sequence[Mapping[str, Any]], geometry: Mapping[str, Mapping[str, 
 
 
 def trunk_of(backbone: Any) -> Any:
-    """The name of a network without its projection head: of `resnet18_cider` it is `resnet18`."""
+    """The name of a network whatever its head or its norm: of `resnet18_cider` and `wrn_28_10_jem` without the end."""
     name = name_of(backbone)
     projects = isinstance(backbone, Mapping) and "projection" in backbone
-    return name.removesuffix("_cider") if projects else name
+    return name.removesuffix("_cider") if projects else str(name).removesuffix("_jem")
+
+
+def variant_of(backbone: Any) -> str:
+    """What its name has more than its trunk's: "_jem" without a norm, "_cider" with a head, or ""."""
+    return str(name_of(backbone)).removeprefix(str(trunk_of(backbone)))
 
 
 def flatten(identity: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -142,9 +164,9 @@ def flatten(identity: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def where(records: Iterable[Record], conditions: Sequence[str]) -> list[Record]:
     """The records whose identity agrees with every "key=value"; a group may be named by its name alone.
 
-    `backbone=resnet18` means `backbone.name=resnet18` and allows a projection head on it. A key that a record lacks
-    (CE has no margins) and a value of null agree with anything: the cross-entropy run belongs to every choice of
-    outliers.
+    `backbone=resnet18` means `backbone.name=resnet18` and allows a projection head on it, or no norm in it. A key that
+    a record lacks (CE has no margins) and a value of null agree with anything: the cross-entropy run belongs to every
+    choice of outliers.
     Raises ConfigError on a malformed condition or a key that no record has.
     """
     kept = list(records)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from farout.papers import Figure, Row
 from farout.report.caption import shown_figures
-from farout.report.cells import ANGLES, NOT_RUN, Cell, Control, OODSet, Table, TableRow
+from farout.report.cells import INAPPLICABLE, NOT_RUN, Cell, Control, OODSet, Table, TableRow
 from farout.report.records import Run, name_of
 
 TITLES = {
@@ -31,8 +31,10 @@ TITLES = {
     "nearest_class": "nearest class mean accuracy",
     "dispersion": "dispersion",
     "compactness": "compactness",
+    "inception_score": "IS",
+    "fid": "FID",
 }
-LOWER_IS_BETTER = ("fpr95", "ece", "compactness")
+LOWER_IS_BETTER = ("fpr95", "ece", "compactness", "fid")
 USUAL_WIDTH = 120  # columns of text where there is no terminal
 UNCONFIRMED = "recalled, unconfirmed"
 STYLES = {"ours": "", "paper": "dim", "difference": "italic cyan"}
@@ -62,12 +64,9 @@ def blocks(table: Table) -> list[Block]:
     """The layout that the terminal and Markdown share."""
     columns = [row.kind.label for row in table.rows]
     made = [Block(TITLES[metric], columns, list(_metric_lines(table, metric))) for metric in table.measures.ood]
-    if table.measures is ANGLES:
-        title = "Classes of ID (degrees; dispersion better large, compactness better small)"
-        made.insert(0, Block(title, columns, list(_id_lines(table))))
-    else:
-        made.append(Block("In-distribution (%)", columns, list(_id_lines(table))))
-    if any(len(row.runs) > 1 for row in table.rows):
+    of_id = Block(table.measures.heading, columns, list(_id_lines(table)))
+    made.insert(0 if table.measures.id_first else len(made), of_id)
+    if table.measures.ood and any(len(row.runs) > 1 for row in table.rows):
         title = f"Mean over the OOD sets ({_sign(table)}), seed by seed"
         made.append(Block(title, columns, list(_seed_lines(table))))
     if table.controls:
@@ -79,7 +78,7 @@ def blocks(table: Table) -> list[Block]:
         names = [table.paper.titles[ood] for ood in table.paper.sets[table.id_data]]
         title = "Also reported: FPR95 / AUROC (%), with AUPR where there is one"
         made.append(Block(title, [*names, "mean"], elsewhere, numeric=False))
-    return made
+    return [*made, *_reported_block(table)]
 
 
 def warnings(table: Table) -> list[str]:
@@ -98,7 +97,7 @@ def footer(table: Table) -> list[str]:
     marks = []
     if any(s.stand_in_for for s in table.sets):
         marks.append("† a stand-in, not the paper's set.")
-    if any(figure.certainty == UNCONFIRMED for figure in shown_figures(table.rows)):
+    if any(figure.certainty == UNCONFIRMED for figure in shown_figures([*table.rows, *table.reported])):
         marks.append("? recalled from the paper and not confirmed.")
     return [*warnings(table), *marks, *table.notes]
 
@@ -173,7 +172,8 @@ def _metric_lines(table: Table, metric: str) -> Iterator[Line]:
     ours = [_ours(cell, row) for cell, row in zip(means, table.rows, strict=True)]
     yield Line(_mean_label(table), "ours", ours, _best(means, metric))
     # The paper's mean is over other sets than ours: a line of its own, not beside ours.
-    yield Line(f"mean of the paper's {len(own)}", "paper", [_papers(cell) for cell in means])
+    if any(cell.paper.value is not None for cell in means):
+        yield Line(f"mean of the paper's {len(own)}", "paper", [_papers(cell) for cell in means])
 
 
 def _sign(table: Table) -> str:
@@ -190,6 +190,26 @@ def _elsewhere(table: Table) -> list[Line]:
     ]
 
 
+def _reported_block(table: Table) -> Iterator[Block]:
+    """The rows that are only reported, a line each; columns without a figure are left out."""
+    sets, measures = table.paper.sets.get(table.id_data, ()), table.measures
+    columns = {(ood, metric): table.paper.titles[ood] for metric in measures.ood for ood in sets}
+    columns |= {("id", metric): _title(table, metric) for metric in measures.id}
+    cells = [{**row.cells, **{("id", m): cell for m, cell in row.id_cells.items()}} for row in table.reported]
+    known = [key for key in columns if any(each[key].paper.value is not None for each in cells)]
+    if known:
+        what = "/".join(metric.upper() for metric in measures.ood) or "as in the table above"
+        lines = [
+            Line(row.kind.label, "", [_papers(each[key]) for key in known])
+            for row, each in zip(table.reported, cells, strict=True)
+        ]
+        yield Block(f"Reported, not run here ({what})", [columns[key] for key in known], lines, numeric=False)
+
+
+def _title(table: Table, metric: str) -> str:
+    return table.measures.titles.get(metric) or TITLES[metric]
+
+
 def _pair(said: Row, ood: str) -> str:
     figures = [figure for figure in said.cells[ood].values() if figure.value is not None]
     return " / ".join(_reported(figure) for figure in figures)
@@ -202,7 +222,7 @@ def _mean_label(table: Table) -> str:
 
 def _id_lines(table: Table) -> Iterator[Line]:
     for metric in table.measures.id:
-        yield from _lines(TITLES[metric], [row.id_cells[metric] for row in table.rows], metric, table)
+        yield from _lines(_title(table, metric), [row.id_cells[metric] for row in table.rows], metric, table)
 
 
 def _seed_lines(table: Table) -> Iterator[Line]:
@@ -253,8 +273,8 @@ def _difference(cell: Cell) -> str:
 
 
 def _gap(cells: Sequence[Cell]) -> str:
-    """Why no row has the figure: the first reason that is more than "not run"."""
-    return next((cell.status for cell in cells if cell.status != NOT_RUN), NOT_RUN)
+    """Why no row has the figure: the first reason that says more than "not run"."""
+    return next((cell.status for cell in cells if cell.status not in (NOT_RUN, INAPPLICABLE)), NOT_RUN)
 
 
 def _best(cells: Sequence[Cell], metric: str) -> list[int]:
@@ -290,7 +310,7 @@ def _set_line(s: OODSet) -> Line:
 
 def _csv_lines(table: Table) -> Iterator[dict[str, Any]]:
     mean = OODSet("mean", f"mean over {table.votes} votes: {' '.join(table.mean_over)}")
-    for row in table.rows:
+    for row in [*table.rows, *table.reported]:
         for s in [*table.sets, mean]:
             for metric in table.measures.ood:
                 yield from _cell_lines(table, row, s, metric, row.cells.get((s.ood, metric), Cell()))
@@ -299,11 +319,13 @@ def _csv_lines(table: Table) -> Iterator[dict[str, Any]]:
 
 
 def _cell_lines(table: Table, row: TableRow, s: OODSet, metric: str, cell: Cell) -> Iterator[dict[str, Any]]:
+    if row.kind.method is None and cell.paper.value is None:
+        return
     unit = table.measures.unit
     base = {
         "id_data": table.id_data,
         "row": row.kind.key,
-        "method": row.kind.method,
+        "method": _blank(row.kind.method),
         "score": row.kind.score,
         "protocol": table.protocol["name"],
         "positive": table.protocol["positive"],

@@ -1,7 +1,7 @@
-"""Our figures beside the paper's, from the records of runs: Table 1 of Energy, the tables of CIDER.
+"""Our figures beside the paper's, from the records of runs: Table 1 of Energy, the tables of CIDER and JEM.
 
 `table1` builds a table of OOD detection, `to_terminal`, `to_markdown` and `to_csv` render it, `write_table` does all of
-it; `tabulate` builds tables of whatever runs measured (farout.report.geometry_table: angles).
+it; `tabulate` builds tables of whatever runs measured (angles, samples, attacks: farout.report.paper_tables has all).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from farout.errors import ConfigError
 from farout.papers import Figure, Paper, RowKind, load
-from farout.report.caption import caption_lines, note_lines, protocol_text
+from farout.report.caption import caption_lines, note_lines, protocol_text, shown_figures
 from farout.report.cells import (
     DETECTION,
     MEASURED,
@@ -20,6 +20,7 @@ from farout.report.cells import (
     NO_MEAN,
     NOT_RUN,
     PROBES,
+    REPORTED,
     Cell,
     Control,
     Measures,
@@ -29,7 +30,7 @@ from farout.report.cells import (
     mean_of_votes,
 )
 from farout.report.files import write_text
-from farout.report.records import Record, Run, flatten, name_of, runs_under, trunk_of
+from farout.report.records import Record, Run, flatten, name_of, runs_under, trunk_of, variant_of
 from farout.report.render import to_csv, to_markdown, to_terminal
 
 __all__ = ["Table", "table1", "tabulate", "to_csv", "to_markdown", "to_terminal", "write_files", "write_table"]
@@ -37,8 +38,8 @@ __all__ = ["Table", "table1", "tabulate", "to_csv", "to_markdown", "to_terminal"
 # (ID set, row, OOD set or "mean" or "id", metric) -> the paper's figure
 Reported = Callable[[str, RowKind, str, str], Figure]
 
-# An imported checkpoint is a classifier trained by cross-entropy elsewhere.
-CLASSIFIERS = ("ce", "imported")
+# Imported weights were trained elsewhere: without a norm by JEM, with one by cross-entropy.
+IMPORTED = {"_jem": "jem"}
 CONTROL_TOLERANCE = 0.05
 
 
@@ -57,7 +58,7 @@ def table1(
     that the rows can be compared.
 
     Raises ConfigError where the records cannot share a table: two ID sets or networks, a row of two kinds. A network
-    with and without a projection head, at the same width, is one network here.
+    with and without a projection head, or a norm, at the same width, is one network here.
     """
     paper = load(paper) if isinstance(paper, str) else paper
     kinds = [_kind(paper, key) for key in rows or paper.table]
@@ -72,7 +73,13 @@ def table1(
             return Figure()
         return Figure(100 - error.value, error.certainty, error.source)
 
-    return tabulate(paper, kinds, runs, by_row, DETECTION, reported, expected or {})
+    alone = [kind for kind in paper.kinds.values() if kind.method is None and kind not in kinds]
+    return tabulate(paper, kinds, runs, by_row, detection(paper), reported, expected or {}, alone=alone)
+
+
+def detection(paper: Paper) -> Measures:
+    """What a table of OOD detection shows: the metrics that the paper reports."""
+    return replace(DETECTION, ood=paper.metrics)
 
 
 def tabulate(
@@ -84,8 +91,11 @@ def tabulate(
     reported: Reported,
     expected: Mapping[str, str],
     how: str | None = None,
+    alone: Sequence[RowKind] = (),
 ) -> Table:
     """A table of the runs of each row; `how` says how they were measured (default: the protocol's words).
+
+    `alone` are rows that are only reported: they stand apart, as far as anything is known of them.
 
     Raises ConfigError as `table1`.
     """
@@ -94,12 +104,13 @@ def tabulate(
     id_data, protocol = str(name_of(used[0].identity["id_data"])), used[0].protocol
     kinds = [kind.on(id_data) for kind in kinds]
     over = _common_sets(kinds, by_row)
-    if measures is DETECTION and any("no_accuracy" in run.id for run in used):
+    if measures.id == DETECTION.id and any("no_accuracy" in run.id for run in used):
         there = (probe for probe in PROBES if any(run.id.get(probe) is not None for run in used))
         measures = replace(measures, id=(*measures.id, *there))
     build = _Builder(paper, id_data, protocol, over, measures, reported)
     rows = [build.row(kind, by_row[kind.key]) for kind in kinds]
-    sets = _ood_sets(paper, id_data, used, expected)
+    others = [build.row(kind.on(id_data), ()) for kind in alone]
+    sets = _ood_sets(paper, id_data, used, expected) if measures.ood else []
     unused = sorted({run.name for run in runs} - {run.name for run in used})
     votes = len({s.vote or s.ood for s in sets if s.ood in over})
     return Table(
@@ -114,6 +125,7 @@ def tabulate(
         caption=caption_lines(paper, how or f"protocol {protocol['name']}: {protocol_text(protocol)}", rows),
         notes=note_lines(paper, rows, sets, over, votes, unused),
         measures=measures,
+        reported=[row for row in others if any(figure.value is not None for figure in shown_figures([row]))],
     )
 
 
@@ -189,9 +201,11 @@ def runs_of(kind: RowKind, runs: Iterable[Run]) -> list[Run]:
 
 
 def _belongs(kind: RowKind, run: Run) -> bool:
-    trained = "no_accuracy" not in run.id
-    same = run.method == kind.method or (kind.method == "ce" and run.method in CLASSIFIERS and trained)
-    return same and kind.fine_tuned in (None, run.identity.get("parent") is not None)
+    trained, variant, method = "no_accuracy" not in run.id, variant_of(run.identity["backbone"]), run.method
+    if method == "imported" and trained:
+        method = IMPORTED.get(variant, "ce")
+    fitting = kind.variant in (None, variant) and kind.fine_tuned in (None, run.identity.get("parent") is not None)
+    return method == kind.method and fitting
 
 
 def _setting(run: Run) -> dict[str, Any]:
@@ -260,7 +274,7 @@ class _Builder:
         mine = {run.seed: run.rows[kind.score, ood] for run in runs if (kind.score, ood) in run.rows}
         figure = self.reported(self.id_data, kind, ood, metric)
         if not mine:
-            return Cell(status=MISSING if any(ood in run.missing for run in runs) else NOT_RUN, paper=figure)
+            return Cell(status=MISSING if any(ood in run.missing for run in runs) else _idle(kind), paper=figure)
         seeds = {seed: self.measures.scale * row[metric] for seed, row in mine.items()}
         if any(row.get("stand_in_for") for row in mine.values()):
             figure = Figure()  # even under the official set's key a stand-in has no figure of the paper's
@@ -277,7 +291,7 @@ class _Builder:
                 seeds[run.seed] = self.measures.scale * mean
         if seeds:
             return Cell(seeds, MEASURED, figure, comparable)
-        return Cell(status=NO_MEAN if runs else NOT_RUN, paper=figure)
+        return Cell(status=NO_MEAN if runs else _idle(kind), paper=figure)
 
     def _comparable(self, row: Mapping[str, Any], metric: str) -> bool:
         """AUROC and angles are the same whoever is positive; FPR95 is not, and AUPR also follows the base rate."""
@@ -291,8 +305,13 @@ class _Builder:
         seeds = {run.seed: self.measures.scale * run.id[metric] for run in runs if run.id.get(metric) is not None}
         own = all((run.id.get("info") or {}).get("stand_in_for") is None for run in runs)
         untrained = metric in ("accuracy", "ece") and any("no_accuracy" in run.id for run in runs)
-        status = MEASURED if seeds else NO_CLASSIFIER if untrained else NOT_RUN
+        why = next((run.id["absent"][metric] for run in runs if metric in run.id.get("absent", ())), _idle(kind))
+        status = MEASURED if seeds else NO_CLASSIFIER if untrained else why
         return Cell(seeds, status, self.reported(self.id_data, kind, "id", metric), bool(seeds) and own)
+
+
+def _idle(kind: RowKind) -> str:
+    return NOT_RUN if kind.method else REPORTED
 
 
 def _controls(rows: Sequence[TableRow]) -> list[Control]:

@@ -1,0 +1,42 @@
+"""Every table of a paper: OOD detection, and whatever else its file of numbers has a sheet for."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from farout.papers import Paper, load
+from farout.report.calibration_table import calibration_table
+from farout.report.cells import Table
+from farout.report.geometry_table import geometry_table
+from farout.report.hybrid_table import hybrid_table
+from farout.report.records import Record
+from farout.report.robustness_table import robustness_table
+from farout.report.table import table1, write_files
+
+# (records, paper, protocol, expected)
+Builder = Callable[[Iterable[Record], Paper | str, str | None, Mapping[str, str] | None], Table]
+SHEETS: Mapping[str, Builder] = {
+    "geometry": geometry_table,
+    "hybrid": hybrid_table,
+    "calibration": calibration_table,
+    "robustness": robustness_table,
+}
+
+
+def write_tables(
+    records: Sequence[Record],
+    out: Path,
+    paper: Paper | str = "energy",
+    protocol: str | None = None,
+    rows: Sequence[str] | None = None,
+    expected: Mapping[str, str] | None = None,
+) -> dict[str, Table]:
+    """Every table of a paper by name, each written to `NAME.md` and `NAME.csv` in the folder `out`.
+
+    That is the table of OOD detection, whose `rows` may be chosen, and one for each of the paper's sheets.
+    """
+    paper = load(paper) if isinstance(paper, str) else paper
+    tables = {paper.output: table1(records, paper, protocol, rows, expected)}
+    tables |= {name: SHEETS[name](records, paper, protocol, expected) for name in paper.sheets}
+    for name, table in tables.items():
+        write_files(table, out, name)
+    return tables
