@@ -1,4 +1,4 @@
-"""`make reproduce-cider` and `reproduce-jem` from the command to the tables, on digits in few steps; what they refuse."""
+"""`make reproduce-cider` and `reproduce-jem` from command to tables, on digits in a few steps; what they refuse."""
 
 import csv
 import importlib.util
