@@ -46,13 +46,13 @@ data: $(READY)  ## list the data sets: ready, from a pack, or missing
 	$(PY) scripts/prepare_data.py --list
 
 reproduce-table1: $(READY)  ## Energy's Table 1: train what is missing, print ours beside the paper's
-	$(PY) scripts/reproduce.py --scale $(SCALE) --id $(ID) --seeds $(SEEDS) $(if $(INIT),--init $(INIT)) $(ARGS)
+	$(PY) scripts/reproduce.py $(ARGS) --scale $(SCALE) --id $(ID) $(if $(INIT),--init $(INIT)) --seeds $(SEEDS)
 
 reproduce-cider: $(READY)  ## CIDER's table and its embeddings' angles: train what is missing, print beside the paper's
-	$(PY) scripts/reproduce.py --paper cider --scale $(SCALE) --id $(ID) --seeds $(SEEDS) $(if $(INIT),--init $(INIT)) $(ARGS)
+	$(PY) scripts/reproduce.py $(ARGS) --paper cider --scale $(SCALE) --id $(ID) $(if $(INIT),--init $(INIT)) --seeds $(SEEDS)
 
 reproduce-jem: $(READY)  ## JEM's tables: OOD, hybrid modelling, calibration, robustness, beside the paper's figures
-	$(PY) scripts/reproduce.py --paper jem --scale $(SCALE) --id $(ID) --seeds $(SEEDS) $(if $(INIT),--init $(INIT)) $(ARGS)
+	$(PY) scripts/reproduce.py $(ARGS) --paper jem --scale $(SCALE) --id $(ID) $(if $(INIT),--init $(INIT)) --seeds $(SEEDS)
 
 campaign: $(READY)  ## the full-scale rows in slices of 9 minutes; repeat until it says complete
 	$(PY) scripts/campaign.py --id $(ID) --seeds $(SEEDS) $(ARGS)

@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import json
+import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -91,6 +93,17 @@ def test_what_it_refuses_is_one_line(options: list[str], message: str, capsys: p
     assert script("reproduce").main([*CIDER, *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize("paper", ["energy", "cider", "jem"])
+def test_make_passes_everything_on(paper: str) -> None:
+    target = "reproduce-table1" if paper == "energy" else f"reproduce-{paper}"
+    given = ["SCALE=small", "ID=digits", "SEEDS=1 2", "ARGS=ood_data=energy logger=none --out there"]
+    shown = subprocess.run(["make", "-n", target, *given], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(shown.splitlines()[-1])
+    options = script("reproduce").parse_arguments(words[words.index("scripts/reproduce.py") + 1 :])
+    assert (options.paper, options.scale, options.id, options.seeds) == (paper, "small", "digits", [1, 2])
+    assert (options.overrides, options.out) == (["ood_data=energy", "logger=none"], Path("there"))
 
 
 @pytest.mark.parametrize("id_data", ["cifar10", "cifar100"])
