@@ -86,7 +86,7 @@ def test_help_shows_groups_and_examples(python):
     done = python("train.py", "--help")
     assert done.returncode == 0
     examples = ("python train.py method=energy m_in=-25", "python eval.py run=outputs/runs")
-    for text in ("method: ce, cider, energy, oe", *examples):
+    for text in ("method: ce, cider, energy, jem, oe", *examples):
         assert text in done.stdout
 
 

@@ -179,7 +179,8 @@ def test_absent_and_hostile_weights(tmp_path: Path) -> None:
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    for name in ("torch_fidelity", "torch_fidelity.feature_extractor_inceptionv3"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(FaroutError, match="pip install torch-fidelity"):
         load_inception(tmp_path / INCEPTION_WEIGHTS, CPU)
 
