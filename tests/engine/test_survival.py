@@ -218,3 +218,12 @@ def test_the_bound_is_on_the_size_of_the_loss() -> None:
         with pytest.raises(Diverged):
             Survival(0, 10.0).judge(loss, 1)
     assert not Survival().watches and Survival(1).watches and Survival(0, 1e8).watches
+
+
+def test_where_there_are_no_links_the_earlier_checkpoint_is_a_copy(tmp_path: Path, monkeypatch: Any) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr("farout.engine.fit.os.link", refuse)
+    train(tmp_path / "c.pt", Faulty(), Survival(1))
+    assert load_state(earlier(tmp_path / "c.pt"), torch.device("cpu"))["step"] == 12

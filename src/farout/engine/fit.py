@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from farout.data.streams import stable_seed
-from farout.engine.checkpoint import load_state, save_state
+from farout.engine.checkpoint import load_state, save_state, write_atomically
 from farout.engine.progress import Bar
 from farout.engine.schedules import Course
 from farout.engine.survival import Diverged, Restart, Survival
@@ -260,7 +261,7 @@ class Loop:
         self.require_finite()
         if self.survival.max_restarts and path.exists():
             earlier(path).unlink(missing_ok=True)
-            os.link(path, earlier(path))  # a second name: the first one is never without a state
+            keep(path, earlier(path))
         self.saved_since_restart = True
         self._write(path)
 
@@ -340,6 +341,14 @@ class Loop:
         self.restarts = [Restart(**restart) for restart in state.get("restarts", ())]
         if self.restarts:
             self.method.restarted(len(self.restarts))
+
+
+def keep(path: Path, name: Path) -> None:
+    """Give a file a second name, so that the first one is never without a state; a copy where there are no links."""
+    try:
+        os.link(path, name)
+    except OSError:
+        write_atomically(name, lambda temporary: shutil.copyfile(path, temporary))
 
 
 def earlier(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""JEM: a classifier read as an energy-based model, trained as both (Grathwohl et al., ICLR 2020, sections 3, 4)."""
+"""JEM: a classifier read as an energy-based model, trained as both (Grathwohl et al., ICLR 2020)."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,12 @@ SHOWN = 64  # rows of the buffer in a picture
 
 
 def joint_energy(model: nn.Module) -> Energy:
-    """x (B, ...) -> E(x) = -logsumexp_y f(x)[y] (B,): -log p(x) up to a constant (equation 5)."""
+    """x (B, ...) -> E(x) = -logsumexp_y f(x)[y] (B,): -log p(x) up to a constant."""
     return lambda x: free_energy(model(x))
 
 
 def class_energy(model: nn.Module, labels: Tensor) -> Energy:
-    """x (B, ...) -> E(x, y) = -f(x)[y] (B,) at labels y (B,): -log p(x, y) up to a constant (equation 4)."""
+    """x (B, ...) -> E(x, y) = -f(x)[y] (B,) at labels y (B,): -log p(x, y) up to a constant."""
     return lambda x: -_at(model(x), labels)
 
 
@@ -36,9 +36,9 @@ class JEM(Method):
     """p_x_weight * log p(x) + p_y_given_x_weight * log p(y|x) + p_x_y_weight * log p(x|y), each as a loss.
 
     The paper's model has weights (1, 1, 0): the two terms see different images, and the gradient of log p(x) is a
-    difference of energies, that of data less that of samples which Langevin chains draw from the model itself
-    (equation 2). (0, 0, 1) is its factored variant: class-conditional chains, no cross-entropy. The network must not
-    look at other images of its batch: no batch norm.
+    difference of energies, that of data less that of samples which Langevin chains draw from the model itself.
+    (0, 0, 1) is its factored variant: class-conditional chains, no cross-entropy. The network must not look at other
+    images of its batch: no batch norm.
 
     Args:
         p_x_weight, p_y_given_x_weight, p_x_y_weight: of the three terms.

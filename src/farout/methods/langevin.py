@@ -27,7 +27,7 @@ def langevin_chain(
 
     `energy` maps (B, ...) to (B,), low where the model expects data: JEM's is -logsumexp of the logits. The official
     code calls f what is -E here and ascends it. Its step 1 with noise 0.01 is no exact Langevin step, which would
-    have noise sqrt(2 * step_size): the chain is far colder (section 3 of the paper says why).
+    have noise sqrt(2 * step_size): the chain is far colder.
 
     Only gradients by x are computed; whoever samples from a network should freeze its parameters (`frozen`), so that
     nothing is kept for theirs. Nothing waits for the device. noise_std = 0 draws nothing.

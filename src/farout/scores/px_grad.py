@@ -1,4 +1,4 @@
-"""Approximate mass (Grathwohl et al., ICLR 2020, section 5.3.3): how flat log p(x) is around an image."""
+"""Approximate mass (Grathwohl et al., ICLR 2020): how flat log p(x) is around an image."""
 
 import torch
 from torch import Tensor
