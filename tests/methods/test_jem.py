@@ -175,6 +175,17 @@ def test_class_conditional_samples_of_p_x_are_scored_by_the_joint_energy() -> No
     assert losses["energy_samples"] != losses["energy_data"]
 
 
+def test_the_energy_of_noise_is_read_from_the_same_images_without_a_draw() -> None:
+    torch.manual_seed(4)
+    method, net = jem(), TinyNet()
+    state = torch.get_rng_state()
+    first, again = (method.readings(net)["energy_noise"] for _ in range(2))
+    assert torch.equal(first, again) and torch.equal(torch.get_rng_state(), state) and not first.requires_grad
+    many = torch.rand(20_000, 1, 2, 2, dtype=torch.float64) * 2 - 1
+    energies = joint_energy(net)(many).detach()
+    assert abs(float(first - energies.mean())) < 5 * float(energies.std()) / 8  # 64 images, uniform in [-1, 1]
+
+
 def test_the_chain_is_exact_on_a_quadratic_energy() -> None:
     x = torch.tensor([[2.0, -1.0], [0.5, 4.0]], dtype=torch.float64)
     ends = langevin_chain(lambda z: 0.5 * z.square().sum(1), x, 5, 0.1, 0.0)

@@ -83,7 +83,8 @@ class Audience:
 
     Args:
         title: of the progress bar.
-        log: gets the averaged losses, the rate and the speed, every `log_every` updates and after the last.
+        log: gets the averaged losses, the method's readings, the rate and the speed, every `log_every` updates and
+            after the last.
         show: gets the method's pictures as often.
         notify: gets every restart.
     """
@@ -361,6 +362,7 @@ def _report(loop: Loop, bar: Bar, audience: Audience) -> None:
     if not all(map(math.isfinite, losses.values())):
         bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
         raise loop.diverged(bad)
+    losses |= {name: float(value) for name, value in loop.method.readings(loop.model).items()}
     rate = loop.images / max(1e-9, time.monotonic() - loop.started)
     parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
     bar.note(f"{parts} | {rate:,.0f} images/s")

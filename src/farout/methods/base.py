@@ -62,6 +62,10 @@ class Method(nn.Module):
         """Scalars by name; "total" is the one that is minimised, the others are its logged parts."""
         raise TypeError(f"{type(self).__name__} has no loss")
 
+    def readings(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Scalars worth a look at every report of training, by name, that no loss needs; no draw from torch's own."""
+        return {}
+
     def pictures(self) -> Mapping[str, Tensor]:
         """Images (N, 3, H, W) worth a look while training, by name, in the network's units; copies, and no draw."""
         return {}

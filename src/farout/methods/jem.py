@@ -138,6 +138,16 @@ class JEM(Method):
         self.replay_buffer.write(rows, samples)
         return samples
 
+    @torch.no_grad()
+    def readings(self, model: nn.Module) -> dict[str, Tensor]:
+        """Energy of uniform noise, where chains begin, beside that of data and samples: always of the same images."""
+        rows = self.replay_buffer.images
+        if not rows.numel():
+            return {}
+        fixed = torch.Generator(rows.device).manual_seed(0)
+        noise = torch.rand((SHOWN, *rows.shape[1:]), generator=fixed, device=rows.device, dtype=rows.dtype) * 2 - 1
+        return {"energy_noise": joint_energy(model)(noise).mean()}
+
     def pictures(self) -> dict[str, Tensor]:
         """Rows of the buffer, evenly taken and always the same ones; of a class-conditional buffer, class by class."""
         images = self.replay_buffer.images
