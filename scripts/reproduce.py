@@ -41,7 +41,11 @@ from farout.launch.samples import Sampler, Sampling, class_names, draw_samples, 
 from farout.launch.settings import ROOT, Settings
 from farout.launch.training import evaluate, train
 from farout.metrics.generation import INCEPTION_WEIGHTS
+from farout.report.figures.reliability import reliability_panels
+from farout.report.figures.style import png_bytes
+from farout.report.files import write_bytes
 from farout.report.paper_tables import write_tables
+from farout.report.rebuild import last_evaluation, read_evidence
 from farout.report.records import read_record
 from farout.report.render import to_terminal, width
 
@@ -102,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             attack(done, first, ATTACKS[options.scale])
         records = [read_record(folder) for folder in dict.fromkeys(run.folder for run in done)]
         tables = write_tables(records, out, options.paper, first.protocol.name, expected=titles(first))
+        if options.paper == "jem":
+            draw_reliability(done, out / "reliability.png")
         if options.record:
             for record in records:
                 keep_record(record, options.record, recipe)
@@ -179,6 +185,21 @@ def attack(runs: Sequence[Run], settings: Settings, plan: Plan) -> None:
         for baseline in (each for each in classifiers if each.identity["seed"] == run.identity["seed"]):
             assess(run, baseline, todo, paths, device)
             todo = replace(plan, distal_steps=0)  # those beside the first stay
+
+
+def draw_reliability(runs: Sequence[Run], path: Path) -> None:
+    """The diagrams of classifiers and JEM beside each other, with the bins of the paper's protocol."""
+    networks, bins = {}, 0
+    for run in runs:
+        entry = last_evaluation(read_record(run.folder))[0]
+        evidence = read_evidence(run.folder / "scores", entry)
+        bins = entry["protocol"]["bins"]
+        known = run.identity
+        name = f"{known['method']['name'].upper()} {known['backbone']['name']}, seed {known['seed']}"
+        if evidence.confidence is not None and evidence.correct is not None:
+            networks[name] = (evidence.confidence, evidence.correct)
+    write_bytes(path, png_bytes(reliability_panels(networks, bins)))
+    say(f"written: {path}")
 
 
 def titles(settings: Settings) -> dict[str, str]:

@@ -25,7 +25,7 @@ from farout.report.figures.curves import (
 )
 from farout.report.figures.heat_map import heat_map
 from farout.report.figures.histograms import Panel, heights, score_histogram, score_row, shared_edges
-from farout.report.figures.reliability import reliability_diagram
+from farout.report.figures.reliability import reliability_diagram, reliability_panels
 from farout.report.figures.style import line_style, png_bytes, short_path, svg_text
 
 RNG = np.random.default_rng(0)
@@ -194,6 +194,20 @@ def test_the_diagram_shows_counts_gaps_and_the_error() -> None:
     last = (confidence > 0.9) & (confidence <= 1)
     assert accuracy[-1].get_height() == pytest.approx(100 * correct[last].mean())
     assert tops[-1] == pytest.approx(100 * confidence[last].mean())
+
+
+def test_the_diagrams_of_several_networks_stand_beside_each_other() -> None:
+    networks = {}
+    for name, power in (("CE", 3.0), ("JEM", 1.0), ("a third", 2.0)):
+        confidence = RNG.beta(8, 2, 2000)
+        networks[name] = (confidence, RNG.random(2000) < confidence**power)
+    figure = reliability_panels(networks, 20)
+    titles = [axis.get_title(loc="left") for axis in figure.axes if axis.get_visible()]
+    errors = [100 * expected_calibration_error(*pair, 20) for pair in networks.values()]
+    assert titles == [f"{name}\nECE {error:.2f} %" for name, error in zip(networks, errors, strict=True)]
+    assert errors[1] < 3 < errors[0]  # where right is as frequent as sure, the second is calibrated
+    left, right = (axis.get_position() for axis in figure.axes[:2])
+    assert left.y0 == right.y0 and left.x1 < right.x0
 
 
 def test_the_heat_map_holds_every_number_and_marks_gaps() -> None:

@@ -1,5 +1,6 @@
 """Does a confidence of 80 % mean right in 80 % of the cases? The picture of the calibration error."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,18 @@ from numpy.typing import ArrayLike
 
 from farout.metrics import ReliabilityCurve, expected_calibration_error, reliability_curve
 from farout.metrics.vectors import Vector
-from farout.report.figures.style import ID_COLOUR, OOD_COLOUR, QUIET, SMALL, TEXT, canvas, place, quiet
+from farout.report.figures.style import (
+    ID_COLOUR,
+    OOD_COLOUR,
+    QUIET,
+    SMALL,
+    TEXT,
+    canvas,
+    label,
+    place,
+    quiet,
+    shortened,
+)
 
 
 def reliability_diagram(confidence: ArrayLike, correct: ArrayLike, bins: int = 15, heading: str = "") -> Figure:
@@ -28,6 +40,32 @@ def reliability_diagram(confidence: ArrayLike, correct: ArrayLike, bins: int = 1
     place(figure, 0.55, 0.15, 0.72, 0.42, (0, 0.12))
     _bars(upper, curve)
     _counts(lower, curve)
+    _legend(figure)
+    return figure
+
+
+def reliability_panels(
+    networks: Mapping[str, tuple[ArrayLike, ArrayLike]], bins: int = 15, heading: str = ""
+) -> Figure:
+    """The diagrams of several networks beside each other, two a row: name -> confidence (N,), correct (N,).
+
+    Raises FaroutError as `reliability_diagram` does.
+    """
+    columns = min(2, len(networks))
+    rows = -(-len(networks) // columns)
+    figure = canvas(0.95 + 2.1 * rows - 0.33, f"Reliability on ID ({bins} bins)", heading)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    place(figure, 0.55, 0.15, 0.92, 0.36, (0.5, 0.75))
+    for axis, (name, (confidence, correct)) in zip(axes, networks.items(), strict=False):
+        error = expected_calibration_error(np.asarray(confidence), np.asarray(correct), bins)
+        _bars(axis, reliability_curve(np.asarray(confidence), np.asarray(correct), bins))
+        title = f"{label(shortened(name, 30))}\nECE {100 * error:.2f} %"
+        axis.set_title(title, fontsize=SMALL, color=QUIET, loc="left", pad=3)
+        axis.set_xlabel("confidence (%)", fontsize=TEXT, color=QUIET, labelpad=2)
+    for axis in axes[1::2]:
+        axis.set_ylabel("")
+    for axis in axes[len(networks) :]:
+        axis.set_visible(False)
     _legend(figure)
     return figure
 
