@@ -7,6 +7,7 @@ SCALE   ?= full
 SEEDS   ?= 1
 ID      ?= cifar10
 INIT    ?=
+TABLE   ?= energy
 ARGS    ?=
 
 .DEFAULT_GOAL := help
@@ -54,8 +55,8 @@ reproduce-cider: $(READY)  ## CIDER's table and its embeddings' angles: train wh
 reproduce-jem: $(READY)  ## JEM's tables: OOD, hybrid modelling, calibration, robustness, beside the paper's figures
 	$(PY) scripts/reproduce.py $(ARGS) --paper jem --scale $(SCALE) --id $(ID) $(if $(INIT),--init $(INIT)) --seeds $(SEEDS)
 
-campaign: $(READY)  ## the full-scale rows in slices of 9 minutes; repeat until it says complete
-	$(PY) scripts/campaign.py --id $(ID) --seeds $(SEEDS) $(ARGS)
+campaign: $(READY)  ## TABLE's full-scale rows (energy, oe, cider, jem) in slices of 9 minutes; repeat until complete
+	$(PY) scripts/campaign.py --table $(TABLE) --id $(ID) --seeds $(SEEDS) $(ARGS)
 
 browser:  ## install Chromium on Debian (the tests open report.html in it; without it they are skipped)
 	command -v chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }

@@ -31,6 +31,7 @@ from farout.data.catalogue import load_entry
 from farout.engine.checkpoint import save_json
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
+from farout.launch.campaign import experiment
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device
 from farout.launch.evaluation import already_evaluated
@@ -38,7 +39,7 @@ from farout.launch.robustness import Plan, assess
 from farout.launch.runs import Run, open_run, run_of, settings_for
 from farout.launch.sample_quality import frechet_facts, inception_facts
 from farout.launch.samples import Sampler, Sampling, class_names, draw_samples, save_samples
-from farout.launch.settings import ROOT, Settings
+from farout.launch.settings import Settings
 from farout.launch.training import evaluate, train
 from farout.metrics.generation import INCEPTION_WEIGHTS
 from farout.report.figures.reliability import reliability_panels
@@ -133,13 +134,6 @@ def plan(row: str, seed: int, recipe: str, options: argparse.Namespace) -> Setti
         settings = compose_settings([*overrides, *fitting, *options.overrides])
         return replace(settings_for(settings, start), run=options.init)
     return compose_settings([*overrides, *fitting, f"init_from={options.init}", *options.overrides])
-
-
-def experiment(recipe: str, id_data: str, ending: str) -> str:
-    """The name of a file of conf/experiment; the method that a folder is named after may go without an ending."""
-    plain = f"{recipe}/{id_data}"
-    bare = ending == recipe and (ROOT / f"conf/experiment/{plain}.yaml").is_file()
-    return plain if bare else f"{plain}_{ending}"
 
 
 def carry_out(row: str, settings: Settings) -> Run:

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from farout.launch.campaign import experiment
 from farout.launch.settings import ROOT
 
 FEW = ["max_steps=2", "batch_size=8", "ood_data=smoke", "max_eval_images=40", "logger=none"]
@@ -119,7 +120,7 @@ def test_the_full_scale_rows_are_the_papers_files(id_data: str) -> None:
         assert k in {score.build().name for score in settings.scores}
         assert (settings.protocol.name, settings.ood_data.name, settings.seed) == ("cider", "cider", 3)
     assert (settings.schedule.lr_schedule, settings.schedule.milestones) == ("steps", [100, 150, 180])
-    assert reproduce.experiment("small_cider", "cifar10", "cider") == "small_cider/cifar10_cider"
+    assert experiment("small_cider", "cifar10", "cider") == "small_cider/cifar10_cider"
 
 
 @pytest.mark.e2e

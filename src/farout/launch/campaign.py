@@ -20,11 +20,15 @@ from farout.launch.settings import ROOT, Settings, parent_settings
 from farout.launch.slices import progress_of
 from farout.launch.training import OutOfBudget, estimate_step_seconds, evaluate, steps_of, train
 
-# Rows of a table, most valuable first: each is conf/experiment/TABLE/ID_ROW.yaml.
+# Rows of a table, most valuable first: each is a file of conf/experiment/TABLE, as `experiment` names it.
 TABLES = {
     "energy": ("softmax", "energy_ft", "oe_ft"),
     "oe": ("baseline", "oe_tune", "oe_scratch"),
+    "cider": ("ce", "cider", "supcon"),
+    "jem": ("ce", "jem", "ce_plain"),
     "demo": ("softmax", "energy_ft", "oe_ft"),
+    "demo_cider": ("ce", "cider", "supcon"),
+    "demo_jem": ("ce", "jem"),
 }
 # What the campaign decides for every row, and the option that does so: not to be overridden behind its back.
 OWN_OPTIONS = {
@@ -38,6 +42,13 @@ OWN_OPTIONS = {
     "trainer.budget_minutes": "--minutes",
 }
 METRICS_AND_PLOTS = 15.0  # seconds of an evaluation besides the forward passes; a guess on the safe side
+
+
+def experiment(table: str, id_data: str, row: str) -> str:
+    """The name of a row's file of conf/experiment: TABLE/ID_ROW; one named after its table may be TABLE/ID."""
+    plain = f"{table}/{id_data}"
+    bare = row == table and (ROOT / f"conf/experiment/{plain}.yaml").is_file()
+    return plain if bare else f"{plain}_{row}"
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Campaign:
 
     def settings(self, row: str, seed: int) -> Settings:
         """One row's settings, composed as `python train.py experiment=TABLE/ID_ROW seed=SEED ...` would."""
-        words = [f"experiment={self.table}/{self.id_data}_{row}", *self.overrides, f"seed={seed}"]
+        words = [f"experiment={experiment(self.table, self.id_data, row)}", *self.overrides, f"seed={seed}"]
         settings = compose_settings(words + ([f"scale={self.scale}"] if self.scale else []))
         settings = replace(settings, paths=replace(settings.paths, outputs=str(self.outputs)))
         if self.init is None:
@@ -69,7 +80,7 @@ class Campaign:
         """Raise ConfigError, in one line, where the table has no such row or an override is an option's business."""
         for row in self.rows:
             folder = ROOT / "conf/experiment" / self.table
-            if not (folder / f"{self.id_data}_{row}.yaml").is_file():
+            if not (ROOT / f"conf/experiment/{experiment(self.table, self.id_data, row)}.yaml").is_file():
                 there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
                 raise ConfigError(f"{self.table} has no row {self.id_data}_{row}: choose --id and --rows from {there}")
         for word in self.overrides:
