@@ -6,8 +6,8 @@
 
 A JEM run is attacked as JEM-k: 5 noisy copies of the image, k steps of the run's own chain on each, mean logits. A
 baseline, and a run of any other method, is its plain network. Accuracy is that of all chosen images; those that are
-wrong as they are count as wrong. The folder of the first run gets robustness.json, distal.npz and plots; what
-robustness.json holds is not measured again, so an interrupted command goes on.
+wrong as they are count as wrong. The folder of the first run gets robustness.json, distal.npz and plots, and its
+report.html shows them; what robustness.json holds is not measured again, so an interrupted command goes on.
 """
 
 import argparse

@@ -234,7 +234,7 @@ def test_per_image_scores_and_plots(settings):
     plots = {path.name for path in (run.folder / "plots").iterdir()}
     per_score = {f"{kind}_{score}" for kind in ("histogram", "roc", "pr") for score in ("msp", "energy")}
     per_set = {f"row_{name}" for name in ("china_patches", "hopper_patches", "gaussian@500")}
-    stems = per_score | per_set | {"heat_map", "reliability", "mistakes_msp", "embedding", "angles"}
+    stems = per_score | per_set | {"heat_map", "reliability", "mistakes_msp", "embedding", "angles", "training_losses"}
     assert plots == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
     report = (run.folder / "report.html").read_text()
     row = evaluations(run)[0]["rows"][0]

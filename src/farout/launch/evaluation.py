@@ -29,6 +29,7 @@ from farout.metrics.protocol import Protocol, apply, mean_over_sets
 from farout.report.drawings import save_figures
 from farout.report.evidence import Evidence, Pictures
 from farout.report.html import write_report
+from farout.report.training_card import save_training
 from farout.scores import Outputs, Score
 
 CONTROL_TOLERANCE = 0.05  # AUROC of a control farther than this from 0.5 is a warning
@@ -130,8 +131,8 @@ def _present(run: Run, evaluations: list[dict[str, Any]], evidence: Evidence, da
     """Figures of the first entry, and report.html of all; the figures' PNG files."""
     heading = f"{run.name} on {data.id_test.info.get('title', data.id_test.name)}"
     paths, drawings = save_figures(run.folder / "plots", evaluations[0], evidence, heading)
-    write_report(run.folder, _head(run), evaluations, evidence, drawings, samples=run.folder / "samples")
-    return paths
+    write_report(run.folder, _head(run), evaluations, evidence, drawings, run=run.folder)
+    return paths + save_training(run.folder, run.record, heading)
 
 
 def _controls(id_test: ImageSet) -> dict[str, ImageSet]:

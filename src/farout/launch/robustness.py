@@ -22,9 +22,11 @@ from farout.launch.environment import stamp
 from farout.launch.inputs import capped
 from farout.launch.runs import Run
 from farout.report.figures.mistakes import class_name
-from farout.report.figures.robustness import DistalRow, RobustnessCurve, distal_figure, robustness_figure
+from farout.report.figures.robustness import DistalRow, distal_figure
 from farout.report.figures.style import png_bytes, svg_text
 from farout.report.files import write_bytes, write_text
+from farout.report.rebuild import rebuild_report
+from farout.report.robustness_card import attack_figure
 
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (LInf(), L2())}
 UNITS = {"linf": 1 / 255, "l2": 1.0}  # what an epsilon counts, over pixels in [0, 1]
@@ -110,7 +112,7 @@ def assess(run: Run, baseline: Run | None, plan: Plan, paths: DataPaths, device:
     """Attack `run`, and `baseline` as the plain network that it is, on the same images from the same seed.
 
     robustness.json grows by a curve as soon as it is there, and a curve that it holds is not measured again; figures go
-    to plots/, the distal adversarials to distal.npz.
+    to plots/, the distal adversarials to distal.npz, and report.html, where there is one, shows both.
 
     Raises ConfigError where a run has no chain to refine with, or the two have other classes.
     """
@@ -134,8 +136,8 @@ def assess(run: Run, baseline: Run | None, plan: Plan, paths: DataPaths, device:
             save_json(path, record)
         else:
             drawings = {}
-        drawings["robustness"] = _figure(found.curves, rule, run.name)
-        found.files = [path, *_draw(run.folder / "plots", drawings)]
+        drawings["robustness"] = attack_figure(found.curves, run.name)
+        found.files = [path, *_draw(run.folder / "plots", drawings), *_refreshed(run.folder)]
     return found
 
 
@@ -285,19 +287,19 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def _figure(curves: Sequence[Mapping[str, Any]], rule: str, heading: str) -> Figure:
-    """Accuracy over epsilon, a panel for each norm."""
-    panels: dict[str, list[RobustnessCurve]] = {}
-    for entry in curves:
-        points = [entry["clean_accuracy"], *entry["accuracy"]]
-        panels.setdefault(entry["norm"], []).append(RobustnessCurve(entry["label"], [0, *entry["epsilons"]], points))
-    attack = curves[0]["attack"]
-    note = f"{rule}; PGD, {attack['steps']} steps, {attack['restarts']} starts"
-    return robustness_figure(panels, note, heading)
-
-
 def _draw(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
     for stem, figure in figures.items():
         write_bytes(folder / f"{stem}.png", png_bytes(figure))
         write_text(folder / f"{stem}.svg", svg_text(figure))
     return [folder / f"{stem}.png" for stem in figures]
+
+
+def _refreshed(folder: Path) -> list[Path]:
+    """The run's report again, where it has one; one that cannot be made again stays as it was."""
+    if not (folder / "report.html").is_file():
+        return []
+    try:
+        return [rebuild_report(folder)]
+    except FaroutError as problem:
+        say(f"  note: report.html does not show these curves: {problem}")
+        return []

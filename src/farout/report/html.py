@@ -19,8 +19,10 @@ from farout.report.geometry_card import geometry_card
 from farout.report.markup import Inliner, card, details, paragraph, plain_table, tabs, text
 from farout.report.page_style import style_sheet
 from farout.report.records import Record
+from farout.report.robustness_card import robustness_card
 from farout.report.sample_section import sample_card
 from farout.report.sections import absences, controls, results, title_block, what_ran
+from farout.report.training_card import training_card
 
 LARGEST_SIDE = 64  # pixels of an image in the page; larger ones are reduced
 
@@ -35,20 +37,22 @@ def write_report(
     evidence: Evidence,
     drawings: Sequence[Drawing] | None = None,
     name: str = "report.html",
-    samples: Path | None = None,
+    run: Path | None = None,
+    mistakes: str = "",
 ) -> Path:
     """Writes the report of one evaluation into the folder and returns its path.
 
     `record` is the head of results.json (run, identity, trained, ...); `entries` are the entries that the
     evaluation gave, the one that the figures follow first; `drawings` come from `save_figures` of that entry
-    and are drawn anew where absent; `samples` is the folder of what the run generated. Raises FaroutError where
-    there is no entry.
+    and are drawn anew where absent; `run` is the run's folder, for what it logged, withstood and generated;
+    `mistakes` stands in for the section of mistakes where there are no images. Raises FaroutError where there is no
+    entry.
     """
     if not entries:
         raise FaroutError("there is no evaluation to report: evaluate the run first")
     drawn = vector_drawings(entries[0], evidence) if drawings is None else drawings
     path = folder / name
-    write_text(path, page(record, entries, evidence, drawn, samples))
+    write_text(path, page(record, entries, evidence, drawn, run, mistakes))
     return path
 
 
@@ -57,7 +61,8 @@ def page(
     entries: Sequence[Entry],
     evidence: Evidence,
     drawings: Sequence[Drawing],
-    samples: Path | None = None,
+    run: Path | None = None,
+    mistakes: str = "",
 ) -> str:
     """The whole document."""
     view, svg = View(entries[0]), {drawing.stem: drawing.svg for drawing in drawings}
@@ -72,8 +77,10 @@ def page(
         _set_section(view, svg, inliner),
         geometry_card(view, evidence.sphere, svg, inliner),
         _reliability_section(view, evidence, svg, inliner),
-        _mistakes_section(view, evidence),
-        sample_card(samples),
+        robustness_card(run, inliner),
+        (not evidence.pictures and mistakes) or _mistakes_section(view, evidence),
+        training_card(run, record, inliner),
+        sample_card(None if run is None else run / "samples"),
     ]
     title = f"{record['run']} on {view.id_title}"
     foot = paragraph("The figures of this page are in results.json; a score per image is in the folder scores.", "note")

@@ -1,5 +1,6 @@
-"""The report of a finished run again, from what its folder holds: results.json, scores/*.npz and geometry.npz."""
+"""The report of a finished run again, from what its folder holds: results.json, scores, geometry, curves, pictures."""
 
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,13 +21,22 @@ FACTS = ("label", "prediction", "confidence")  # arrays of scores/id.npz that ar
 def rebuild_report(folder: Path, out: Path | None = None, name: str = "report.html") -> Path:
     """Writes the report of the folder's last evaluation, into the folder itself unless `out` names another.
 
-    Images are not in a run's folder, so the section of mistakes says that there are none. Raises
-    MissingDataError or ConfigError where results.json or the scores are absent or damaged.
+    Images are not in a run's folder: the section of mistakes stays that of the report which is there, and says that
+    there are none where there is no report. Raises MissingDataError or ConfigError where results.json or the scores are
+    absent or damaged.
     """
     record = read_record(folder)
     entries = last_evaluation(record)
     evidence = replace(read_evidence(folder / "scores", entries[0]), sphere=read_sphere(folder, entries[0]))
-    return write_report(out or folder, record, entries, evidence, name=name, samples=folder / "samples")
+    mistakes = _mistakes(folder / "report.html")
+    return write_report(out or folder, record, entries, evidence, name=name, run=folder, mistakes=mistakes)
+
+
+def _mistakes(page: Path) -> str:
+    """The section of mistakes in a written page, pictures and all; "" where there is none."""
+    written = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+    found = re.search(r'<section class="card" id="mistakes">.*?</section>', written, flags=re.DOTALL)
+    return found[0] if found else ""
 
 
 def last_evaluation(record: Record) -> list[Entry]:
