@@ -83,7 +83,7 @@ def test_losses_energies_and_restarts_in_the_card(tmp_path: Path) -> None:
     assert read.tags["svg"] == 2 and not [link for link in read.links if not link.startswith("#")]
     for words in (
         "total", "p(y|x)", "energy above data", "diverged, went back",
-        "the energy of samples and noise less that of data",
+        "the energy of samples and noise less that of data, on a logarithmic scale",
         "1 point lies outside the frames, which follow the bulk of the values; the largest: total 1e+06 at step 50.",
         "Training diverged once", "from step 430 to step 250: the loss <nan> is not finite",
     ):  # fmt: skip
@@ -102,7 +102,7 @@ def test_a_method_without_energies_has_one_figure_and_energies_of_fine_tuning_ar
     assert read.tags["svg"] == 1 and "Training diverged" not in read.words and "p(x)" not in read.words
     tuned = run(tmp_path, line(10, total=1.0, cross_entropy=0.5, energy_margin=5.0, energy_id=-9.0, energy_outliers=-3))
     read = Reader(training_card(tuned, {}, Inliner()))
-    assert "energy above ID" in read.words and "the energy of outliers less that of ID" in read.words
+    assert "energy above ID" in read.words and "the energy of outliers less that of ID." in read.words
     assert next(iter(read.tables.values()))[0] == [
         "step", "total", "cross_entropy", "energy_margin", "energy of ID", "energy of outliers",
     ]  # fmt: skip
@@ -134,6 +134,14 @@ def test_lines_frames_and_marks() -> None:
     marks = [x[0] for x in (np.asarray(each.get_xdata()) for each in upper.lines) if len(x) == 2 and x[0] == x[1]]
     assert marks == [120, 430]
     assert [np.flatnonzero(flags).tolist() for flags in panels[0].outside().values()] == [[4], []]
+
+
+def test_a_logarithmic_frame_always_has_ticks() -> None:
+    panel = CoursePanel("gap", {"a": np.array([20.0, 30]), "b": np.array([60.0, 80])}, logarithmic=True)
+    (axis,) = course_figure("T", np.arange(2.0), [panel]).axes
+    low, high = axis.get_ylim()
+    assert low < 0 and 80 < high < 200
+    assert {0, 1, 10} <= {tick for tick in axis.get_yticks() if low <= tick <= high}
 
 
 @pytest.mark.parametrize("value", [0.0, -3.5, 1e30, math.nan])

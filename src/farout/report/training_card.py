@@ -142,7 +142,7 @@ def _figures(course: Course) -> Iterator[tuple[str, str, list[CoursePanel]]]:
         if others:
             with np.errstate(invalid="ignore"):  # infinity less infinity is a gap of the line
                 gaps = {name: energies[name] - energies[first] for name in others}
-            panels.append(CoursePanel(f"energy above {first}", gaps, logarithmic=True))
+            panels.append(CoursePanel(f"energy above {first}", gaps, logarithmic=len(others) > 1))
         yield "training_energies", "Energies in training", panels
 
 
@@ -151,10 +151,9 @@ def _about_energies(course: Course) -> Iterator[str]:
     if first:
         yield "Minus an energy is log p(x) up to a constant that nobody knows, so only gaps between energies count."
     if others:
-        yield (
-            f"Lower panel: the energy of {' and '.join(others)} less that of {first}, on a logarithmic scale that is "
-            f"linear between -1 and 1. Above 0 the network takes {first} for likelier."
-        )
+        scale = ", on a logarithmic scale that is linear between -1 and 1" if len(others) > 1 else ""
+        yield f"Lower panel: the energy of {' and '.join(others)} less that of {first}{scale}."
+        yield f"Above 0 the network takes {first} for likelier."
     if "noise" in others:
         yield "The energy of noise is no average but one reading, always of the same images."
 

@@ -36,7 +36,10 @@ DIVERGED = "diverged, went back"
 
 @dataclass(frozen=True)
 class CoursePanel:
-    """Lines (N,) by name, over the same N steps; NaN and infinity are gaps. `logarithmic` is linear within -1 and 1."""
+    """Lines (N,) by name, over the same N steps; NaN and infinity are gaps.
+
+    `logarithmic` is for lines of very different heights; it is linear between -1 and 1.
+    """
 
     title: str
     lines: Mapping[str, Vector]
@@ -54,8 +57,10 @@ class CoursePanel:
         room = distance * (WIDER_IN_LOG if self.logarithmic else WIDER)
         inside = pooled[(pooled >= first - room) & (pooled <= last + room)]
         margin = 0.05 * max(np.ptp(inside), room)
-        ends = (float(inside.min() - margin), float(inside.max() + margin))
-        return (float(np.sinh(ends[0])), float(np.sinh(ends[1]))) if self.logarithmic else ends
+        low, high = float(inside.min() - margin), float(inside.max() + margin)
+        if self.logarithmic:  # with 0 in it, so that powers of ten are
+            return float(np.sinh(min(low, -margin))), float(np.sinh(max(high, margin)))
+        return low, high
 
     def outside(self) -> dict[str, NDArray[np.bool_]]:
         """By line, (N,) flags of the finite values that the frame does not hold."""
