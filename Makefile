@@ -16,7 +16,7 @@ ARGS    ?=
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 	@echo
-	@echo "  variables: SCALE=full|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER ARGS=\"key=value ...\""
+	@echo "  variables: SCALE=full|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem ARGS=\"key=value ...\""
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else 'farout needs Python 3.11 to 3.13: set PYTHON=...')"

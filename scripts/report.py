@@ -1,10 +1,10 @@
-"""Write report.html of a finished run again, from its results.json and scores alone.
+"""Write report.html of a finished run again, from what its folder holds.
 
     python scripts/report.py outputs/runs/NAME
     python scripts/report.py outputs/runs/NAME --out somewhere/
 
-Every evaluation writes the report itself, with pictures; one that is written again has none, because a run's folder
-keeps no images.
+Every evaluation writes the report itself. A run's folder keeps no images, so a page that is written again takes over
+the pictures of mistakes from the page that is there.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
 Without options: the run's replay buffer as it is. With --rounds chains go on from the buffer or, --from noise, from
 fresh noise: each round draws 64 rows, refines them by --steps Langevin steps and puts them back. The paper's code takes
-1000 rounds of 40 or more. The run itself is only read; RUN/samples (or --out) gets samples.npz, samples.json and PNGs.
+1000 rounds of 40 or more. The run itself is only read; RUN/samples (or --out) gets samples.npz, samples.json and PNGs,
+and the run's report.html, where there is one, shows RUN/samples.
 
 IS and FID need the package torch-fidelity and the file of Inception's weights (--inception), which is never downloaded.
 --features RUN measures a Frechet distance on a classifier of yours instead; that figure is not FID.
@@ -18,6 +19,7 @@ from farout.data import default_paths
 from farout.engine.progress import say
 from farout.errors import FaroutError
 from farout.launch.environment import choose_device
+from farout.launch.evaluation import renew_report
 from farout.launch.runs import open_run
 from farout.launch.sample_quality import frechet_facts, inception_facts
 from farout.launch.samples import Sampler, Sampling, class_names, draw_samples, save_samples
@@ -89,7 +91,12 @@ def sample(options: argparse.Namespace) -> None:
     if classifier is not None:
         quality["frechet_distance"] = frechet_facts(samples, run, classifier, paths, *facts)
     save_samples(folder, samples, quality)
-    for line in [f"{run.name}: {len(samples.images):,} samples", *quality_lines(quality), f"written: {folder}"]:
+    written = [folder, *(renew_report(run.folder) if options.out is None else [])]
+    for line in [
+        f"{run.name}: {len(samples.images):,} samples",
+        *quality_lines(quality),
+        *(f"written: {path}" for path in written),
+    ]:
         say(line)
 
 

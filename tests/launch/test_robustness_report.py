@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from farout.launch.robustness import _refreshed
+from farout.launch.evaluation import renew_report
 from farout.launch.runs import run_of
 from farout.launch.settings import ROOT
 
@@ -49,9 +49,9 @@ def test_the_report_shows_the_attacks_of_an_evaluated_run(command, settings, cap
 
 
 def test_a_report_that_cannot_be_made_again_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _refreshed(tmp_path) == []
+    assert renew_report(tmp_path) == []
     assert capsys.readouterr().out == ""
     (tmp_path / "report.html").write_text("as it was")
-    assert _refreshed(tmp_path) == []
-    assert "note: report.html does not show these curves" in capsys.readouterr().out
+    assert renew_report(tmp_path) == []
+    assert "note: report.html stays as it was" in capsys.readouterr().out
     assert (tmp_path / "report.html").read_text() == "as it was"

@@ -71,6 +71,7 @@ def test_the_command_writes_everything_and_changes_nothing(
     runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jem, classifier = runs
+    (jem.folder / "report.html").write_text("as it was")  # of a run that was never evaluated: it cannot be renewed
     before = content(jem.folder)
     assert "method.safetensors" in {Path(name).name for name in before}
     words = [str(jem.folder), "--rounds", "2", "--steps", "2", "--by-class", "--chain", "--chain-steps", "3"]
@@ -79,6 +80,8 @@ def test_the_command_writes_everything_and_changes_nothing(
     assert script().main(words) == 0
     assert content(jem.folder) == before
     said = capsys.readouterr().out
+    assert "note: report.html stays as it was" in said
+    (jem.folder / "report.html").unlink()
     assert "105 samples" in said and "no IS, no FID" in said and f"features of {classifier.name}" in said
     folder = jem.folder / "samples"
     wanted = {"samples.png", "predicted_class.png", "class_chains.png", "chain.png", "samples.npz", "samples.json"}

@@ -29,6 +29,7 @@ from farout.metrics.protocol import Protocol, apply, mean_over_sets
 from farout.report.drawings import save_figures
 from farout.report.evidence import Evidence, Pictures
 from farout.report.html import write_report
+from farout.report.rebuild import rebuild_report
 from farout.report.training_card import save_training
 from farout.scores import Outputs, Score
 
@@ -133,6 +134,20 @@ def _present(run: Run, evaluations: list[dict[str, Any]], evidence: Evidence, da
     paths, drawings = save_figures(run.folder / "plots", evaluations[0], evidence, heading)
     write_report(run.folder, _head(run), evaluations, evidence, drawings, run=run.folder)
     return paths + save_training(run.folder, run.record, heading)
+
+
+def renew_report(folder: Path) -> list[Path]:
+    """A run's report again, where it has one, for what came after its evaluation; one that cannot be made again stays.
+
+    Returns its path, or nothing.
+    """
+    if not (folder / "report.html").is_file():
+        return []
+    try:
+        return [rebuild_report(folder)]
+    except FaroutError as problem:
+        say(f"  note: report.html stays as it was: {problem}")
+        return []
 
 
 def _controls(id_test: ImageSet) -> dict[str, ImageSet]:

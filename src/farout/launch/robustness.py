@@ -19,13 +19,13 @@ from farout.engine.checkpoint import load_json, save_json, write_atomically
 from farout.engine.progress import Bar, say
 from farout.errors import ConfigError, FaroutError
 from farout.launch.environment import stamp
+from farout.launch.evaluation import renew_report
 from farout.launch.inputs import capped
 from farout.launch.runs import Run
 from farout.report.figures.mistakes import class_name
 from farout.report.figures.robustness import DistalRow, distal_figure
 from farout.report.figures.style import png_bytes, svg_text
 from farout.report.files import write_bytes, write_text
-from farout.report.rebuild import rebuild_report
 from farout.report.robustness_card import attack_figure
 
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (LInf(), L2())}
@@ -137,7 +137,7 @@ def assess(run: Run, baseline: Run | None, plan: Plan, paths: DataPaths, device:
         else:
             drawings = {}
         drawings["robustness"] = attack_figure(found.curves, run.name)
-        found.files = [path, *_draw(run.folder / "plots", drawings), *_refreshed(run.folder)]
+        found.files = [path, *_draw(run.folder / "plots", drawings), *renew_report(run.folder)]
     return found
 
 
@@ -292,14 +292,3 @@ def _draw(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
         write_bytes(folder / f"{stem}.png", png_bytes(figure))
         write_text(folder / f"{stem}.svg", svg_text(figure))
     return [folder / f"{stem}.png" for stem in figures]
-
-
-def _refreshed(folder: Path) -> list[Path]:
-    """The run's report again, where it has one; one that cannot be made again stays as it was."""
-    if not (folder / "report.html").is_file():
-        return []
-    try:
-        return [rebuild_report(folder)]
-    except FaroutError as problem:
-        say(f"  note: report.html does not show these curves: {problem}")
-        return []
