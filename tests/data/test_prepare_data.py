@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import http.server
-import importlib.util
 import io
 import pickle
 import tarfile
@@ -19,17 +18,14 @@ from PIL import Image
 from torchvision import datasets
 
 from farout.data import open_dataset
+from script_loader import load_script
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
 RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("prepare_data_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("prepare_data")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

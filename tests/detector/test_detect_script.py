@@ -1,6 +1,5 @@
 """scripts/detect.py as a user calls it."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,7 @@ from torch import Tensor
 
 from farout.detector import Detector
 from farout.launch.runs import Run
-from farout.launch.settings import ROOT
-
-SCRIPT = ROOT / "scripts/detect.py"
+from script_loader import load_script
 
 
 class Done(NamedTuple):
@@ -26,11 +23,7 @@ class Done(NamedTuple):
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("detect", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("detect")
 
 
 @pytest.fixture

@@ -1,29 +1,19 @@
 """Attacks on an evaluated run: its report shows them at once, and keeps what else it showed."""
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 from farout.launch.evaluation import renew_report
 from farout.launch.runs import run_of
-from farout.launch.settings import ROOT
+from script_loader import load_script
 
 CPU = torch.device("cpu")
 RUN = ["method=ce", "backbone=wrn_10_2_jem", "backbone.widen_factor=1"]
 SMALL = ["ood_data.sets=[gaussian]", "score=msp", "max_eval_images=20", "geometry_images=0"]
 FEW = ["--images", "8", "--steps", "1", "--restarts", "1", "--linf", "8", "--norm", "linf", "--distal-steps", "0"]
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("robustness_script", ROOT / "scripts/robustness.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def cards(page: Path) -> dict[str, str]:
@@ -40,7 +30,7 @@ def test_the_report_shows_the_attacks_of_an_evaluated_run(command, settings, cap
     assert "training" in before and "robustness" not in before and "<img" in before["mistakes"]
     assert (folder / "plots/training_losses.png").is_file()
     capsys.readouterr()
-    assert script().main([str(folder), *FEW, "--device", "cpu"]) == 0
+    assert load_script("robustness").main([str(folder), *FEW, "--device", "cpu"]) == 0
     assert "report.html" in capsys.readouterr().out
     after = cards(page)
     assert after.keys() - before.keys() == {"robustness"}

@@ -1,12 +1,10 @@
 """What a finished JEM run generates: the images, their sources and streams, the measures, and the command."""
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,10 +21,10 @@ from farout.launch.compose import compose_settings
 from farout.launch.runs import Run, open_run
 from farout.launch.sample_quality import frechet_facts, inception_facts, surest
 from farout.launch.samples import PER_CLASS, Sampler, Samples, Sampling, class_names, jem_of
-from farout.launch.settings import ROOT
 from farout.launch.training import train
 from farout.metrics.generation import frechet_distance, inception_score
 from farout.report.sample_section import quality_lines
+from script_loader import load_script
 
 CPU = torch.device("cpu")
 TINY = ["scale=smoke", "id_data=digits", "logger=none", "evaluate=false"]
@@ -49,14 +47,6 @@ def sampler(runs: tuple[Run, Run]) -> Callable[..., Sampler]:
     return lambda **asked: Sampler(runs[0], Sampling(**asked), CPU)
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sample", ROOT / "scripts/sample.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def content(folder: Path) -> dict[str, str]:
     """Digest of every file of a run but its samples."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "samples"]
@@ -77,7 +67,7 @@ def test_the_command_writes_everything_and_changes_nothing(
     words = [str(jem.folder), "--rounds", "2", "--steps", "2", "--by-class", "--chain", "--chain-steps", "3"]
     words += ["--features", str(classifier.folder), "--reference-images", "40", "--device", "cpu"]
     words += ["--inception", str(tmp_path / "absent.pth")]
-    assert script().main(words) == 0
+    assert load_script("sample").main(words) == 0
     assert content(jem.folder) == before
     said = capsys.readouterr().out
     assert "note: report.html stays as it was" in said
@@ -112,7 +102,7 @@ def test_what_the_command_refuses(
     runs: tuple[Run, Run], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = words if words == ["absent"] else [str(runs[0].folder), *words]
-    assert script().main(given) == 2
+    assert load_script("sample").main(given) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

@@ -1,6 +1,5 @@
 """The command: reads folders and files, prints, writes, and fails in one line."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -8,16 +7,12 @@ from types import ModuleType
 import pytest
 from synthetic_records import full_table
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "make_table.py"
+from script_loader import load_script
 
 
 @pytest.fixture
 def make_table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_table", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("make_table")
 
 
 def test_reads_run_folders_and_ledger(

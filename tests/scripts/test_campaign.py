@@ -1,6 +1,5 @@
 """Campaigns in slices: the same networks as in one go, carried from machine to machine by the state folder alone."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import farout.launch.campaign
 from farout.engine.checkpoint import tensors_equal
 from farout.launch.campaign import TABLES, experiment
 from farout.launch.settings import ROOT
+from script_loader import load_script
 
 SMALL = ["--table", "demo", "--id", "digits", "--scale", "smoke"]
 NET = ["backbone=resnet20", "trainer.device=cpu", "max_steps=4", "pretrain.max_steps=4"]
@@ -27,11 +27,7 @@ Slice = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("campaign_script", ROOT / "scripts" / "campaign.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("campaign")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Weights trained elsewhere become runs of ours, and score what their authors published."""
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -33,6 +32,7 @@ from farout.metrics import detection_metrics
 from farout.scores import Outputs
 from farout.scores.energy import Energy
 from farout.scores.msp import MSP
+from script_loader import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -108,12 +108,7 @@ State = dict[str, Tensor]
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     """The import script as a module: no new process for each file."""
-    spec = importlib.util.spec_from_file_location("import_checkpoint", ROOT / "scripts/import_checkpoint.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("import_checkpoint")
 
 
 @pytest.fixture

@@ -1,32 +1,23 @@
 """`make reproduce-cider` and `reproduce-jem` from command to tables, on digits in a few steps; what they refuse."""
 
 import csv
-import importlib.util
 import json
 import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from farout.launch.campaign import experiment
 from farout.launch.settings import ROOT
+from script_loader import load_script
 
 FEW = ["max_steps=2", "batch_size=8", "ood_data=smoke", "max_eval_images=40", "logger=none"]
 FEW += ["geometry_images=140", "max_fit_images=140", "trainer.device=cpu"]
 THIN = "backbone.width=2"
 CIDER = ["--paper", "cider", "--scale", "demo", "--id", "digits"]
 JEM = ["--paper", "jem", "--scale", "demo", "--id", "digits"]
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.e2e
@@ -44,7 +35,7 @@ def test_reproduce_cider_trains_evaluates_and_tabulates(
         "--record",
         str(tmp_path / "r"),
     ]
-    assert script("reproduce").main(options) == 0
+    assert load_script("reproduce").main(options) == 0
     said = capsys.readouterr().out
     for word in ("FPR95", "CIDER + Mahalanobis", "linear probe accuracy", "no classifier", "dispersion", "written"):
         assert word in said
@@ -60,10 +51,10 @@ def test_reproduce_cider_trains_evaluates_and_tabulates(
         assert float(lines[kind, "mean", "separability"]["degrees"]) == pytest.approx(facts["mean_separability"])
 
     # Again: nothing is trained or evaluated twice; and the ledger alone gives the same files.
-    assert script("reproduce").main([*options, "--out", str(tmp_path / "again")]) == 0
+    assert load_script("reproduce").main([*options, "--out", str(tmp_path / "again")]) == 0
     assert capsys.readouterr().out.count("nothing left to do") == 3
     again = ["--paper", "cider", "--results", str(tmp_path / "r"), "--out", str(tmp_path / "table")]
-    assert script("make_table").main(again) == 0
+    assert load_script("make_table").main(again) == 0
     for name in ("cider.md", "cider.csv", "geometry.md", "geometry.csv"):
         first = (tmp_path / "t" / name).read_text()
         assert (tmp_path / "again" / name).read_text() == first == (tmp_path / "table" / name).read_text()
@@ -91,7 +82,7 @@ def assert_agrees(lines: list[dict[str, str]], entries: dict[str, dict]) -> None
     ],
 )
 def test_what_it_refuses_is_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script("reproduce").main([*CIDER, *options]) == 2
+    assert load_script("reproduce").main([*CIDER, *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
@@ -103,14 +94,14 @@ def test_make_passes_everything_on(paper: str) -> None:
     shown = subprocess.run(["make", "-n", target, *given], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (line,) = (line for line in shown.splitlines() if "scripts/reproduce.py" in line)  # make within make says more
     words = shlex.split(line)
-    options = script("reproduce").parse_arguments(words[words.index("scripts/reproduce.py") + 1 :])
+    options = load_script("reproduce").parse_arguments(words[words.index("scripts/reproduce.py") + 1 :])
     assert (options.paper, options.scale, options.id, options.seeds) == (paper, "small", "digits", [1, 2])
     assert (options.overrides, options.out) == (["ood_data=energy", "logger=none"], Path("there"))
 
 
 @pytest.mark.parametrize("id_data", ["cifar10", "cifar100"])
 def test_the_full_scale_rows_are_the_papers_files(id_data: str) -> None:
-    reproduce = script("reproduce")
+    reproduce = load_script("reproduce")
     for row in reproduce.ROWS["cider"]:
         options = reproduce.parse_arguments(["--paper", "cider", "--id", id_data, "logger=none"])
         settings = reproduce.plan(row, 3, reproduce.RECIPES["cider"]["full"], options)
@@ -128,7 +119,7 @@ def test_reproduce_jem_trains_samples_evaluates_attacks_and_tabulates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("farout.launch.evaluation._present", lambda *given: [])
-    reproduce = script("reproduce")
+    reproduce = load_script("reproduce")
     plan = replace(reproduce.ATTACKS["demo"], images=4, steps=1, refine=(0, 1), copies=2, distal_steps=1)
     monkeypatch.setattr(reproduce, "ATTACKS", {"demo": plan})
     monkeypatch.setattr(reproduce, "CHAIN_STEPS", {"demo": 1})
@@ -156,7 +147,7 @@ def test_reproduce_jem_trains_samples_evaluates_attacks_and_tabulates(
     said = capsys.readouterr().out
     assert said.count("nothing left to do") == 2 and "sampled already" in said and "without attack" not in said
     again = ["--paper", "jem", "--results", str(tmp_path / "r"), "--out", str(tmp_path / "table")]
-    assert script("make_table").main(again) == 0
+    assert load_script("make_table").main(again) == 0
     names = {f"{name}.{kind}" for name in ("jem", "hybrid", "calibration", "robustness") for kind in ("md", "csv")}
     assert {path.name for path in (tmp_path / "t").iterdir()} == {*names, "reliability.png"}
     for name in names:
@@ -201,7 +192,7 @@ def assert_jem_agrees(folder: Path, records: dict[str, dict]) -> None:
 
 @pytest.mark.parametrize("id_data", ["cifar10", "cifar100"])
 def test_jems_full_scale_rows_share_images_sets_and_scores(id_data: str) -> None:
-    reproduce = script("reproduce")
+    reproduce = load_script("reproduce")
     options = reproduce.parse_arguments(["--paper", "jem", "--id", id_data, "logger=none"])
     rows = {row: reproduce.plan(row, 3, "jem", options) for row in reproduce.ROWS["jem"]}
     jem = rows["jem"]
@@ -222,7 +213,7 @@ def test_jems_full_scale_rows_share_images_sets_and_scores(id_data: str) -> None
 
 @pytest.mark.parametrize(("scale", "id_data"), [("small", "cifar10"), ("demo", "digits")])
 def test_jems_classifier_elsewhere_has_its_network_and_schedule(scale: str, id_data: str) -> None:
-    reproduce = script("reproduce")
+    reproduce = load_script("reproduce")
     options = reproduce.parse_arguments(["--paper", "jem", "--id", id_data, "--scale", scale, "logger=none"])
     ce, jem = (reproduce.plan(row, 1, reproduce.RECIPES["jem"][scale], options) for row in ("ce", "jem"))
     for name in ("backbone", "id_data", "ood_data", "transform", "holdout", "holdout_rule", "protocol", "scores"):

@@ -1,6 +1,5 @@
 """scripts/robustness.py as a user calls it, on a JEM run and a plain classifier of digits, trained in seconds."""
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from farout.launch import robustness
 from farout.launch.compose import compose_settings
 from farout.launch.robustness import Plan, Subject, attacked_images, pixels
 from farout.launch.runs import Run, open_run, run_of
-from farout.launch.settings import ROOT
 from farout.launch.training import train
+from script_loader import load_script
 
 CPU = torch.device("cpu")
 TINY = ["scale=smoke", "id_data=digits", "logger=none", "evaluate=false", "trainer.device=cpu", "transform=jem"]
@@ -66,11 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("robustness_script", ROOT / "scripts/robustness.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("robustness")
 
 
 @pytest.fixture

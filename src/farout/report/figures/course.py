@@ -15,9 +15,9 @@ from farout.metrics.vectors import Vector
 from farout.report.figures.style import (
     INK,
     QUIET,
-    SMALL,
     TEXT,
     canvas,
+    key,
     label,
     legend_rows,
     line_style,
@@ -153,16 +153,4 @@ def _legend(figure: Figure, names: Sequence[str], marks: bool) -> None:
     if marks:
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (1, 1.5))))
         shown.append(DIVERGED)
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles,
-        shown,
-        loc="lower left",
-        bbox_to_anchor=(0.05 / width, 0.02 / height),
-        ncols=3,
-        fontsize=SMALL,
-        frameon=False,
-        labelcolor=QUIET,
-        handlelength=2.2,
-        labelspacing=0.3,
-    )
+    key(figure, handles, shown, 3, 0.05, bottom=0.02, handlelength=2.2, labelspacing=0.3)

@@ -27,6 +27,7 @@ from farout.report.figures.style import (
     TEXT,
     WIDTH,
     canvas,
+    key,
     label,
     legend_rows,
     quiet,
@@ -144,21 +145,8 @@ def _mark(marker: str, colour: str, name: str, edge: str = "none") -> Line2D:
 
 def _legend(figure: Figure, handles: Sequence[Line2D], left: float, top: float, columns: int) -> None:
     """Marks at a place in inches from the upper left corner."""
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(left / width, 1 - top / height),
-        ncols=columns,
-        fontsize=SMALL,
-        frameon=False,
-        labelcolor=QUIET,
-        handletextpad=0.1,
-        columnspacing=0.9,
-        labelspacing=0.5,
-        borderpad=0.1,
-        borderaxespad=0.1,
-    )
+    close = {"handletextpad": 0.1, "columnspacing": 0.9, "labelspacing": 0.5, "borderpad": 0.1, "borderaxespad": 0.1}
+    key(figure, handles, [str(handle.get_label()) for handle in handles], columns, left, top=top, **close)
 
 
 def angle_figure(

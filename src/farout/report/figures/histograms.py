@@ -24,6 +24,7 @@ from farout.report.figures.style import (
     TEXT,
     WIDTH,
     canvas,
+    key,
     label,
     place,
     quiet,
@@ -210,24 +211,12 @@ def _close(axes: Sequence[Axes], used: int, columns: int) -> None:
 
 
 def _legend(figure: Figure, threshold: str) -> None:
-    handles: list[Patch | Line2D] = [
-        Patch(facecolor=ID_COLOUR, alpha=0.6, label="ID"),
-        Patch(facecolor=OOD_COLOUR, alpha=0.6, label="OOD"),
-    ]
+    handles: list[Patch | Line2D] = [Patch(facecolor=ID_COLOUR, alpha=0.6), Patch(facecolor=OOD_COLOUR, alpha=0.6)]
+    names = ["ID", "OOD"]
     if threshold:
-        handles.append(Line2D([], [], color=INK, linewidth=0.8, linestyle="--", label=threshold))
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(0.02 / width, 1 - 0.36 / height),
-        ncols=3,
-        fontsize=SMALL,
-        frameon=False,
-        labelcolor=QUIET,
-        handlelength=1.6,
-        columnspacing=1.2,
-    )
+        handles.append(Line2D([], [], color=INK, linewidth=0.8, linestyle="--"))
+        names.append(threshold)
+    key(figure, handles, names, 3, 0.02, top=0.36, handlelength=1.6, columnspacing=1.2)
 
 
 def _axis_name(score: str, beyond: bool) -> str:

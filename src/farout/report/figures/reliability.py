@@ -18,6 +18,7 @@ from farout.report.figures.style import (
     SMALL,
     TEXT,
     canvas,
+    key,
     label,
     place,
     quiet,
@@ -105,17 +106,6 @@ def _places(curve: ReliabilityCurve) -> tuple[Vector, float]:
 
 
 def _legend(figure: Figure) -> None:
-    handles = [
-        Patch(facecolor=ID_COLOUR, alpha=0.8, label="accuracy"),
-        Patch(facecolor="none", edgecolor=OOD_COLOUR, hatch="////", label="gap to the mean confidence"),
-    ]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(0.02 / width, 1 - 0.36 / height),
-        ncols=2,
-        fontsize=SMALL,
-        frameon=False,
-        labelcolor=QUIET,
-    )
+    accuracy = Patch(facecolor=ID_COLOUR, alpha=0.8)
+    gap = Patch(facecolor="none", edgecolor=OOD_COLOUR, hatch="////")
+    key(figure, [accuracy, gap], ["accuracy", "gap to the mean confidence"], 2, 0.02, top=0.36)

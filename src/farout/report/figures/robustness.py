@@ -16,6 +16,7 @@ from farout.report.figures.style import (
     TEXT,
     WIDTH,
     canvas,
+    key,
     label,
     legend_rows,
     line_style,
@@ -127,19 +128,8 @@ def _confidence(axis: Axes, rows: Sequence[DistalRow], step: float) -> None:
 
 def _legend(figure: Figure, axis: Axes, names: Sequence[str], bottom: float) -> None:
     """Below everything, three names a row."""
-    width, height = figure.get_size_inches()
-    figure.legend(
-        axis.lines,
-        [label(shortened(name, 24)) for name in names],
-        loc="lower left",
-        bbox_to_anchor=(0.05 / width, bottom / height),
-        ncols=3,
-        fontsize=SMALL,
-        frameon=False,
-        labelcolor=QUIET,
-        handlelength=2.2,
-        labelspacing=0.3,
-    )
+    shown = [label(shortened(name, 24)) for name in names]
+    key(figure, axis.lines, shown, 3, 0.05, bottom=bottom, handlelength=2.2, labelspacing=0.3)
 
 
 def _note(figure: Figure, text: str) -> None:

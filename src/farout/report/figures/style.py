@@ -90,6 +90,34 @@ def legend_rows(names: Sequence[str], columns: int) -> int:
     return -(-len(names) // columns)
 
 
+def key(
+    figure: Figure,
+    handles: Sequence[Any],
+    names: Sequence[str],
+    columns: int,
+    left: float,
+    top: float | None = None,
+    bottom: float | None = None,
+    **spacing: float,
+) -> None:
+    """A quiet legend at a place in inches from the figure's left edge and from its top or its bottom.
+
+    `spacing` goes to matplotlib's legend as it is.
+    """
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles,
+        names,
+        loc="upper left" if bottom is None else "lower left",
+        bbox_to_anchor=(left / width, 1 - (top or 0.0) / height if bottom is None else bottom / height),
+        ncols=columns,
+        fontsize=SMALL,
+        frameon=False,
+        labelcolor=QUIET,
+        **spacing,
+    )
+
+
 def png_bytes(figure: Figure, dpi: float = DPI, palette: bool = False) -> bytes:
     """The figure as a PNG file; with a palette of 256 colours, a third of the bytes where thousands of dots lie."""
     data = io.BytesIO()
