@@ -28,9 +28,9 @@ from typing import Any
 from rich.console import Console
 
 from farout.data.catalogue import load_entry
-from farout.engine.checkpoint import save_json
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
+from farout.files import save_json, write_bytes
 from farout.launch.campaign import experiment
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device
@@ -44,7 +44,6 @@ from farout.launch.training import evaluate, train
 from farout.metrics.generation import INCEPTION_WEIGHTS
 from farout.report.figures.reliability import reliability_panels
 from farout.report.figures.style import png_bytes
-from farout.report.files import write_bytes
 from farout.report.paper_tables import write_tables
 from farout.report.rebuild import last_evaluation, read_evidence
 from farout.report.records import read_record

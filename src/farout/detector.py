@@ -14,13 +14,12 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import farout
@@ -28,9 +27,9 @@ from farout.backbones import Backbone
 from farout.data import DataPaths, ImageSet, default_paths
 from farout.data.pictures import Picture, Pictures, batches
 from farout.data.transform import Transform
-from farout.engine.checkpoint import write_atomically
 from farout.engine.evaluate import collect
 from farout.errors import ConfigError, FaroutError
+from farout.files import write_bytes
 from farout.launch.coerce import Component, component
 from farout.launch.environment import choose_device
 from farout.launch.inputs import capped
@@ -226,7 +225,7 @@ class Detector:
             tensors[key] = value.clone() if storage in known else value
             known.add(storage)
         text = json.dumps({"spec": asdict(self.spec), "score_state": state})
-        write_atomically(Path(path), partial(save_file, tensors, metadata={METADATA: text}))
+        write_bytes(Path(path), save(tensors, metadata={METADATA: text}))
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> "Detector":

@@ -11,3 +11,7 @@ class ConfigError(FaroutError):
 
 class MissingDataError(FaroutError):
     """A data set (or a file of one) that is not in the store and that no pack can provide."""
+
+
+class UnwritableError(FaroutError):
+    """A file that the disk does not take: full, read-only, or somebody else's."""

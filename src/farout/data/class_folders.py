@@ -21,6 +21,7 @@ from farout.data.image_files import ImageFiles, pool
 from farout.data.image_set import ImageSet
 from farout.data.pack import Handling, is_image
 from farout.errors import ConfigError, MissingDataError
+from farout.files import write_text
 
 log = logging.getLogger(__name__)
 LAYOUT = "train/CLASS/*.JPEG and val/CLASS/*.JPEG"
@@ -67,9 +68,7 @@ def write_index(place: Path, source: Path, classes: Sequence[str]) -> None:
     index = {**wanted, "files": files, "sha256": _digest(source, files)}
     place.mkdir(parents=True, exist_ok=True)
     (place / "hashes.npy").unlink(missing_ok=True)  # of the files that were there before
-    temporary = place / f".meta.{os.getpid()}"
-    temporary.write_text(json.dumps(index))
-    temporary.replace(meta)
+    write_text(meta, json.dumps(index))
 
 
 def _stamp(source: Path, classes: Sequence[str]) -> list[int]:

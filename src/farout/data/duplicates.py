@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from farout.data.image_set import ImageSet
+from farout.errors import UnwritableError
+from farout.files import write_atomically
 
 CHUNK = 4096  # images read at a time
 
@@ -25,15 +28,14 @@ def image_hashes(image_set: ImageSet) -> np.ndarray:
         digests += [hashlib.blake2b(row.data, digest_size=16).digest() for row in rows]
     hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
     if cache is not None:
-        _save_atomically(cache, hashes)
+        with suppress(UnwritableError):  # a store that is only read: hashed again next time
+            write_atomically(cache, partial(_save, array=hashes))
     return hashes.view("V16")[:, 0]
 
 
-def _save_atomically(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
         np.save(file, array)
-    temporary.replace(path)
 
 
 def find_duplicates(reference: Iterable[ImageSet], other: ImageSet) -> np.ndarray:

@@ -8,16 +8,15 @@ therefore never meet an old entry.
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from farout.data import ImageSet
-from farout.engine.checkpoint import write_atomically
+from farout.files import write_bytes
 from farout.scores import Outputs
 
 GIB = 2**30
@@ -52,7 +51,7 @@ class OutputCache:
         if sum(tensor.nbytes for tensor in tensors.values()) > self.limit:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path(key), partial(save_file, tensors))
+        write_bytes(self._path(key), save(tensors))
         self._evict()
 
     def _path(self, key: str) -> Path:

@@ -1,53 +1,33 @@
 """Files that are either whole or absent: training state, finished weights, JSON records."""
 
-import json
-import os
-from collections.abc import Callable
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from farout.errors import FaroutError
+from farout.files import load_json, save_json, write_atomically, write_bytes
 
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a neighbouring temporary file, flush it to disk, then rename it over `path`.
-
-    Killed at any moment, `path` holds the old content or the new, never a part.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented for people."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def load_json(path: Path) -> Any:
-    """Read a JSON file; a damaged one is a one-line error that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FaroutError(f"{path} is not valid JSON ({error}): remove it and run the command again") from None
+__all__ = [
+    "load_json",
+    "load_state",
+    "load_weights",
+    "save_json",
+    "save_state",
+    "save_weights",
+    "tensors_equal",
+    "write_atomically",
+]
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Finished weights as safetensors (contiguous copies on the CPU, official key order)."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(state, temporary))
+    write_bytes(path, save(state))
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -63,7 +43,9 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Training state (tensors, numbers, strings) as one atomic file that loads without unpickling code."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    content = io.BytesIO()  # torch's own writer hides a full disk behind an error of its format
+    torch.save(state, content)
+    write_bytes(path, content.getbuffer())
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:

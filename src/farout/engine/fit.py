@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from farout.data.streams import stable_seed
-from farout.engine.checkpoint import load_state, save_state, write_atomically
+from farout.engine.checkpoint import load_state, save_state
 from farout.engine.progress import Bar
 from farout.engine.schedules import Course
 from farout.engine.survival import Diverged, Restart, Survival
 from farout.errors import FaroutError
+from farout.files import write_atomically
 from farout.methods import Batch, Method
 
 Batches = Callable[[int], Mapping[str, Batch]]

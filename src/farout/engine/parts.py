@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from farout.engine.checkpoint import load_json, save_json, write_atomically
 from farout.errors import FaroutError
+from farout.files import load_json, save_json, write_atomically
 
 PART_BYTES = 15 * 2**20
 SECOND_BANK = 500

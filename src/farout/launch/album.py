@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from farout.data.transform import Transform
+from farout.files import write_bytes
 from farout.report.figures.samples import mosaic_png, pixels
-from farout.report.files import write_bytes
 
 PICTURES = 20  # of a run, about
 

@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 
 from farout.data import ImageSet
 from farout.data.controls import as_jpeg, resampled
-from farout.engine.checkpoint import load_json, save_json, write_atomically
 from farout.engine.evaluate import accuracy, correct
 from farout.engine.progress import say
 from farout.errors import FaroutError
+from farout.files import load_json, save_json, write_atomically
 from farout.launch.calibration import calibration_facts, confidence_of, held_out_temperature
 from farout.launch.environment import stamp
 from farout.launch.geometry import Geometry, probed

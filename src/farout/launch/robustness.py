@@ -15,9 +15,9 @@ from torch import Tensor
 
 from farout.attacks import L2, PGD, Classifier, Distal, LInf, Norm, RefinedClassifier, distal_adversarials
 from farout.data import DataPaths, ImageSet, open_dataset
-from farout.engine.checkpoint import load_json, save_json, write_atomically
 from farout.engine.progress import Bar, say
 from farout.errors import ConfigError, FaroutError
+from farout.files import load_json, save_json, write_atomically, write_bytes, write_text
 from farout.launch.environment import stamp
 from farout.launch.evaluation import renew_report
 from farout.launch.inputs import capped
@@ -25,7 +25,6 @@ from farout.launch.runs import Run
 from farout.report.figures.mistakes import class_name
 from farout.report.figures.robustness import DistalRow, distal_figure
 from farout.report.figures.style import png_bytes, svg_text
-from farout.report.files import write_bytes, write_text
 from farout.report.robustness_card import attack_figure
 
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (LInf(), L2())}

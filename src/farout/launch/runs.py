@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 from farout.backbones import Backbone
 from farout.backbones.imagenet_resnet import weights_mark
 from farout.data.transform import Transform
-from farout.engine.checkpoint import load_json, load_weights, save_json
+from farout.engine.checkpoint import load_weights
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
+from farout.files import load_json, save_json
 from farout.launch.coerce import Component, component, locate
 from farout.launch.settings import Settings, parent_settings
 

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from farout.data import DataPaths, available, open_dataset
 from farout.data.streams import stable_seed
-from farout.engine.checkpoint import load_weights, save_json
+from farout.engine.checkpoint import load_weights
 from farout.engine.progress import Bar
 from farout.errors import ConfigError, FaroutError
+from farout.files import save_json, write_bytes
 from farout.launch.environment import stamp
 from farout.launch.runs import Run
 from farout.methods import JEM
@@ -29,7 +30,6 @@ from farout.methods.langevin import ReplayBuffer, uniform
 from farout.report.figures.mistakes import class_name
 from farout.report.figures.samples import mosaic_png, pixels, sheet_figure
 from farout.report.figures.style import png_bytes
-from farout.report.files import write_bytes
 
 SHOWN = 100  # images of the plain mosaic
 PER_CLASS = 10  # columns of the sheets by class

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from farout.engine.checkpoint import load_json, load_state
+from farout.engine.checkpoint import load_state
 from farout.engine.parts import Manifest, pack, read_manifest, unpack
 from farout.engine.progress import say
 from farout.errors import FaroutError
+from farout.files import load_json
 from farout.launch.runs import Run
 
 NAME = "campaign"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from farout.files import write_bytes, write_text
 from farout.report.evidence import ID, Entry, Evidence, Sphere, View
 from farout.report.figures.curves import precision_recall_figure, roc_figure
 from farout.report.figures.embedding import angle_figure, embedding_figure
@@ -15,7 +16,6 @@ from farout.report.figures.histograms import Panel, score_histogram, score_row
 from farout.report.figures.mistakes import confident_mistakes, mistakes_figure
 from farout.report.figures.reliability import reliability_diagram
 from farout.report.figures.style import png_bytes, svg_text
-from farout.report.files import write_bytes, write_text
 
 
 @dataclass(frozen=True)

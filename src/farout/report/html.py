@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from farout.errors import FaroutError
+from farout.files import write_text
 from farout.metrics import ReliabilityCurve, reliability_curve
 from farout.report.drawings import Drawing, safe, vector_drawings
 from farout.report.evidence import ID, Entry, Evidence, View
 from farout.report.figures.mistakes import Gallery, Picture, confident_mistakes
-from farout.report.files import write_text
 from farout.report.geometry_card import geometry_card
 from farout.report.markup import Inliner, card, details, paragraph, plain_table, tabs, text
 from farout.report.page_style import style_sheet

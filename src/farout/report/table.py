@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from farout.errors import ConfigError
+from farout.files import write_text
 from farout.papers import Figure, Paper, RowKind, load
 from farout.report.caption import caption_lines, note_lines, protocol_text, shown_figures
 from farout.report.cells import (
@@ -29,7 +30,6 @@ from farout.report.cells import (
     TableRow,
     mean_of_votes,
 )
-from farout.report.files import write_text
 from farout.report.records import Record, Run, flatten, name_of, runs_under, trunk_of, variant_of
 from farout.report.render import to_csv, to_markdown, to_terminal
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from farout.files import write_bytes, write_text
 from farout.metrics.vectors import Vector
 from farout.report.figures.course import POINTS, CoursePanel, course_figure
 from farout.report.figures.style import png_bytes, svg_text
-from farout.report.files import write_bytes, write_text
 from farout.report.markup import Inliner, card, details, items, paragraph, plain_table
 from farout.report.records import Record
 
