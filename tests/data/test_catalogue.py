@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import yaml
 from torchvision import datasets
@@ -28,6 +30,12 @@ def test_addresses_and_checksums_are_those_of_torchvision(here):
         assert item("svhn", split, i) == {"urls": [url], "checksum": f"md5:{md5}"}
     for name in ("textures", "textures_224"):
         assert item(name, "test") == {"urls": [datasets.DTD._URL], "checksum": f"md5:{datasets.DTD._MD5}"}
+    for name, loader in (("mnist", datasets.MNIST), ("fashion_mnist", datasets.FashionMNIST)):
+        found = [item(name, split, i) for split in ("train", "test") for i in (0, 1)]
+        assert found == [
+            {"urls": [mirror + file for mirror in loader.mirrors], "checksum": f"md5:{md5}"}
+            for file, md5 in loader.resources
+        ]
     archive, md5 = datasets.Places365._IMAGES_META[("test", True)]
     url = datasets.Places365._BASE_URL + archive
     assert item("places365", "test") == {"urls": [url], "checksum": f"md5:{md5}"}
@@ -78,8 +86,39 @@ def test_conflicts(here):
     assert "Caltech" in conflicts("faces", "caltech", here)
     assert conflicts("imagenet_sample", "tiny_imagenet_jpeg32_no_cifar", here)
     assert "supplied" in conflicts("cifar100", "cifar100", here)
+    for outliers in ("tiny_imagenet", "tiny_imagenet_jpeg32", "tiny_imagenet_jpeg32_no_cifar"):
+        for way in ("resize", "crop", "resize_no_cifar", "crop_no_cifar"):
+            assert "the same classes" in conflicts(f"tiny_imagenet_64_{way}", outliers, here)
     for pair in [("faces", "cifar100"), ("cifar100", "caltech"), ("dtd10", None), ("dtd10", "none")]:
         assert conflicts(*pair, here) is None
+
+
+def test_the_genuine_list_has_nine_votes_and_the_stand_ins_keep_theirs(here):
+    """Recorded means over the stand-in sets are found again only while their votes stay."""
+    votes = {
+        name: {
+            define(each, "test", here).vote
+            for each in yaml.safe_load((here.conf / f"ood_data/{name}.yaml").read_text())["sets"]
+        }
+        for name in ("genuine", "stand_in")
+    }
+    assert votes["genuine"] == {
+        *("miniplaces", "celeba_half", "tiny_imagenet_64", "mnist_and_fashion", "dtd10", "cifar100"),
+        *("gaussian", "rademacher", "blobs"),
+    }
+    assert votes["stand_in"] == {
+        *("dtd10", "streetchars", "houses", "camvid", "imagenet_sample", "faces", "emnist_letters", "cifar100"),
+    }
+
+
+def test_every_pack_at_hand_has_a_checksum(here):
+    named = {
+        define(name, split, here).own.get("pack"): define(name, split, here).own.get("pack_sha256")
+        for name in dataset_names(here)
+        for split in split_names(name, here)
+    }
+    known = {pack for pack, checksum in named.items() if checksum}
+    assert len(known) == 17 and all(re.fullmatch("[0-9a-f]{64}", named[pack]) for pack in known)
 
 
 def test_houses_share_a_vote(here):

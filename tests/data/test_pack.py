@@ -26,7 +26,8 @@ def test_round_trip_is_lossless_and_deterministic(tmp_path, make_set, suffix):
     back = read_images(first)
     assert torch.equal(torch.from_numpy(back.images), images.images)
     assert np.array_equal(back.labels, images.labels.numpy()) and back.classes == images.classes
-    assert sorted(p.name for p in tmp_path.iterdir()) == [first.name, second.name]
+    files = [first.name, f"{first.name}.sha256", second.name, f"{second.name}.sha256"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
 
 
 def test_large_images_make_shorter_strips(tmp_path, make_set):

@@ -1,6 +1,7 @@
 """scripts/prepare_data.py against a local server with small archives of the official layouts."""
 
 import functools
+import gzip
 import hashlib
 import http.server
 import io
@@ -18,6 +19,7 @@ from PIL import Image
 from torchvision import datasets
 
 from farout.data import open_dataset
+from farout.data.pack import write_pack
 from script_loader import load_script
 
 RNG = np.random.default_rng(0)
@@ -189,6 +191,43 @@ def test_celeba_and_tiny_imagenet_layouts(server, own, add_dataset, run):
     train = open_dataset("tiny", "train", own)
     assert train.classes == ("n1", "n2") and train.labels.tolist() == [0, 1] and train.info["side"] == 32
     assert open_dataset("tiny_val", "val", own).classes == ("n2",)
+
+
+def idx(array: np.ndarray) -> bytes:
+    """The format of MNIST's files, compressed: two zeros, the type, the number of dimensions, each dimension."""
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    return gzip.compress(head + array.tobytes())
+
+
+def test_mnist_is_enlarged_and_its_pack_is_only_a_part(server, own, add_dataset, make_set, run, capsys):
+    folder, address = server
+    grey, numbers = RNG.integers(0, 256, (5, 28, 28), np.uint8), np.array([3, 1, 4, 1, 5], np.uint8)
+    (folder / "images.gz").write_bytes(idx(grey))
+    (folder / "labels.gz").write_bytes(idx(numbers))
+    files = [{"urls": [f"{address}/{n}"], "checksum": md5(folder / n)} for n in ("images.gz", "labels.gz")]
+    split = {"files": files, "size": 5, "pack": "part.tar", "pack_size": 3}
+    top = {"title": "M", "read": {"_target_": "farout.data.official.mnist"}, "resize": 32, "filter": "bicubic"}
+    add_dataset("mnist", yaml.safe_dump({**top, "splits": {"test": split}}))
+    write_pack(make_set(3, side=28), own.packs / "part.tar")
+    assert open_dataset("mnist", "test", own).info["part"] == "3 of 5 images"
+    (folder / "labels.gz").rename(folder / "away.gz")
+    assert run("mnist") == 0  # nothing better than the part is to be had
+    assert len(open_dataset("mnist", "test", own)) == 3
+    (folder / "away.gz").rename(folder / "labels.gz")
+    assert run("mnist") == 0
+    got = open_dataset("mnist", "test", own)
+    large = np.asarray(Image.fromarray(grey[4]).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC))
+    assert np.array_equal(got.images[4].numpy(), large.transpose(2, 0, 1))
+    assert got.labels.tolist() == numbers.tolist() and got.classes == tuple("0123456789") and "part" not in got.info
+    for damaged in (b"no gzip", gzip.compress(b"\0\0\x08\x03"), idx(numbers[:4])):
+        (folder / "labels.gz").write_bytes(damaged)
+        split["files"] = [files[0], {"urls": [f"{address}/labels.gz"], "checksum": md5(folder / "labels.gz")}]
+        add_dataset(
+            "broken", yaml.safe_dump({**top, "splits": {"test": {k: v for k, v in split.items() if "pack" not in k}}})
+        )
+        capsys.readouterr()
+        assert run("broken") == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 def test_wrong_checksum_is_refused_and_leaves_nothing(server, own, add_dataset, run, capsys):

@@ -1,14 +1,19 @@
+import hashlib
+import io
 import multiprocessing
 import tarfile
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from farout.data import available, open_dataset
 from farout.data.catalogue import define
 from farout.data.image_set import Decoded
-from farout.data.store import build, store_folder
+from farout.data.pack import write_pack
+from farout.data.pack_files import checksum_file
+from farout.data.store import build, provider, store_folder
 from farout.errors import ConfigError, FaroutError, MissingDataError
 
 MINE = "title: My set\nsource: pictures\n"
@@ -159,11 +164,68 @@ def test_cifar_packs_have_the_published_statistics(data_paths):
         ("imagenet_sample", "test", 1000, 1),
         ("faces", "test", 435, 1),
         ("emnist_letters", "test", 2600, 26),
-        ("caltech", "train", 5506, 76),
-        ("tiny_imagenet_jpeg32_no_cifar", "train", 26100, 174),
+        ("miniplaces", "test", 4000, 100),
+        ("celeba_half", "test", 2000, 1),
+        ("tiny_imagenet_64_resize", "test", 2000, 200),
+        ("tiny_imagenet_64_crop_no_cifar", "test", 1740, 174),
+        ("mnist", "test", 2000, 10),
+        ("fashion_mnist", "test", 2000, 10),
     ],
 )
 def test_packs_open_at_32(data_paths, name, split, count, classes):
     images = open_dataset(name, split, data_paths)
     assert images.images.shape == (count, 3, 32, 32) and len(images.classes) == classes
     assert images.labels.min() == 0 and images.labels.max() == classes - 1
+
+
+@pytest.mark.data
+def test_tiny_imagenet_is_cropped_or_resized_from_the_same_pictures(data_paths):
+    """The centre of the 64 x 64 picture, or all of it."""
+    with tarfile.open(data_paths.packs / "tinyimagenet64_val.tar.gz") as tar:
+        name = "n01443537/val_1284.JPEG"
+        picture = Image.open(io.BytesIO(tar.extractfile(name).read())).convert("RGB")
+    crop = np.asarray(picture)[16:48, 16:48].transpose(2, 0, 1)
+    small = np.asarray(picture.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    for way, expected in (("crop", crop), ("resize", small)):
+        assert np.array_equal(open_dataset(f"tiny_imagenet_64_{way}", "test", data_paths).images[0].numpy(), expected)
+
+
+@pytest.mark.data
+def test_a_part_of_a_set_says_that_it_is_one(data_paths):
+    assert open_dataset("mnist", "test", data_paths).info["part"] == "2,000 of 10,000 images"
+
+
+def _with_one_pack(own, add_dataset, make_set, tmp_path):
+    """A catalogue with one set, its pack, and the pack's checksum; returns the pack."""
+    write_pack(make_set(30), own.packs / "tiny.tar")
+    checksum_file(own.packs / "tiny.tar").unlink()
+    checksum = hashlib.sha256((own.packs / "tiny.tar").read_bytes()).hexdigest()
+    add_dataset("tiny", f"title: Tiny\nsplits: {{test: {{pack: tiny.tar, pack_sha256: {checksum}, size: 30}}}}\n")
+    return own.packs / "tiny.tar"
+
+
+def test_a_pack_with_one_inverted_byte_is_refused(own, add_dataset, make_set, tmp_path):
+    pack = _with_one_pack(own, add_dataset, make_set, tmp_path)
+    good = pack.read_bytes()
+    for place in (len(good) // 3, len(good) - 1):  # in an image, and in the padding behind the last
+        damaged = bytearray(good)
+        damaged[place] ^= 0xFF
+        pack.write_bytes(damaged)
+        with pytest.raises(FaroutError) as error:
+            open_dataset("tiny", "test", own)
+        seen, expected = (hashlib.sha256(content).hexdigest() for content in (damaged, good))
+        assert str(pack) in str(error.value) and seen in str(error.value) and f"expected {expected}" in str(error.value)
+        assert "\n" not in str(error.value) and not list(own.store.glob("tiny/test-*"))
+    pack.write_bytes(good)
+    assert len(open_dataset("tiny", "test", own)) == 30
+
+
+def test_a_pack_of_your_own_is_known_by_the_checksum_beside_it(own, add_dataset, make_set, tmp_path):
+    pack = _with_one_pack(own, add_dataset, make_set, tmp_path)
+    mine = make_set(30, seed=1)
+    write_pack(mine, pack)
+    assert checksum_file(pack).read_text() == f"{hashlib.sha256(pack.read_bytes()).hexdigest()}  tiny.tar\n"
+    assert torch.equal(open_dataset("tiny", "test", own).images, mine.images)
+    pack.write_bytes(pack.read_bytes()[:-1] + b"x")
+    with pytest.raises(FaroutError, match=r"tiny\.tar was not used: .*tiny\.tar\.sha256 says"):
+        build(define("tiny", "test", own), own, provider(define("tiny", "test", own), own), force=True)

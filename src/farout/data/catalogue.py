@@ -1,10 +1,11 @@
 """The catalogue: one YAML file a data set in conf/dataset/, read here and nowhere else.
 
 A file has a `title` and either `source: PATH` (your own images) or `splits`, each with the ways to obtain it:
-`pack` (file name of a pack), `files` + `read` (official archives and the function that reads them), `make`
-(a function that generates the images, or reads them out of an installed dependency) or `folder` (class folders
-below id_data.folder, with a class list: read where they lie, never stored). Keys of a split may also stand at the
-top, where all splits share them.
+`pack` (file name of a pack; `pack_sha256` is its checksum, and `pack_size` says how many images it has where it is
+a part of the set), `files` + `read` (official archives and the function that reads them), `make` (a function that
+generates the images, or reads them out of an installed dependency) or `folder` (class folders below id_data.folder,
+with a class list: read where they lie, never stored). Keys of a split may also stand at the top, where all splits
+share them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from farout.errors import ConfigError
 
 SET_KEYS = {"title", "homepage", "licence", "note", "stand_in_for", "vote", "drop_with_outliers", "splits"}
 HANDLING_KEYS = {"resize", "crop", "filter", "drop_classes", "choose"}
-SPLIT_KEYS = {"source", "pack", "files", "read", "make", "folder", "parameter", "size", "optional"} | HANDLING_KEYS
+SPLIT_KEYS = {"source", "pack", "files", "read", "make", "folder", "parameter"} | HANDLING_KEYS
+# What the bytes are checked against, and where they come from: no part of what they are.
+CHECKS = {"size", "pack_sha256", "pack_size", "optional"}
+SPLIT_KEYS |= CHECKS
 STORE_FORMAT = 1  # part of every store's identity: raise it when the same definition gives other bytes
 
 
@@ -71,7 +75,7 @@ class Definition:
     @property
     def key(self) -> str:
         """Short hash of all that decides the stored bytes (not of titles, sizes or addresses)."""
-        kept = {k: v for k, v in self.own.items() if k not in ("files", "size", "parameter", "optional")}
+        kept = {k: v for k, v in self.own.items() if k not in CHECKS | {"files", "parameter"}}
         text = json.dumps([STORE_FORMAT, kept, _stamp(self.own.get("source"))], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -54,3 +54,4 @@ class Decoded:
     classes: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     names: list[str] | None = None  # file names, where the choice of files is part of the data set
+    origin: dict[str, Any] | None = None  # of a pack: what it is known by, for the store's own use

@@ -6,9 +6,11 @@ pickles: torchvision checks the md5 of each before unpickling, and nothing else 
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -17,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torchvision import datasets
+from torchvision.datasets import mnist as idx
 
 from farout.data.image_set import Decoded
 from farout.data.pack import Handling, class_folders, is_image, read_images
@@ -63,6 +66,34 @@ def svhn(files: list[Path], split: str, handling: Handling) -> Decoded:
                 raise FaroutError(f"{file.name} is not the official file of SVHN's {part} split") from error
     images = np.concatenate([part.data for part in parts]) if len(parts) > 1 else parts[0].data
     return Decoded(images, np.concatenate([part.labels for part in parts]), tuple("0123456789"))
+
+
+def mnist(files: list[Path], split: str, handling: Handling) -> Decoded:
+    """The images and the labels of one split, `*-images-idx3-ubyte.gz` and `*-labels-idx1-ubyte.gz`."""
+    return _idx(files, handling, tuple("0123456789"))
+
+
+def fashion_mnist(files: list[Path], split: str, handling: Handling) -> Decoded:
+    """FashionMNIST, in the format of MNIST."""
+    return _idx(files, handling, tuple(datasets.FashionMNIST.classes))
+
+
+def _idx(files: list[Path], handling: Handling, classes: tuple[str, ...]) -> Decoded:
+    """By torchvision's readers of the format (its loader wants all four files, also those of the other split)."""
+    images, labels = files
+    with tempfile.TemporaryDirectory(dir=images.parent) as folder:
+        plain = Path(folder) / "idx"
+        try:
+            plain.write_bytes(gzip.decompress(images.read_bytes()))
+            grey = idx.read_image_file(str(plain)).numpy()
+            plain.write_bytes(gzip.decompress(labels.read_bytes()))
+            numbers = idx.read_label_file(str(plain)).numpy()
+        except (EOFError, ValueError, TypeError, gzip.BadGzipFile, zlib.error, AssertionError, IndexError) as error:
+            names = f"{images.name} and {labels.name}"
+            raise FaroutError(f"{names} are not a split in MNIST's format ({error}): get them again") from error
+    if len(grey) != len(numbers):
+        raise FaroutError(f"{images.name} holds {len(grey):,} images but {labels.name} {len(numbers):,} labels")
+    return Decoded(np.stack([handling(Image.fromarray(image)) for image in grey]), numbers, classes)
 
 
 def dtd(files: list[Path], split: str, handling: Handling) -> Decoded:

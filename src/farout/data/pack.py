@@ -20,6 +20,7 @@ from PIL import Image
 from torchvision.transforms import functional as vision
 
 from farout.data.image_set import Decoded, ImageSet
+from farout.data.pack_files import checksum_file, write_checksum
 from farout.errors import FaroutError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
@@ -166,7 +167,7 @@ def select_classes(decoded: Decoded, drop: list[str]) -> Decoded:
 
 
 def write_pack(image_set: ImageSet, path: Path) -> None:
-    """Write a set as a pack of lossless strips; the same set always gives the same bytes.
+    """Write a set as a pack of lossless strips, and its checksum beside it; the same set always gives the same bytes.
 
     Images must be square uint8. Classes come back sorted by name, each in its old order.
     """
@@ -182,7 +183,9 @@ def write_pack(image_set: ImageSet, path: Path) -> None:
                     _write_tar(image_set, images, stream)
             else:
                 _write_tar(image_set, images, raw)
+        checksum_file(path).unlink(missing_ok=True)  # of what lay there before
         temporary.replace(path)
+        write_checksum(path)
     finally:
         temporary.unlink(missing_ok=True)
 

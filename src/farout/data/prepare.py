@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from filelock import FileLock
 from farout.data.catalogue import DataPaths, Definition, define, split_names
 from farout.data.download import Progress, fetch, file_name, silent, verify
 from farout.data.image_set import Decoded
-from farout.data.store import build, from_images, handling_of, is_built, locate, provider
+from farout.data.store import Provider, build, from_images, handling_of, is_built, locate, open_dataset, provider
 from farout.errors import ConfigError, FaroutError, MissingDataError
+
+log = logging.getLogger(__name__)
 
 
 def download_folder(name: str, paths: DataPaths) -> Path:
@@ -37,9 +40,13 @@ def prepare(
     built = []
     for split in splits:
         definition = define(name, split, paths)
-        if is_built(definition, paths) and not force:
+        in_part = is_built(definition, paths) and _is_part(definition, paths)
+        if is_built(definition, paths) and not in_part and not force:
             continue
         provide = None if names else provider(definition, paths)
+        if definition.own.get("pack_size") and definition.own.get("files"):  # the pack is a part, all of it is wanted
+            built += _whole_or_part(definition, paths, progress, provide, force)
+            continue
         if provide is not None:
             build(definition, paths, provide, force=force)
         else:
@@ -48,6 +55,27 @@ def prepare(
     if not keep:
         shutil.rmtree(download_folder(name, paths), ignore_errors=True)
     return built
+
+
+def _is_part(definition: Definition, paths: DataPaths) -> bool:
+    """Whether the store holds what a pack has of a larger set."""
+    return "part" in open_dataset(definition.name, definition.split, paths).info
+
+
+def _whole_or_part(
+    definition: Definition, paths: DataPaths, progress: Progress, pack: Provider | None, force: bool
+) -> list[str]:
+    """The official set; where it cannot be had, what the pack holds of it, and a line says so."""
+    try:
+        _download_and_build(definition, paths, progress, None, force=True)
+    except FaroutError as error:
+        if pack is None:
+            raise
+        log.warning("only a part of %s (%s): %s", definition.title, definition.split, error)
+        if is_built(definition, paths) and not force:
+            return []
+        build(definition, paths, pack, force=force)
+    return [definition.split]
 
 
 def _download_and_build(

@@ -26,6 +26,7 @@ from farout.data.catalogue import DataPaths, Definition, define, split_names
 from farout.data.class_folders import LAYOUT, open_index, write_index
 from farout.data.image_set import Decoded, ImageSet
 from farout.data.pack import Handling, is_image, is_pack, names_in, read_images, select_classes
+from farout.data.pack_files import checked
 from farout.errors import ConfigError, FaroutError, MissingDataError
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,9 @@ def from_images(definition: Definition, path: Path, names: list[str] | None = No
         names = names or _draw(names_in(path), **own["choose"])
         wanted = set(names)
         keep = lambda name: name in wanted or Path(name).name in wanted  # noqa: E731
+    origin = checked(path, own.get("pack_sha256")) if path.name == own.get("pack") and path.is_file() else None
     decoded = read_images(path, handling_of(definition), keep)
+    decoded.origin = origin
     if keep is not is_image:
         decoded.names = names
     if own.get("drop_classes"):
@@ -175,7 +178,7 @@ def build(
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-building-"))
         try:
             decoded = provide()
-            _check_count(definition, len(decoded.images), strict)
+            _check_count(definition, decoded, strict)
             _write(temporary, decoded, definition)
             if folder.exists():
                 shutil.rmtree(folder)
@@ -185,9 +188,12 @@ def build(
     return folder
 
 
-def _check_count(definition: Definition, n: int, strict: bool) -> None:
-    expected = definition.own.get("size")
+def _check_count(definition: Definition, decoded: Decoded, strict: bool) -> None:
+    n, expected = len(decoded.images), definition.own.get("size")
     if expected is None or n == expected:
+        return
+    if decoded.origin is not None and n == definition.own.get("pack_size"):
+        decoded.facts["part"] = f"{n:,} of {expected:,} images"
         return
     message = f"{definition.title} ({definition.split}) should have {expected:,} images but here are {n:,}"
     if strict:
@@ -220,6 +226,7 @@ def _write(folder: Path, decoded: Decoded, definition: Definition) -> None:
         "sha256": digest.hexdigest(),
         "classes": list(decoded.classes),
         "facts": facts,
+        "origin": decoded.origin,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
