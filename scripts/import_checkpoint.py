@@ -1,16 +1,20 @@
 """Turn weights that somebody else trained into a finished run of ours.
 
-The files of the Energy, Outlier Exposure, JEM and CIDER repositories are understood as their authors saved them. Where
-shapes tell the network, no --backbone is needed. Files are read on the CPU with weights-only loading: nothing in them
-is executed.
+The files of the Energy, Outlier Exposure, JEM and CIDER repositories are understood as their authors saved them, and so
+are torchvision's ResNets and what wraps weights elsewhere: dicts within dicts, and prefixes of names (DataParallel,
+torch.compile, Lightning). Where shapes tell the network, no --backbone is needed. Where a file also holds an average of
+the weights (EMA), the trained ones are taken unless --entry says otherwise. Files are read on the CPU with weights-only
+loading: nothing in them is executed.
 """
 
 import argparse
 import hashlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +22,15 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from yaml import YAMLError
 
 from farout.backbones import Backbone, load_foreign_state
-from farout.backbones.foreign import Differences, differences, left_out, unwrap
-from farout.backbones.projected_resnet import ProjectedResNet
+from farout.backbones.foreign import Fit, fits, left_out, listed
+from farout.backbones.projected_resnet import Projected
+from farout.backbones.weight_sets import WeightSet, narrowed, weight_sets
 from farout.engine.checkpoint import save_weights
 from farout.engine.progress import say
-from farout.errors import FaroutError
+from farout.errors import ConfigError, FaroutError
 from farout.launch.coerce import Component, build_dataclass, component
 from farout.launch.environment import stamp
 from farout.launch.runs import Run, build_backbone
@@ -37,6 +42,7 @@ examples:
   python scripts/import_checkpoint.py CIFAR10_MODEL.pt --id cifar10 --name jem             JEM
   python scripts/import_checkpoint.py checkpoint_500.pth.tar --id cifar100 --name cider    CIDER
   python scripts/import_checkpoint.py resnet20.th --id cifar10 --transform imagenet_stats
+  python scripts/import_checkpoint.py timm.pth.tar --id cifar10 --entry state_dict_ema             averaged weights
 
 Then evaluate the run (python eval.py run=outputs/runs/imported-NAME), use it (python scripts/detect.py
 outputs/runs/imported-NAME IMAGE... --calibration FOLDER) or fine-tune it (python train.py method=energy
@@ -45,6 +51,10 @@ init_from=outputs/runs/imported-NAME backbone=... transform=...).
 
 # The networks that come with a normalisation of their own; the others take that of their ID set.
 TRANSFORMS = {"wrn_28_10_jem": "jem", "resnet18_cider": "cider", "resnet34_cider": "cider"}
+TRANSFORMS |= {f"resnet{name}": "imagenet_stats" for name in ("18_imagenet", "34_imagenet_plain", "50_imagenet")}
+TRANSFORMS["resnet34_imagenet"] = "imagenet_stats"
+_BUILT: dict[tuple[str, int], Backbone] = {}  # networks without memory: building all of conf/backbone takes a second
+LARGEST_GIB = 8  # of a file: networks here have less than one, with optimiser and averages
 UNTRAINED_HEAD = (
     "note: CIDER and SupCon never train the classifier, so accuracy and scores of logits mean nothing here: "
     "score features, e.g. score=[knn,mahalanobis]"
@@ -60,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--id", required=True, help="a file of conf/id_data: what it was trained on, e.g. cifar10")
     parser.add_argument("--backbone", help="a file of conf/backbone, e.g. resnet20 (default: the one that fits)")
     parser.add_argument("--transform", help="a file of conf/transform: its normalisation (default: by network and set)")
+    parser.add_argument("--entry", help="which of several sets of weights in the file, e.g. state_dict_ema")
     parser.add_argument("--name", help="what to call it (default: the file's name)")
     parser.add_argument("--note", default="", help="where it comes from, for the record")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="default: outputs")
@@ -68,38 +79,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FaroutError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: the run cannot be written ({error}): choose another --outputs, or make room", file=sys.stderr)
+        return 2
     say(f"imported as {run.folder}: evaluate it with `python eval.py run={run.folder}`")
     return 0
 
 
 def import_checkpoint(arguments: argparse.Namespace) -> Run:
     """The finished run made of the file; importing the same file again is harmless."""
-    state = read_state(arguments.file)
-    id_data = build_dataclass(IdData, OmegaConf.to_container(_config("id_data", arguments.id).id_data), "id_data")
-    names = [arguments.backbone] if arguments.backbone else options("backbone")
-    fit = choose_backbone(state, names, id_data)
-    transform = _component("transform", arguments.transform or _usual_transform(fit.spec.name, arguments.id))
-    model = build_backbone(fit.spec, id_data.num_classes)
-    load_foreign_state(model, state)
-    identity = _identity(arguments.file, fit.spec, id_data, transform)
-    run = Run(arguments.outputs / "runs" / f"imported-{arguments.name or arguments.file.stem}", identity)
-    if run.folder.exists() and run.record["identity"] != identity:
+    name = run_name(arguments.name, arguments.file)
+    sets = read_sets(arguments.file, arguments.entry)
+    id_data = read_id_data(arguments.id)
+    chosen = choose_backbone(sets, [arguments.backbone] if arguments.backbone else options("backbone"), id_data)
+    transform = _component("transform", arguments.transform or _usual_transform(chosen.spec.name, arguments.id))
+    model = build_backbone(chosen.spec, id_data.num_classes)
+    kinds = load_foreign_state(model, chosen.fit.weights.state)
+    identity = _identity(arguments, chosen, id_data, transform)
+    run = Run(arguments.outputs / "runs" / f"imported-{name}", identity)
+    if (run.folder / "run.json").exists() and run.record["identity"] != identity:
         raise FaroutError(f"{run.folder} holds another import: choose another --name")
     run.folder.mkdir(parents=True, exist_ok=True)
     facts = {"steps": 0, "seconds": 0.0, "note": arguments.note, "file": arguments.file.name}
-    targets = {"backbone": fit.spec.target, "transform": transform.target}
+    facts |= {"entry": chosen.fit.weights.label, "stored_as": kinds or ["float32"]}
+    targets = {"backbone": chosen.spec.target, "transform": transform.target}
     trained = {**stamp(torch.device("cpu")), **facts}
-    untrained = {"classifier_trained": False} if isinstance(model, ProjectedResNet) else {}
+    untrained = {"classifier_trained": False} if isinstance(model, Projected) else {}
     run.write_record(targets=targets, scale="imported", trained=trained, data={}, **untrained)
     save_weights(run.weights, model)
-    _tell(model, state, fit.spec, transform)
+    _tell(model, chosen, transform, kinds)
     return run
 
 
-def _identity(file: Path, backbone: Component, id_data: IdData, transform: Component) -> dict[str, Any]:
+def run_name(given: str | None, file: Path) -> str:
+    """What to call the run: as given, or after the file, with dashes for what a folder or an override could not hold.
+
+    Raises ConfigError for a given name that is no folder's.
+    """
+    if given is None:
+        return re.sub(r"[^\w.@+-]+", "-", file.stem)[:100] or "weights"
+    if not re.fullmatch(r"[\w.@+-]{1,100}", given):
+        raise ConfigError(f"--name {given!r} names a folder: use up to 100 letters, digits and _ . @ + -")
+    return given
+
+
+def read_id_data(name: str) -> IdData:
+    """The ID set of a file of conf/id_data; raises FaroutError where it says none."""
+    content = OmegaConf.to_container(_config("id_data", name))
+    if not isinstance(content, dict) or not isinstance(content.get("id_data"), dict):
+        raise ConfigError(f"conf/id_data/{name}.yaml has no id_data: give it name and num_classes")
+    return build_dataclass(IdData, content["id_data"], "id_data")
+
+
+def _identity(arguments: argparse.Namespace, chosen: "Choice", id_data: IdData, transform: Component) -> dict[str, Any]:
+    with arguments.file.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    entry = {"entry": chosen.fit.weights.label} if arguments.entry else {}
     return {
-        "method": {"name": "imported", "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
-        "backbone": backbone.record(),
+        "method": {"name": "imported", "file_sha256": digest, **entry},
+        "backbone": chosen.spec.record(),
         "id_data": id_data.record(),
         "outliers": None,
         "outlier_order": None,
@@ -112,41 +150,58 @@ def _identity(file: Path, backbone: Component, id_data: IdData, transform: Compo
     }
 
 
-def _tell(model: Backbone, state: Mapping[str, Tensor], backbone: Component, transform: Component) -> None:
+def _tell(model: Backbone, chosen: "Choice", transform: Component, kinds: list[str]) -> None:
     """What was chosen, and what of the file plays no part."""
-    say(f"network {backbone.name}, normalisation {transform.name} (change it with --transform)")
-    unused = left_out(model, state)
+    weights = chosen.fit.weights
+    beside = f"; the file also holds {listed(chosen.beside)}: choose with --entry" if chosen.beside else ""
+    if weights.label or beside:
+        average = ", an average of the weights," if weights.averaged else ""
+        say(f"took {weights.label or 'the weights at the top'}{average} of the file{beside}")
+    if weights.outside:
+        say(f"left out, because they are no part of it: {listed(weights.outside)}")
+    if kinds:
+        say(f"stored as {', '.join(kinds)}, taken as float32")
+    say(f"network {chosen.spec.name}, normalisation {transform.name} (change it with --transform)")
+    unused = left_out(model, weights.state)
     if unused:
         say(f"left out, because the official code never uses it: {', '.join(unused)}")
-    if isinstance(model, ProjectedResNet):
+    if isinstance(model, Projected):
         say(UNTRAINED_HEAD)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, also where a dict wraps it; every tensor finite.
+def read_sets(path: Path, entry: str | None = None) -> list[WeightSet]:
+    """The sets of weights in a file, or those that `entry` names; the likeliest first.
 
-    Raises FaroutError for a file that is absent, holds anything but plain data, or holds no weights.
+    Raises FaroutError for a file that is absent, too large, holds anything but plain data, or holds no weights.
     """
     if not path.is_file():
-        raise FaroutError(f"{path} is not there: give a file of weights")
-    state = unwrap(_content(path))
-    if state is None:
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise FaroutError(f"{path} {what}: give a file of weights")
+    sets = weight_sets(_content(path))
+    if not sets:
         raise FaroutError(f"{path} holds no state dict: save model.state_dict() with torch.save")
-    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise FaroutError(f"{path} has NaN or infinity in {len(broken)} tensors ({broken[0]}, ...): take another epoch")
-    return state
+    found = sets if entry is None else narrowed(sets, entry)
+    if not found:
+        held = listed([part.label or "(the top)" for part in sets])
+        raise FaroutError(f"{path} has no weights under --entry {entry}: it holds {held}")
+    return found
 
 
 def _content(path: Path) -> Any:
     """What the file holds. Argument lists of argparse, which some code bases add, are let through: they are data."""
     try:
-        if path.suffix == ".safetensors":
+        _check_size(path)
+        if path.suffix == ".safetensors" or _begins(path)[8:9] == b"{":  # a length of 8 bytes, then JSON
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
+    except FaroutError:
+        raise
     except SafetensorError as error:
         raise FaroutError(f"{path} is no safetensors file ({error}): download or save it again") from None
+    except OSError as error:
+        raise FaroutError(f"{path} cannot be read ({error.strerror or error}): give a file of weights") from None
     except Exception as error:
         forbidden = re.search(r"GLOBAL (\S+)", str(error))
         if forbidden:
@@ -154,54 +209,114 @@ def _content(path: Path) -> Any:
                 f"{path} holds Python objects besides weights ({forbidden.group(1)}), which are never unpickled: "
                 "load it where you trust it, and save model.state_dict() alone"
             ) from None
+        if "TorchScript" in str(error):
+            raise FaroutError(f"{path} is a TorchScript program, which is not run: save model.state_dict()") from None
         raise FaroutError(f"{path} is damaged or no file of torch.save: give a file of weights") from None
 
 
+def _begins(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse what would fill the memory, also once it is unpacked: torch.save writes a zip."""
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            size = max(size, sum(part.file_size for part in file.infolist()))
+    if size > LARGEST_GIB * 2**30:
+        raise FaroutError(
+            f"{path} has {size / 2**30:.1f} GiB, more than any network here ({LARGEST_GIB}): save its weights alone"
+        )
+
+
 @dataclass(frozen=True)
-class Fit:
-    """A network of conf/backbone, and what keeps the weights from fitting it."""
+class Choice:
+    """A network of conf/backbone, what of the file is its weights, and what else of the file could have been."""
 
     spec: Component
     model: Backbone  # without memory
-    differences: Differences
+    fit: Fit
+    beside: tuple[str, ...] = ()  # labels
 
 
-def choose_backbone(state: Mapping[str, Tensor], names: Sequence[str], id_data: IdData) -> Fit:
-    """The one network among `names` that has the file's tensors, with their shapes.
+def choose_backbone(sets: Sequence[WeightSet], names: Sequence[str], id_data: IdData) -> Choice:
+    """The one network among `names` that has the tensors of a set of the file, with their shapes.
 
-    Raises FaroutError where none has (with the differences from the nearest) or several have.
+    Trained weights go before averages of them, and sets where weights usually lie before others.
+
+    Raises FaroutError where none fits (with the differences from the nearest), or where networks or sets are as likely.
     """
-    fits = [_fit(name, state, id_data.num_classes) for name in names]
-    exact = [fit for fit in fits if not fit.differences]
-    if len(exact) == 1:
-        return exact[0]
-    if exact:
-        raise FaroutError(f"the weights fit {', '.join(fit.spec.name for fit in exact)}: choose one with --backbone")
-    nearest = min(fits, key=lambda fit: len(fit.differences))
-    classes = _classes_in_file(nearest)
+    networks = [_network(name, id_data.num_classes) for name in names]
+    trained = [part for part in sets if not part.averaged] or sets
+    tried = [Choice(spec, model, fit) for part in trained for spec, model in networks for fit in fits(model, part)]
+    exact = [choice for choice in tried if not choice.fit.differences]
+    if not exact:
+        raise _misfit(tried, trained, names, id_data)
+    first = exact[0].fit.weights
+    specs = [choice.spec.name for choice in exact if choice.fit.weights.label == first.label]
+    if len(specs) > 1:
+        raise FaroutError(f"the weights fit {', '.join(specs)}: choose one with --backbone")
+    same = [c.fit.weights.label for c in exact if c.fit.weights.path == first.path]
+    if len(same) > 1 or (len(exact) > 1 and not first.usual):
+        held = listed(sorted({choice.fit.weights.label for choice in exact}))
+        raise FaroutError(f"the file holds several sets of weights that fit ({held}): choose one with --entry")
+    return replace(exact[0], beside=_beside(exact, sets))
+
+
+def _beside(exact: Sequence[Choice], sets: Sequence[WeightSet]) -> tuple[str, ...]:
+    """Labels of what could have been taken instead: other sets that fit, and averages even where they do not."""
+    chosen, model = exact[0].fit.weights, exact[0].model
+    others = [choice.fit.weights for choice in exact[1:]]
+    others += [fits(model, part)[0].weights for part in sets if part.averaged]
+    return tuple(dict.fromkeys(part.label for part in others if part.label != chosen.label))
+
+
+def _misfit(
+    tried: Sequence[Choice], trained: Sequence[WeightSet], names: Sequence[str], id_data: IdData
+) -> FaroutError:
+    """Why no network fits: another number of classes, a few tensors of the nearest, or nothing alike at all."""
+    nearest = max(tried, key=lambda choice: (choice.fit.matching, -len(choice.fit.differences)))
+    found, classes = nearest.fit.differences, _classes_in_file(nearest)
     if classes is not None:
-        raise FaroutError(
+        return FaroutError(
             f"the weights are a {nearest.spec.name} for {classes} classes, but --id {id_data.name} has "
             f"{id_data.num_classes}: give the set it was trained on"
         )
     if len(names) == 1:
         kind = type(nearest.model).__name__
-        raise FaroutError(f"the weights do not fit {kind} (--backbone {names[0]}): {nearest.differences}")
-    raise FaroutError(
-        f"the weights fit no file of conf/backbone; nearest is {nearest.spec.name}: {nearest.differences}"
-    )
+        return FaroutError(
+            f"the weights do not fit {kind} (--backbone {names[0]}){_others(trained[0], id_data)}: {found}"
+        )
+    if 2 * nearest.fit.matching < len(nearest.fit.weights.state):
+        tensors = list(nearest.fit.weights.state)
+        return FaroutError(
+            f"the weights fit no file of conf/backbone, nor nearly: {len(tensors)} tensors ({listed(tensors[:3])}, "
+            "...); README, under Data, says which networks can be imported"
+        )
+    return FaroutError(f"the weights fit no file of conf/backbone; nearest is {nearest.spec.name}: {found}")
 
 
-def _fit(name: str, state: Mapping[str, Tensor], num_classes: int) -> Fit:
+def _others(weights: WeightSet, id_data: IdData) -> str:
+    """Which other networks the weights would fit, said in passing."""
+    networks = [_network(name, id_data.num_classes) for name in options("backbone")]
+    fitting = [spec.name for spec, model in networks if not fits(model, weights)[0].differences]
+    return f", but --backbone {' or '.join(fitting)}" if fitting else ""
+
+
+def _network(name: str, num_classes: int) -> tuple[Component, Backbone]:
     spec = _component("backbone", name, supplied=("num_classes",))
-    with torch.device("meta"):
-        model = build_backbone(spec, num_classes)
-    return Fit(spec, model, differences(model, state))
+    key = (str(spec), num_classes)
+    if key not in _BUILT:
+        with torch.device("meta"):
+            _BUILT[key] = build_backbone(spec, num_classes)
+    return spec, _BUILT[key]
 
 
-def _classes_in_file(fit: Fit) -> int | None:
+def _classes_in_file(choice: Choice) -> int | None:
     """The number of classes, where the last layer's is all that differs."""
-    found, head = fit.differences, fit.model.head_name
+    found, head = choice.fit.differences, choice.model.head_name
     if found.missing or found.unexpected or set(found.shape) != {f"{head}.weight", f"{head}.bias"}:
         return None
     theirs, ours = found.shape[f"{head}.weight"]
@@ -221,9 +336,13 @@ def options(group: str) -> list[str]:
 
 def _config(group: str, name: str) -> Any:
     path = ROOT / "conf" / group / f"{name}.yaml"
-    if not path.is_file():
+    if not re.fullmatch(r"[\w.@+-]+", name) or not path.is_file():
         raise FaroutError(f"{group}={name} is not there: choose from {', '.join(options(group))}")
-    return OmegaConf.load(path)
+    try:
+        return OmegaConf.load(path)
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise FaroutError(f"conf/{group}/{name}.yaml cannot be read ({reason}): mend it") from None
 
 
 def _component(group: str, name: str, supplied: tuple[str, ...] = ()) -> Component:

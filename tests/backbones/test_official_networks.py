@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from farout.backbones.foreign import left_out, load_foreign_state, unwrap
+from farout.backbones.foreign import left_out, load_foreign_state
 from farout.backbones.plain_wide_resnet import PlainWideResNet
 from farout.backbones.projected_resnet import ProjectedResNet18, ProjectedResNet34
+from farout.backbones.weight_sets import weight_sets
 from farout.errors import ConfigError, FaroutError
 
 FILE = Path(__file__).parents[1] / "vectors" / "vectors_jem_cider.json"
@@ -119,10 +120,11 @@ def test_the_projection_gives_unit_vectors_in_full_precision() -> None:
 def test_state_dicts_are_found_in_their_wrappers() -> None:
     state = {"w": torch.zeros(1)}
     for content in (state, {"state_dict": state, "epoch": 3}, {"model": {"state_dict": state}, "loss": 0.1}):
-        assert unwrap(content) == state
-    assert unwrap({"model_state_dict": state, "replay_buffer": torch.zeros(3)}) == state
+        assert [dict(found.state) for found in weight_sets(content)] == [state]
+    (found,) = weight_sets({"model_state_dict": state, "replay_buffer": torch.zeros(3)})
+    assert found.state == state
     for content in ({}, {"epoch": 3}, [state], {"state_dict": {"w": 1.0}}, None):
-        assert unwrap(content) is None
+        assert weight_sets(content) == []
 
 
 def test_a_tensor_that_is_there_twice_is_a_difference() -> None:

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torchvision.models import resnet18, resnet34, resnet50
 
 from farout.backbones import Backbone
 from farout.backbones.allconv import AllConv
+from farout.backbones.cifar_resnet import CifarResNet
 from farout.backbones.plain_wide_resnet import PlainWideResNet
 from farout.backbones.projected_resnet import ProjectedResNet18
 from farout.backbones.resnet import ResNet18
@@ -180,7 +182,7 @@ def test_a_pickle_with_code_is_refused_and_not_executed(
 def test_weights_that_are_not_numbers_are_refused(refused: Callable[..., str]) -> None:
     state = WideResNet(40, 2, 10).state_dict()
     state["fc.bias"][3] = torch.nan
-    assert "has NaN or infinity in 1 tensors (fc.bias" in refused(state)
+    assert "have NaN or infinity in 1 tensors (fc.bias" in refused(state)
     for empty in ({}, {"state_dict": {}}, [torch.zeros(1)], {"state_dict": {"a": 1}}):
         assert "holds no state dict" in refused(empty)
 
@@ -308,14 +310,185 @@ def test_the_projection_comes_along(script: ModuleType, tmp_path: Path, capsys: 
     torch.testing.assert_close(embedded.norm(dim=1), torch.ones(2))
 
 
+# --- what else wraps weights: other people's training loops
+
+
+@pytest.fixture(scope="module")
+def resnet20() -> State:
+    torch.manual_seed(0)
+    return CifarResNet(20, 10).state_dict()
+
+
+@pytest.fixture
+def taken(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[float, str]]:
+    """(by how much all weights of ResNet-20 were multiplied in what was imported, what the import said)."""
+
+    def call(content: Any, *options: str, original: State) -> tuple[float, str]:
+        torch.save(content, tmp_path / "net.pt")
+        words = [str(tmp_path / "net.pt"), "--id", "cifar10", "--backbone", "resnet20", *options]
+        assert script.main([*words, "--outputs", str(tmp_path)]) == 0, capsys.readouterr().err
+        weight = load_file(tmp_path / "runs/imported-net/weights.safetensors")["conv1.weight"]
+        return float((weight / original["conv1.weight"]).median()), capsys.readouterr().out
+
+    return call
+
+
+def _times(state: State, factor: float, prefix: str = "") -> State:
+    return {prefix + key: value * factor if value.is_floating_point() else value for key, value in state.items()}
+
+
+# (the file; options; the weights that are wanted have 1 times the original's values, others 2 times; what is said)
+WRAPPED: dict[str, tuple[Callable[[State], Any], list[str], list[str]]] = {
+    "compiled": (lambda s: _times(s, 1, "_orig_mod."), [], []),
+    "compiled within DataParallel": (lambda s: _times(s, 1, "module._orig_mod."), [], []),
+    "Lightning": (
+        lambda s: {"state_dict": {**_times(s, 1, "model."), "loss.weight": torch.ones(10)}, "epoch": 3},
+        [],
+        ["took state_dict.model of the file", "left out, because they are no part of it: loss.weight"],
+    ),
+    "deep": (
+        lambda s: {"state": {"model": _times(s, 1, "a.b.")}, "optimizer": {"state": {0: {"m": torch.ones(3)}}}},
+        [],
+        ["took state.model.a.b of"],
+    ),
+    "EMA of timm": (
+        lambda s: {"state_dict": s, "state_dict_ema": _times(s, 2)},
+        [],
+        ["took state_dict of the file; the file also holds state_dict_ema: choose with --entry"],
+    ),
+    "EMA, chosen": (
+        lambda s: {"state_dict": _times(s, 2), "state_dict_ema": s},
+        ["--entry", "state_dict_ema"],
+        ["took state_dict_ema, an average of the weights, of the file"],
+    ),
+    "EMA first and nested": (
+        lambda s: {"ema": {"module": _times(s, 2)}, "model": s},
+        [],
+        ["took model of the file; the file also holds ema.module"],
+    ),
+    "EMA alone": (lambda s: {"model_ema": s}, [], ["took model_ema, an average"]),
+    "student and teacher in one dict": (
+        lambda s: {**_times(s, 2, "teacher.net."), **_times(s, 1, "student.")},
+        [],
+        ["took student of the file; the file also holds teacher.net"],
+    ),
+    "teacher, chosen": (
+        lambda s: {"x": {**_times(s, 1, "teacher.net."), **_times(s, 2, "student.")}},
+        ["--entry", "x.teacher"],
+        ["took x.teacher.net, an average"],
+    ),
+    "an average beside bare names": (
+        lambda s: {**s, **_times(s, 2, "ema_model.")},
+        [],
+        ["took the weights at the top of the file; the file also holds ema_model"],
+    ),
+    "SWA": (lambda s: {"n_averaged": torch.tensor(5), **_times(s, 1, "module.")}, [], ["left out", "n_averaged"]),
+    "half precision": (
+        lambda s: {key: value.bfloat16() for key, value in s.items()},
+        [],
+        ["stored as bfloat16, taken as float32"],
+    ),
+    "another set that fits": (
+        lambda s: {"state_dict": s, "best": _times(s, 2)},
+        [],
+        ["took state_dict of the file; the file also holds best"],
+    ),
+    "by hand": (lambda s: {"best": s, "last": _times(s, 2)}, ["--entry", "best"], ["took best of the file"]),
+}
+
+
+@pytest.mark.parametrize("what", WRAPPED)
+def test_weights_are_found_where_others_put_them(what: str, taken: Callable[..., Any], resnet20: State) -> None:
+    save, options, wanted = WRAPPED[what]
+    factor, said = taken(save(resnet20), *options, original=resnet20)
+    assert factor == pytest.approx(1, rel=0.01)
+    assert all(part in said for part in wanted), said
+
+
+def test_where_several_sets_are_as_likely_a_choice_is_wanted(refused: Callable[..., str], resnet20: State) -> None:
+    own = ["--backbone", "resnet20"]
+    message = refused({**_times(resnet20, 1, "nets.0."), **_times(resnet20, 2, "nets.1.")}, *own)
+    assert "several sets of weights that fit (nets.0, nets.1): choose one with --entry" in message
+    assert "fit (best, last)" in refused({"best": resnet20, "last": _times(resnet20, 2)}, *own)
+    message = refused({"state_dict": resnet20, "ema": _times(resnet20, 2)}, "--entry", "emma")
+    assert "has no weights under --entry emma: it holds state_dict, ema" in message
+
+
+def test_what_is_no_plain_number_is_refused(refused: Callable[..., str], resnet20: State) -> None:
+    own = ["--backbone", "resnet20"]
+    message = refused({**resnet20, "conv1.weight": resnet20["conv1.weight"].to(torch.int8)}, *own)
+    assert "no plain floating-point numbers in 1 tensors (conv1.weight: int8" in message
+    huge = torch.zeros(1).expand(10**12)  # a terabyte that takes four bytes in the file
+    assert "linear.bias (1000000000000,) in the file" in refused({**resnet20, "linear.bias": huge}, *own)
+    large = {**resnet20, "linear.bias": torch.full((10,), 1e300, dtype=torch.float64)}
+    assert "infinity in 1 tensors (linear.bias" in refused(large, *own)
+
+
+def test_another_network_that_fits_is_named(refused: Callable[..., str], resnet20: State) -> None:
+    message = refused({"state_dict": resnet20}, "--backbone", "resnet34_imagenet")
+    assert "do not fit ImageNetResNet34 (--backbone resnet34_imagenet), but --backbone resnet20" in message
+    message = refused({f"features.{i}.weight": torch.zeros(1) for i in range(200)})
+    assert "fit no file of conf/backbone, nor nearly" in message and "nearest" not in message
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/x", "", "x" * 300, "a b"])
+def test_a_name_that_is_no_folders_is_refused(refused: Callable[..., str], resnet20: State, name: str) -> None:
+    assert "names a folder: use up to 100 letters" in refused(resnet20, "--name", name, "--backbone", "resnet20")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_files_that_cannot_be_weights_are_refused_at_once(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "large.pt").open("wb") as file:
+        file.truncate(20 * 2**30)  # takes no room on the disk
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "program.pt"))
+    for path, part in (("large.pt", "has 20.0 GiB"), ("program.pt", "is a TorchScript program"), ("", "is a folder")):
+        assert script.main([str(tmp_path / path), "--id", "cifar10", "--outputs", str(tmp_path)]) == 2
+        message = capsys.readouterr().err
+        assert part in message and message.count("\n") == 1, message
+    assert script.main([str(tmp_path / "x.pt"), "--id", "../x", "--outputs", str(tmp_path)]) == 2
+
+
+# --- torchvision's ResNets
+
+
+@pytest.mark.parametrize(
+    ("make", "stem", "backbone"),
+    [
+        (resnet18, "cifar", "resnet18"),
+        (resnet34, "cifar", "resnet34"),
+        (resnet18, "imagenet", "resnet18_imagenet"),
+        (resnet34, "imagenet", "resnet34_imagenet_plain"),
+        (resnet50, "imagenet", "resnet50_imagenet"),
+    ],
+)
+def test_torchvisions_networks_give_the_same_logits(
+    script: ModuleType, tmp_path: Path, make: Callable[..., Any], stem: str, backbone: str
+) -> None:
+    torch.manual_seed(0)
+    theirs = make(num_classes=7)
+    if stem == "cifar":
+        theirs.conv1, theirs.maxpool = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False), torch.nn.Identity()
+    images = torch.rand(4, 3, 32, 32)
+    theirs(images)  # moves the running statistics of batch norm from where they begin
+    save_file(theirs.state_dict(), tmp_path / "net.safetensors")
+    assert script.main([str(tmp_path / "net.safetensors"), "--id", "digits", "--outputs", str(tmp_path)]) == 0
+    run = open_run(tmp_path / "runs/imported-net")
+    assert run.identity["backbone"]["name"] == backbone
+    assert run.identity["transform"]["name"] == ("digits" if stem == "cifar" else "imagenet_stats")
+    with torch.no_grad():
+        torch.testing.assert_close(run.model(CPU)(images), theirs.eval()(images), rtol=0, atol=1e-6)
+
+
 def test_safetensors_and_old_files_are_read_too(script: ModuleType, tmp_path: Path) -> None:
     state = WideResNet(10, 1, 5).state_dict()
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
     for name in ("a.safetensors", "b.pt"):
-        found = script.read_state(tmp_path / name)
-        assert found.keys() == state.keys()
-        assert all(torch.equal(found[key], state[key]) for key in state)
+        (found,) = script.read_sets(tmp_path / name)
+        assert found.state.keys() == state.keys()
+        assert all(torch.equal(found.state[key], state[key]) for key in state)
 
 
 def test_importing_again_is_harmless_and_another_file_wants_another_name(

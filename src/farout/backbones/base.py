@@ -15,7 +15,8 @@ class Backbone(nn.Module, ABC):
     """A classifier whose trunk may run in reduced precision and whose last linear layer never does.
 
     Subclasses set `head_name` to the attribute that holds the last linear layer and implement `_features`;
-    `foreign_names` maps the beginnings of an official code's tensor names to ours where they differ;
+    `foreign_names` maps the beginnings of an official code's tensor names to ours where they differ, `foreign_parts`
+    pieces anywhere in them;
     `foreign_unused` are beginnings of tensors that the official code saves but never uses.
     Logits need full precision because bfloat16 keeps 8 significant bits: near 20 its step is 0.125, so that
     energies of thousands of images would collapse onto a few hundred values.
@@ -23,6 +24,7 @@ class Backbone(nn.Module, ABC):
 
     head_name = "fc"
     foreign_names: ClassVar[dict[str, str]] = {}
+    foreign_parts: ClassVar[dict[str, str]] = {}
     foreign_unused: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, num_classes: int, feature_dim: int) -> None:

@@ -6,20 +6,25 @@ What the official code saves, as this module meets it:
     JEM                        {"model_state_dict": ..., "replay_buffer": ...}; `f.*`, `class_output.*`, and two linear
                                layers that its joint objective never uses (`f.linear.*`, `energy_output.*`)
     CIDER, SupCon              {"state_dict" or "model": ..., "epoch": ..., ...}; `encoder.*`, `head.*`, `fc.*`
+    torchvision                a state dict; `downsample` where our CIFAR ResNets have `shortcut`
+
+Wrapping dicts, averages of the weights and prefixes of any name are weight_sets.py's part.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from farout.backbones.base import Backbone
+from farout.backbones.weight_sets import WeightSet
 from farout.errors import FaroutError
 
 _LISTED = 8  # differences of one kind that a message names; the rest are counted
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+# What PyTorch's own wrappers (DataParallel, compile, FSDP, checkpointing) put into names, in front or in between.
+_WRAPPING = re.compile(r"(^|\.)((module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,34 @@ class Differences:
         return "; ".join(_describe(kind, items) for kind, items in groups.items() if items)
 
 
-def unwrap(content: Any) -> dict[str, Tensor] | None:
-    """The state dict in what torch.load returned, at the top or in a wrapper's usual entry; None without one."""
-    while isinstance(content, Mapping):
-        if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
-            return dict(content)
-        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    return None
+@dataclass(frozen=True)
+class Fit:
+    """Weights of a file beside a network: which of the file's names were taken, and what keeps them from fitting."""
+
+    weights: WeightSet
+    differences: Differences
+    matching: int  # tensors that both have, in one shape
+
+
+def fits(backbone: Backbone, weights: WeightSet) -> list[Fit]:
+    """The ways in which a set of weights fits `backbone`, whole or behind a prefix that it shares; or else the nearest.
+
+    More than one where it holds several networks alike (`one.*`, `two.*`).
+    """
+    needed = sum(not key.endswith("num_batches_tracked") for key in backbone.state_dict())
+    tried = [_fit(backbone, weights.behind(prefix)) for prefix in weights.prefixes(needed / 2)]
+    exact: list[Fit] = []
+    for found in tried:
+        known = [fit.weights.prefix for fit in exact]
+        if not found.differences and not any(found.weights.prefix.startswith(prefix) for prefix in known):
+            exact.append(found)
+    return exact or [max(tried, key=lambda fit: (fit.matching, -len(fit.differences)))]
+
+
+def _fit(backbone: Backbone, weights: WeightSet) -> Fit:
+    found = differences(backbone, weights.state)
+    taken = len(weights.state) - len(found.unexpected) - len(found.shape) - len(left_out(backbone, weights.state))
+    return Fit(weights, found, taken)
 
 
 def differences(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> Differences:
@@ -72,15 +98,45 @@ def left_out(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> list[str]:
     return [key for key in state_dict if _plain(key).startswith(backbone.foreign_unused)]
 
 
-def load_foreign_state(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> None:
-    """Copies foreign weights into `backbone`; names may carry DataParallel's `module.`.
+def load_foreign_state(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Copies foreign weights into `backbone`; names may carry the `module.` of DataParallel and its like.
 
-    Raises FaroutError naming what is missing, unexpected or differently shaped; `backbone` is then unchanged.
+    Returns:
+        The kinds of numbers that became float32, e.g. ["float16"]; [] where all were.
+
+    Raises:
+        FaroutError: something is missing, unexpected, differently shaped, or no finite number; `backbone` is unchanged.
     """
     found = differences(backbone, state_dict)
     if found:
         raise FaroutError(f"the weights do not fit {type(backbone).__name__}: {found}")
-    backbone.load_state_dict(_translated(backbone, state_dict)[0], strict=False)
+    theirs = _translated(backbone, state_dict)[0]
+    kinds = {str(value.dtype).removeprefix("torch.") for value in theirs.values() if value.is_floating_point()}
+    backbone.load_state_dict(_finite(backbone, theirs), strict=False)
+    return sorted(kinds - {"float32"})
+
+
+def _finite(backbone: Backbone, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the types that the network has; raises FaroutError for those that hold no finite numbers."""
+    ours = backbone.state_dict()
+    strange = [
+        key
+        for key, value in theirs.items()
+        if value.layout != torch.strided or value.is_meta or ours[key].is_floating_point() > value.is_floating_point()
+    ]
+    if strange:
+        kind = str(theirs[strange[0]].dtype).removeprefix("torch.")
+        raise FaroutError(
+            f"the weights are no plain floating-point numbers in {len(strange)} tensors ({strange[0]}: {kind}, ...): "
+            "give the weights that were trained, not quantised or compressed ones"
+        )
+    values = {key: value.to(ours[key].dtype) for key, value in theirs.items()}
+    broken = [key for key, value in values.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise FaroutError(
+            f"the weights have NaN or infinity in {len(broken)} tensors ({broken[0]}, ...): take another epoch"
+        )
+    return values
 
 
 def _translated(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -99,17 +155,24 @@ def _translated(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> tuple[d
 
 
 def _plain(key: str) -> str:
-    """Without DataParallel's `module.`, which stands in front, or behind `encoder.` where only that was wrapped."""
-    return re.sub(r"(^|\.)module\.", r"\1", key)
+    """Without what PyTorch's wrappers put in front, or behind `encoder.` where only that was wrapped."""
+    return _WRAPPING.sub(r"\1", key)
 
 
 def _our_name(backbone: Backbone, key: str) -> str:
+    for theirs, ours in backbone.foreign_parts.items():
+        key = key.replace(theirs, ours)
     for theirs, ours in backbone.foreign_names.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
     return key
 
 
-def _describe(kind: str, items: list[str]) -> str:
+def listed(items: Sequence[str]) -> str:
+    """The first few of many names, and how many more there are."""
     more = f", and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
-    return f"{len(items)} {kind}: {', '.join(items[:_LISTED])}{more}"
+    return f"{', '.join(items[:_LISTED])}{more}"
+
+
+def _describe(kind: str, items: list[str]) -> str:
+    return f"{len(items)} {kind}: {listed(items)}"

@@ -7,7 +7,7 @@ training mode like everything else, so its running statistics follow the new dat
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.error import URLError
 
 import torch
@@ -38,6 +38,7 @@ class ImageNetResNet34(Projected):
     """
 
     head_name = "linear"
+    foreign_names: ClassVar[dict[str, str]] = {"encoder.": "trunk.", "head.": "projection.", "fc.": "linear."}
 
     def __init__(
         self,

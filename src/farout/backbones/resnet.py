@@ -33,6 +33,7 @@ class ResNet(Backbone):
 
     head_name = "linear"
     foreign_names: ClassVar[dict[str, str]] = {"encoder.": "", "fc.": "linear."}  # encoder + classifier of CIDER's code
+    foreign_parts: ClassVar[dict[str, str]] = {".downsample.": ".shortcut."}  # torchvision, its stem changed for CIFAR
 
     def __init__(self, blocks: tuple[int, int, int, int], num_classes: int, width: int = 64) -> None:
         super().__init__(num_classes, 8 * width)
