@@ -113,7 +113,7 @@ def test_image_scores_and_tuning(trained):
     tuned = replace(wanted, scores=(part(Sloped, tune=True),))
     evaluate(tuned)
     facts = latest(run)["scores"]["sloped"]
-    assert facts["tuned_on"] == "16 holdout images and 8 validation corruptions"
+    assert facts["tuned_on"] == "16 holdout images and 8 validation corruptions of digits (train)"
     by_hand = []
     for epsilon in (0.5, 0.0, 0.002):
         observer = Observer(run, replace(tuned, scores=(part(Sloped, epsilon=epsilon),)), CPU)

@@ -192,7 +192,7 @@ def test_a_run_named_by_path_is_evaluated_as_what_it_is(command, settings, runs)
     (name,) = [name for name in runs() if name.startswith("energy")]
     run = run_of(settings(CHILD), CPU)
     assert run.name == name
-    done = command("eval", f"run={run.folder}", "scale=full", "ood_data=smoke", "max_eval_images=20", "score=msp")
+    done = command("eval", f"run={run.folder}", "ood_data=smoke", "max_eval_images=20", "score=msp")
     assert done.status == 0, done.err
     first, _, again, _ = evaluations(run)
     assert again["scale"] == first["scale"] == "smoke"

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farout.engine.progress import say
 from farout.errors import FaroutError
 from farout.launch.compose import explain
+from farout.launch.recorded import words_before
 from farout.launch.settings import ROOT, Settings, parse
 
 Task = Callable[[Settings], Any]
@@ -33,13 +34,15 @@ def main(config_name: str, task: Task) -> NoReturn:
     # argparse takes no options between overrides: `method=energy -m seed=1,2` means `-m method=energy seed=1,2`.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     failures: list[FaroutError] = []
+    before: list[str] = []
     started = False
 
     def job(config: DictConfig) -> Any:
         nonlocal started
         started = True
         try:
-            return task(parse(config, config_name))
+            typed = [word for word in HydraConfig.get().overrides.task if word not in before]
+            return task(parse(config, config_name, typed if config_name == "eval" else None))
         except FaroutError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 say(f"job {HydraConfig.get().job.num} failed: {error}")
@@ -48,6 +51,10 @@ def main(config_name: str, task: Task) -> NoReturn:
             return None
 
     try:
+        if config_name == "eval":  # run=PATH: what the run's record says comes before what was typed
+            before += words_before(sys.argv[1:])
+            first = next((i for i, word in enumerate(sys.argv) if i and "=" in word and word[0] != "-"), 1)
+            sys.argv[first:first] = before
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
     except FaroutError as error:
         failures.append(error)

@@ -11,17 +11,33 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farout.errors import ConfigError
 from farout.launch.coerce import unknown
+from farout.launch.recorded import words_before
 from farout.launch.settings import ROOT, Settings, known_root_keys, parse
 
 
 def compose_settings(overrides: Sequence[str], config_name: str = "train") -> Settings:
-    """The settings of `python train.py OVERRIDES...`, without a command line; raises ConfigError in one line."""
+    """The settings of `python train.py OVERRIDES...`, without a command line; raises ConfigError in one line.
+
+    Of `eval` with `run=PATH` the record of that run comes first.
+    """
+    typed = list(overrides) if config_name == "eval" else None
+    return compose_after([] if typed is None else words_before(typed), overrides, config_name, typed)
+
+
+def compose_after(
+    before: Sequence[str], overrides: Sequence[str], config_name: str, typed: Sequence[str] | None
+) -> Settings:
+    """The settings of the overrides `before` and those after them, of which `typed` are somebody's own."""
+    words = [*before, *overrides]
+    outer = GlobalHydra.instance().hydra  # of a command that is under way
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return parse(hydra.compose(config_name, list(overrides)), config_name)
+            return parse(hydra.compose(config_name, words), config_name, typed)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, config_name, overrides) from None
+        raise explain(error, config_name, words) from None
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def explain(error: Exception, config_name: str, words: Sequence[str]) -> ConfigError:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
 from farout.files import load_json, save_json
 from farout.launch.coerce import Component, component, locate
-from farout.launch.settings import Settings, parent_settings
+from farout.launch.compose import compose_after
+from farout.launch.recorded import check_agrees, recorded_words
+from farout.launch.settings import IdData, Settings, parent_settings
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -246,9 +248,37 @@ def targets_of(settings: Settings) -> dict[str, str]:
     return {"backbone": settings.backbone.target, "transform": settings.transform.target}
 
 
+# What an evaluation is told by its own command alone, whichever run it is of.
+NOT_OF_A_RUN = ("paths", "trainer", "logger", "evaluate", "run", "words")
+
+
 def settings_for(settings: Settings, run: Run) -> Settings:
-    """The settings of an evaluation of `run`: what the run fixes comes from its record."""
-    identity = run.identity
-    id_data = replace(settings.id_data, **identity["id_data"])
-    scale = run.record.get("scale") or settings.scale
-    return replace(settings, id_data=id_data, outliers=identity["outliers"], seed=identity["seed"], scale=scale)
+    """The settings of an evaluation of `run`: what belongs to the run comes from its record.
+
+    Where options were typed to eval.py, all other defaults do as well: it is as if the overrides that trained the run
+    stood before them (`farout.launch.recorded`). Raises ConfigError where an option contradicts the run.
+    """
+    identity, record, typed = run.identity, run.record, settings.words or ()
+    composed = compose_after(recorded_words(identity, record, typed), typed, "eval", typed)
+    if settings.words is not None:
+        _check_typed(composed, run)
+        found = replace(composed, **{key: getattr(settings, key) for key in NOT_OF_A_RUN})
+    elif settings.id_data.name == identity["id_data"]["name"]:
+        found = settings
+    else:
+        found = replace(settings, id_data=composed.id_data)
+    known = {entry.name for entry in fields(IdData)}
+    id_data = replace(found.id_data, **{key: value for key, value in identity["id_data"].items() if key in known})
+    scale = record.get("scale") or settings.scale
+    return replace(found, id_data=id_data, outliers=identity["outliers"], seed=identity["seed"], scale=scale)
+
+
+def _check_typed(composed: Settings, run: Run) -> None:
+    """Raises ConfigError where an option that was typed would have trained another run."""
+    name, parent = getattr(run, "name", "the run"), run.identity.get("parent")
+    check_agrees(composed, run.identity, name)
+    tuned = [word for word in composed.words or () if word.lstrip("+~").startswith("pretrain.")]
+    if tuned and parent is not None and composed.init_from == "auto":
+        wanted = identity_of(parent_settings(composed), run.identity["precision"], torch.device("cpu"))
+        if fingerprint(wanted) != parent:
+            raise ConfigError(f"{tuned[0]} is not how the run that {name} started from was trained: leave it out")

@@ -131,7 +131,8 @@ def _tuned(asked: Score, observer: Observer, settings: Settings) -> tuple[Score,
     _fit(candidates, observer, settings)
     images, source = selection_images(observer.run, settings)
     corruptions = corruption_sets(settings, len(images))
-    where = f"{len(images)} {source} images and {len(corruptions)} validation corruptions"
+    base = f"{settings.id_data.corruption_base} ({settings.id_data.corruption_split})"
+    where = f"{len(images)} {source} images and {len(corruptions)} validation corruptions of {base}"
     say(f"  {asked.name}: choosing among {len(candidates)} settings on {where}")
     rates = [_selection_fpr(candidate, observer, images, corruptions) for candidate in candidates]
     best = min(range(len(rates)), key=rates.__getitem__)

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -57,8 +58,13 @@ class Schedule:
 
         What came after the first runs is left out at its default, so that those runs are still found.
         """
-        usual = {entry.name: getattr(_USUAL, entry.name) for entry in fields(Schedule)[_USUAL_FROM:]}
+        usual = self.later_defaults()
         return {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
+
+    @staticmethod
+    def later_defaults() -> dict[str, Any]:
+        """What came after the first runs, at its default."""
+        return {entry.name: getattr(_USUAL, entry.name) for entry in fields(Schedule)[_USUAL_FROM:]}
 
     def course(self) -> Course:
         """The way of the learning rate over the run."""
@@ -244,6 +250,7 @@ class Settings:
     geometry_images: int | None
     linear_probe: bool
     run: str | None = None
+    words: tuple[str, ...] | None = None  # what was typed to eval.py; None where nobody typed this evaluation
 
     @property
     def uses_outliers(self) -> bool:
@@ -280,8 +287,10 @@ def known_root_keys(method_target: str, root: str = "train") -> list[str]:
     return [*signature_of(method_target), *schedule, *_scalars(root), *GROUPS, "paths", "pretrain"]
 
 
-def parse(config: DictConfig, root: str = "eval") -> Settings:
+def parse(config: DictConfig, root: str = "eval", words: Sequence[str] | None = None) -> Settings:
     """Check and coerce a composed configuration; with `root` train, eval.py's own options are unknown.
+
+    `words` are the overrides that were typed for it, where an evaluation has to tell them from defaults.
 
     Raises:
         ConfigError: an option that this composition does not know (also one added with +), a blank, a value of the
@@ -311,6 +320,7 @@ def parse(config: DictConfig, root: str = "eval") -> Settings:
         trainer=build_dataclass(TrainerSettings, raw["trainer"], "trainer"),
         logger=build_dataclass(LoggerSettings, raw["logger"], "logger"),
         paths=build_dataclass(Paths, raw["paths"], "paths"),
+        words=None if words is None else tuple(words),
         **scalars,
     )
     _check(settings)

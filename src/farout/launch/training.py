@@ -24,6 +24,7 @@ from farout.launch.evaluation import already_evaluated, evaluate_run
 from farout.launch.geometry import nearest_class_accuracy
 from farout.launch.inputs import TrainingData, capped, corruption_sets, training_data
 from farout.launch.logger import RunLogger, run_logger
+from farout.launch.recorded import evaluation_record
 from farout.launch.runs import (
     Run,
     build_backbone,
@@ -78,6 +79,8 @@ def _train_and_evaluate(
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "run.json").exists():
         run.write_record(scale=settings.scale, targets=targets_of(settings), data=data.record())
+    if settings.evaluate and "evaluation" not in run.record:  # not of a parent that is trained on the way
+        run.write_record(evaluation=evaluation_record(settings))
     with run_logger(run, settings) as logger:
         if not run.finished:
             _train(run, parent, settings, data, device, deadline, logger)
