@@ -19,7 +19,7 @@ from rich.table import Table
 
 from farout.data.pictures import image_files
 from farout.detector import Detector, DetectorNote, Prediction
-from farout.errors import FaroutError
+from farout.errors import FaroutError, printable
 
 EPILOG = """\
 examples:
@@ -126,7 +126,7 @@ def show(detector: Detector, files: Sequence[Path], predictions: Sequence[Predic
     for file, found in zip(files, predictions, strict=True):
         style, verdict = ("green", "in") if found.in_distribution else ("red", "OUT")
         numbers = (f"{found.score:.5g}", f"{detector.tau:.5g}")
-        table.add_row(escape(str(file)), escape(found.name), *numbers, f"[{style}]{verdict}[/]")
+        table.add_row(escape(printable(file)), escape(printable(found.name)), *numbers, f"[{style}]{verdict}[/]")
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 1000  # a line stays a line in a file; the table takes only what it needs

@@ -15,3 +15,10 @@ class MissingDataError(FaroutError):
 
 class UnwritableError(FaroutError):
     """A file that the disk does not take: full, read-only, or somebody else's."""
+
+
+def printable(name: object, limit: int = 400) -> str:
+    """A file's name as one line can show it: what is no text, or breaks the line, as an escape; long ones cut."""
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 2 :]}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from farout.data.catalogue import Definition
+from farout.data.decode import Handling, naming, read_file
 from farout.data.image_files import ImageFiles, pool
 from farout.data.image_set import ImageSet
-from farout.data.pack import Handling, is_image
+from farout.data.listing import list_images, passed_over_line
 from farout.errors import ConfigError, MissingDataError
 from farout.files import write_text
 
@@ -63,9 +64,13 @@ def write_index(place: Path, source: Path, classes: Sequence[str]) -> None:
     meta = place / "meta.json"
     if meta.is_file() and json.loads(meta.read_text()).items() >= wanted.items():
         return
-    files = {name: _images_in(source / name) for name in classes}
+    passed: Counter[str] = Counter()
+    files = {name: _images_in(source / name, passed) for name in classes}
+    if passed:
+        log.warning("%s", passed_over_line(source, passed))
     log.info("reading the %s images of %s once, to know them again", f"{sum(map(len, files.values())):,}", source)
     index = {**wanted, "files": files, "sha256": _digest(source, files)}
+    index |= {"passed_over": dict(passed)} if passed else {}
     place.mkdir(parents=True, exist_ok=True)
     (place / "hashes.npy").unlink(missing_ok=True)  # of the files that were there before
     write_text(meta, json.dumps(index))
@@ -80,22 +85,26 @@ def _stamp(source: Path, classes: Sequence[str]) -> list[int]:
     return [(source / name).stat().st_mtime_ns for name in classes]
 
 
-def _images_in(folder: Path) -> list[str]:
-    found = sorted((entry.name for entry in os.scandir(folder) if is_image(entry.name)), key=str.encode)
-    if not found:
+def _images_in(folder: Path, passed: Counter[str]) -> list[str]:
+    listing = list_images(folder)
+    passed.update(listing.passed_over)
+    if not listing.names:
         raise MissingDataError(f"class {folder.name} of the class list has no image in {folder}: correct either")
-    return found
+    return listing.names
 
 
 def _digest(source: Path, files: Mapping[str, Sequence[str]]) -> str:
     """SHA-256 over every file's name and content."""
 
     def line(name: str) -> str:
-        return f"{name} {hashlib.sha256((source / name).read_bytes()).hexdigest()}\n"
+        with naming(source / name):
+            return f"{name} {hashlib.sha256(read_file(source / name)).hexdigest()}\n"
 
     digest = hashlib.sha256()
     for folder, names in files.items():
-        digest.update("".join(pool().map(line, [f"{folder}/{name}" for name in names])).encode())
+        digest.update(
+            "".join(pool().map(line, [f"{folder}/{name}" for name in names])).encode(errors="surrogateescape")
+        )
     return digest.hexdigest()
 
 
@@ -114,6 +123,7 @@ def open_index(definition: Definition, place: Path) -> ImageSet:
     images = ImageFiles(Path(index["source"]), names, handling, f"{index['sha256']}/{handling}")
     info = {**definition.facts(), "split": definition.split, "n": len(names), "side": own["crop"]}
     info |= {"sha256": index["sha256"], "classes": list(files)}
+    info |= {"passed_over": index["passed_over"]} if index.get("passed_over") else {}
     classes = tuple(files)
     return ImageSet(
         definition.name, definition.split, images, torch.from_numpy(labels), classes, False, info, folder=place

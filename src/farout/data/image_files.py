@@ -17,10 +17,9 @@ from torch import Tensor
 from torchvision.transforms import functional as vision
 
 from farout.data.crop import random_crop_boxes
-from farout.data.pack import Handling
+from farout.data.decode import Handling, decoded, naming, read_file
 from farout.data.streams import stable_seed
 from farout.data.views import ViewTransform
-from farout.errors import FaroutError
 
 
 @functools.cache
@@ -62,20 +61,18 @@ class ImageFiles:
         out = np.empty((len(chosen), *self.shape[1:]), np.uint8)
 
         def fill(place: int, row: int) -> None:
-            out[place] = self.handling(self.picture(row))
+            picture = self.picture(row)
+            with naming(self.root / self.names[row]):
+                out[place] = self.handling.fit(picture)
 
         list(pool().map(fill, range(len(chosen)), chosen))
         return torch.from_numpy(out)
 
     def picture(self, row: int) -> Image.Image:
-        """One image of the size it has, as RGB; raises FaroutError naming a file that cannot be read."""
+        """One image of the size it has, upright and as RGB; raises FaroutError naming a file that cannot be read."""
         path = self.root / self.names[row]
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = str(error).splitlines()[0]
-            raise FaroutError(f"{path} cannot be read ({reason}): restore that file or take it away") from None
+        with naming(path):
+            return decoded(read_file(path), path.name)
 
     def take(self, rows: Tensor) -> ImageFiles:
         """The images at `rows` (B,) int64, in that order; reads none."""

@@ -9,11 +9,8 @@ from __future__ import annotations
 import gzip
 import tarfile
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +18,32 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.datasets import mnist as idx
 
+from farout.data.decode import FILE_LIMIT, decoded, naming
 from farout.data.image_set import Decoded
-from farout.data.pack import Handling, class_folders, is_image, read_images
-from farout.errors import FaroutError
+from farout.data.listing import in_byte_order, list_images
+from farout.data.pack import Handling, class_folders, read_images
+from farout.errors import FaroutError, printable
 
 
 @contextmanager
-def extracted(archive: Path, below: str = ".") -> Iterator[Path]:
-    """A temporary folder with the content of a tar under `below`."""
+def unlike(files: Sequence[Path], what: str) -> Iterator[None]:
+    """Whatever a loader raises on damaged or foreign files becomes one line that names them."""
+    try:
+        yield
+    except FaroutError:
+        raise
+    except Exception as error:  # loaders raise what their file formats raise: any kind
+        names = ", ".join(file.name for file in files)
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
+        raise FaroutError(f"{names} is not {what}, or damaged ({reason}): fetch it again") from None
+
+
+@contextmanager
+def extracted(archive: Path) -> Iterator[Path]:
+    """A temporary folder with the content of a tar."""
     with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
         with tarfile.open(archive) as tar:
-            tar.extractall(Path(folder) / below, filter="data")
+            tar.extractall(folder, filter="data")
         yield Path(folder)
 
 
@@ -46,11 +58,8 @@ def cifar100(files: list[Path], split: str, handling: Handling) -> Decoded:
 
 
 def _cifar(loader: type[datasets.CIFAR10], archive: Path, split: str) -> Decoded:
-    with extracted(archive) as root:
-        try:
-            data = loader(str(root), train=split == "train")
-        except RuntimeError as error:
-            raise FaroutError(f"{archive.name} is not the official archive (batch checksums)") from error
+    with unlike([archive], "the official archive"), extracted(archive) as root:
+        data = loader(str(root), train=split == "train")
     return Decoded(data.data.transpose(0, 3, 1, 2), np.asarray(data.targets), tuple(data.classes))
 
 
@@ -58,12 +67,12 @@ def svhn(files: list[Path], split: str, handling: Handling) -> Decoded:
     """PART_32x32.mat of each part of the split (`train_extra` has two); the digit 0 is class 0."""
     parts = []
     for file, part in zip(files, split.split("_"), strict=True):
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        with (
+            unlike([file], f"the official file of SVHN's {part} split"),
+            tempfile.TemporaryDirectory(dir=file.parent) as folder,
+        ):
             (Path(folder) / f"{part}_32x32.mat").symlink_to(file.resolve())
-            try:
-                parts.append(datasets.SVHN(folder, split=part))
-            except RuntimeError as error:
-                raise FaroutError(f"{file.name} is not the official file of SVHN's {part} split") from error
+            parts.append(datasets.SVHN(folder, split=part))
     images = np.concatenate([part.data for part in parts]) if len(parts) > 1 else parts[0].data
     return Decoded(images, np.concatenate([part.labels for part in parts]), tuple("0123456789"))
 
@@ -81,29 +90,48 @@ def fashion_mnist(files: list[Path], split: str, handling: Handling) -> Decoded:
 def _idx(files: list[Path], handling: Handling, classes: tuple[str, ...]) -> Decoded:
     """By torchvision's readers of the format (its loader wants all four files, also those of the other split)."""
     images, labels = files
-    with tempfile.TemporaryDirectory(dir=images.parent) as folder:
-        plain = Path(folder) / "idx"
-        try:
-            plain.write_bytes(gzip.decompress(images.read_bytes()))
-            grey = idx.read_image_file(str(plain)).numpy()
-            plain.write_bytes(gzip.decompress(labels.read_bytes()))
-            numbers = idx.read_label_file(str(plain)).numpy()
-        except (EOFError, ValueError, TypeError, gzip.BadGzipFile, zlib.error, AssertionError, IndexError) as error:
-            names = f"{images.name} and {labels.name}"
-            raise FaroutError(f"{names} are not a split in MNIST's format ({error}): get them again") from error
+    with unlike(files, "a split in MNIST's format"), tempfile.TemporaryDirectory(dir=images.parent) as folder:
+        grey = idx.read_image_file(_unpacked(images, Path(folder))).numpy()
+        numbers = idx.read_label_file(_unpacked(labels, Path(folder))).numpy()
     if len(grey) != len(numbers):
         raise FaroutError(f"{images.name} holds {len(grey):,} images but {labels.name} {len(numbers):,} labels")
     return Decoded(np.stack([handling(Image.fromarray(image)) for image in grey]), numbers, classes)
 
 
+def _unpacked(packed: Path, folder: Path) -> str:
+    with gzip.open(packed) as file:
+        content = file.read(FILE_LIMIT)
+    (folder / "idx").write_bytes(content)
+    return str(folder / "idx")
+
+
 def dtd(files: list[Path], split: str, handling: Handling) -> Decoded:
-    """dtd-r1.0.1.tar.gz: all images, the three parts of its first partition together."""
-    with extracted(files[0], "dtd") as root:
-        parts = [datasets.DTD(str(root), split=part, transform=handling) for part in ("train", "val", "test")]
-        found = [(image, part.classes[label]) for part in parts for image, label in part]
-    images, names = zip(*found, strict=True)
-    classes = sorted(set(names))
-    return Decoded(np.stack(images), np.array([classes.index(name) for name in names]), tuple(classes))
+    """dtd-r1.0.1.tar.gz: all images, the three parts of its first partition together, in the order of their lists."""
+    with unlike(files, "the official archive"):
+        lists = _texts(files[0], lambda name: name in {f"dtd/labels/{part}1.txt" for part in ("train", "val", "test")})
+        names = [line for part in ("train", "val", "test") for line in lists[f"dtd/labels/{part}1.txt"].split()]
+        return _labelled(files[0], [f"dtd/images/{name}" for name in names], [n.split("/")[0] for n in names], handling)
+
+
+def _texts(archive: Path, keep: Callable[[str], bool]) -> dict[str, str]:
+    """Name -> text of some members, which are no images."""
+    listing = list_images(archive, keep)
+    return {name: content.decode() for name, content in listing.contents()}
+
+
+def _labelled(archive: Path, names: Sequence[str], folders: Sequence[str], handling: Handling) -> Decoded:
+    """The images `names` of an archive in this order, each with the class of its name."""
+    found, wanted = {}, set(names)
+    listing = list_images(archive)
+    for name, content in listing.contents(wanted.__contains__):
+        with naming(listing.where(name)):
+            found[name] = handling.fit(decoded(content, name))
+    absent = [name for name in names if name not in found]
+    if absent or not names:
+        raise FaroutError(f"{archive.name} lacks {len(absent):,} of its {len(names):,} images: fetch it again")
+    classes = in_byte_order(set(folders))
+    labels = np.array([classes.index(folder) for folder in folders])
+    return Decoded(np.stack([found[name] for name in names]), labels, tuple(classes))
 
 
 def images(files: list[Path], split: str, handling: Handling) -> Decoded:
@@ -118,30 +146,32 @@ def celeba(files: list[Path], split: str, handling: Handling) -> Decoded:
     """
     pictures, partition = sorted(files, key=lambda file: file.suffix == ".txt")
     number = {"train": "0", "valid": "1", "test": "2"}[split]
-    lines = (line.split() for line in partition.read_text().splitlines() if line.strip())
-    wanted = {name for name, part in lines if part == number}
+    with unlike([partition], "the official list"):
+        lines = (line.split() for line in partition.read_text().splitlines() if line.strip())
+        wanted = {name for name, part in lines if part == number}
     return read_images(pictures, handling, lambda name: Path(name).name in wanted)
 
 
 def tiny_imagenet(files: list[Path], split: str, handling: Handling) -> Decoded:
     """tiny-imagenet-200.zip: `train` by class folders, `val` by its annotation file."""
-    with zipfile.ZipFile(files[0]) as archive:
-        names = [name for name in archive.namelist() if is_image(name) and f"/{split}/" in name]
+    with unlike(files, "the official archive"):
+        listing = list_images(files[0])
+        names = [name for name in listing.names if f"/{split}/" in f"/{name}"]
+        names.sort(key=lambda name: listing.members[name].place)  # the archive's own order
         if split == "train":
-            folders = class_folders([name.replace("/images/", "/") for name in names])
-        else:
-            (notes,) = [name for name in archive.namelist() if name.endswith("/val_annotations.txt")]
-            of = dict(line.split("\t")[:2] for line in archive.read(notes).decode().splitlines())
-            folders = [of[Path(name).name] for name in names]
-        classes = sorted(set(folders))
-        rows = [handling(Image.open(BytesIO(archive.read(name)))) for name in names]
-    return Decoded(np.stack(rows), np.array([classes.index(f) for f in folders]), tuple(classes))
+            return _labelled(files[0], names, class_folders([n.replace("/images/", "/") for n in names]), handling)
+        (notes,) = _texts(files[0], lambda name: name.endswith("/val_annotations.txt")).values()
+        of = dict(line.split("\t")[:2] for line in notes.splitlines())
+        return _labelled(files[0], names, [of[Path(name).name] for name in names], handling)
 
 
 def npy(files: list[Path], split: str, handling: Handling) -> Decoded:
     """One array (N, H, W, 3) of uint8, memory-mapped; pickled arrays are refused."""
-    try:
+    with unlike(files, "a plain array"):
         array = np.load(files[0], mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise FaroutError(f"{files[0].name} is not a plain array ({error})") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive of arrays"
+        raise FaroutError(f"{files[0].name} is {found}: give one array (N, H, W, 3) of uint8")
+    if 0 in array.shape:
+        raise FaroutError(f"{files[0].name} holds no images")
     return Decoded(array.transpose(0, 3, 1, 2))

@@ -1,7 +1,7 @@
-"""Reading images from folders and archives, and the pack format.
+"""Reading the images of folders and archives, and the pack format.
 
-A pack is a tar of class folders. Members are images, or strips: equal-sized square images stacked from top
-to bottom in one lossless WebP, `CLASS/NNN.webp`, whose width is the side. Order: byte order of member names.
+A pack is an archive of class folders with nothing but strips: equal-sized square images stacked from top to bottom in
+one lossless WebP, `CLASS/NNN.webp`, whose width is the side. Order: byte order of member names.
 """
 
 from __future__ import annotations
@@ -10,140 +10,120 @@ import gzip
 import io
 import re
 import tarfile
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms import functional as vision
 
+from farout.data.archives import open_archive
+from farout.data.decode import Handling, decoded, naming
 from farout.data.image_set import Decoded, ImageSet
+from farout.data.listing import Keep, Listing, in_byte_order, list_images, passed_over_line
 from farout.data.pack_files import checksum_file, write_checksum
-from farout.errors import FaroutError
+from farout.errors import FaroutError, printable
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
-STRIP = re.compile(r"\d+\.webp$")
+__all__ = ["Handling", "class_folders", "is_pack", "read_images", "read_listed", "select_classes", "write_pack"]
+
+STRIP = re.compile(r"(?:^|/)\d{3,}\.webp$")
 STRIP_LENGTH = 500
 WEBP_LIMIT = 16383  # pixels a side
 WIDEST_STRIP = 128  # a wider numbered WebP is a photograph, not a strip
+PHOTO_ASPECT, PHOTO_SIDE = 16, 8  # nor is a photograph that long and thin, or that small
 ONE_CLASS = "all"
 
 
-@dataclass(frozen=True)
-class Handling:
-    """PIL resize (of the shorter side, or to [height, width]), then centre crop; None: neither.
-
-    The papers' transforms resize bilinearly; `filter` names another of torchvision's interpolation modes.
-    """
-
-    resize: int | list[int] | None = None
-    crop: int | None = None
-    filter: str = "bilinear"
-
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        """RGB, resized and cropped, as uint8 (3, H, W)."""
-        image = image.convert("RGB")
-        if self.resize is not None:
-            image = vision.resize(image, self.resize, vision.InterpolationMode(self.filter))
-        if self.crop is not None:
-            image = vision.center_crop(image, [self.crop])
-        return np.asarray(image).transpose(2, 0, 1)
-
-
-Keep = Callable[[str], bool]
-
-
-def is_image(name: str) -> bool:
-    """By suffix; hidden files (such as the ._ twins of macOS archives) are none."""
-    path = Path(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
-def members(path: Path, keep: Keep = is_image) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of the wanted files of a folder, tar (any compression) or zip, in stored order."""
-    if path.is_dir():
-        for file in path.rglob("*"):
-            name = file.relative_to(path).as_posix()
-            if keep(name) and file.is_file():
-                yield name, file.read_bytes()
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if keep(name):
-                    yield name, archive.read(name)
-    elif path.is_file() and tarfile.is_tarfile(path):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if member.isfile() and keep(member.name):
-                    content = tar.extractfile(member)
-                    assert content is not None
-                    yield member.name.removeprefix("./"), content.read()
-    else:
-        raise FaroutError(f"{path} is neither a folder nor a tar nor a zip file")
-
-
-def names_in(path: Path) -> list[str]:
-    """Names of all images in a folder, tar or zip, in byte order; reads no image."""
-    if path.is_dir():
-        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    elif zipfile.is_zipfile(path):
-        names = zipfile.ZipFile(path).namelist()
-    else:
-        with tarfile.open(path) as tar:
-            names = [member.name.removeprefix("./") for member in tar if member.isfile()]
-    return sorted(filter(is_image, names), key=str.encode)
-
-
 def is_pack(path: Path) -> bool:
-    """Whether a file is a tar of nothing but strips."""
-    if not path.is_file() or not tarfile.is_tarfile(path):
+    """Whether a file is an archive of nothing but strips."""
+    return path.is_file() and open_archive(path) is not None and holds_strips(list_images(path))
+
+
+def holds_strips(listing: Listing) -> bool:
+    """Whether these are the strips of a pack, and not numbered WebP photographs that are taller than wide.
+
+    Strips are lossless, of one width, whole squares high; and as each is filled before the next begins, all but the
+    last of a class are longer than any photograph.
+    """
+    if listing.archive is None or not listing.names or not all(map(STRIP.search, listing.names)):
         return False
-    names = names_in(path)
-    return bool(names) and all(STRIP.search(name) for name in names)
+    sizes = [_lossless_size(listing.heads.get(name, b"")) for name in listing.names]
+    widths = {width for width, _ in sizes}
+    if len(widths) != 1 or not 0 < max(widths) <= WIDEST_STRIP or any(height % width for width, height in sizes):
+        return False
+    heights = defaultdict(list)
+    for name, (_, height) in zip(listing.names, sizes, strict=True):
+        heights[name.rpartition("/")[0]].append(height)
+    (width,) = widths
+    filled = [height for inside in heights.values() for height in inside[:-1]]
+    return width < PHOTO_SIDE or all(height >= PHOTO_ASPECT * width for height in filled)
 
 
-def read_images(path: Path, handling: Handling | None = None, keep: Keep = is_image) -> Decoded:
-    """All images of a pack, a folder or archive of class folders, or a flat folder; classes in byte order."""
-    handling = handling or Handling()
-    strips = not path.is_dir()
-    found: list[tuple[str, list[np.ndarray]]] = []
-    for name, content in members(path, keep):
-        try:
-            found.append((name, _decode(name, content, handling, strips)))
-        except OSError as error:
-            raise FaroutError(f"{path}: cannot read the image {name} ({error})") from error
+def _lossless_size(head: bytes) -> tuple[int, int]:
+    """(width, height) that the first bytes of a lossless WebP tell; (0, 0) for any other file."""
+    if len(head) < 25 or head[:4] != b"RIFF" or head[8:16] != b"WEBPVP8L":
+        return 0, 0
+    bits = int.from_bytes(head[21:25], "little")
+    return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+
+
+def read_images(path: Path, handling: Handling | None = None, keep: Keep | None = None) -> Decoded:
+    """All images of a pack, a folder or archive of class folders, or a flat folder; classes in byte order.
+
+    What is passed over is said in one line, and kept in the facts. Raises FaroutError, which names the file.
+    """
+    return read_listed(list_images(path), handling or Handling(), keep)
+
+
+def read_listed(listing: Listing, handling: Handling, keep: Keep | None = None) -> Decoded:
+    """As `read_images`, of what has been listed."""
+    strips = holds_strips(listing)
+    found: dict[str, list[np.ndarray]] = {}
+    for name, content in listing.contents(keep):
+        with naming(listing.where(name)):
+            picture = decoded(content, name)
+            found[name] = _squares(picture, handling) if strips else [handling.fit(picture)]
     if not found:
-        raise FaroutError(f"{path} holds no images")
-    found.sort(key=lambda item: item[0].encode())
-    return _collect(path, found)
+        why = f": {passed_over_line(listing.path, listing.passed_over)}" if listing.passed_over else ""
+        raise FaroutError(f"{printable(listing.path)} holds no images{why}")
+    listing.say()
+    result = _collect(listing, found, strips)
+    if listing.passed_over:
+        result.facts["passed_over"] = dict(listing.passed_over)
+    return result
 
 
-def _decode(name: str, content: bytes, handling: Handling, strips: bool) -> list[np.ndarray]:
-    with Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
-        strip = strips and STRIP.search(name) and height > width and height % width == 0
-        if not strip or width > WIDEST_STRIP:
-            return [handling(image)]
-        rows = np.asarray(image.convert("RGB")).reshape(-1, width, width, 3)
+def _squares(strip: Image.Image, handling: Handling) -> list[np.ndarray]:
+    width = strip.width
+    rows = np.asarray(strip).reshape(-1, width, width, 3)
     if handling.resize in (None, width) and handling.crop in (None, width):
         return list(rows.transpose(0, 3, 1, 2))
-    return [handling(Image.fromarray(row)) for row in rows]
+    return [handling.fit(Image.fromarray(row)) for row in rows]
 
 
-def _collect(path: Path, found: list[tuple[str, list[np.ndarray]]]) -> Decoded:
-    folders = class_folders([name for name, _ in found])
-    classes = tuple(sorted(set(folders), key=str.encode))
+def _collect(listing: Listing, found: Mapping[str, list[np.ndarray]], strips: bool) -> Decoded:
+    names = in_byte_order(found)
+    folders = class_folders(names if strips else _below_root(listing, names))
+    classes = in_byte_order(set(folders))
     number = {name: i for i, name in enumerate(classes)}
-    labels = np.array([number[f] for f, (_, rows) in zip(folders, found, strict=True) for _ in rows])
+    labels = np.array([number[folder] for folder, name in zip(folders, names, strict=True) for _ in found[name]])
     # a class's rows stay together even where a name such as `a-b/` sorts between `a/` and `a/b`
     order = np.argsort(labels, kind="stable")
-    rows = [row for _, rows in found for row in rows]
+    rows = [row for name in names for row in found[name]]
     shapes = {row.shape[1:] for row in rows}
     if len(shapes) > 1:
-        raise FaroutError(f"{path}: {len(shapes)} image sizes; say `resize: 32` and `crop: 32` in the YAML")
-    return Decoded(np.stack([rows[i] for i in order]), labels[order].astype(np.int64), classes)
+        where = printable(listing.path)
+        raise FaroutError(f"{where}: {len(shapes)} image sizes; say `resize: 32` and `crop: 32` in the YAML")
+    images = np.stack([rows[i] for i in order])
+    return Decoded(images, labels[order].astype(np.int64), tuple(map(printable, classes)))
+
+
+def _below_root(listing: Listing, names: list[str]) -> list[str]:
+    """Names without a folder that the archive is of, so that `photos.tar` of photos/ is what photos/ is."""
+    if listing.archive is None:
+        return names
+    root = f"{re.sub(r'(?i)([.]tar([.][a-z0-9]+)?|[.](tgz|tbz2?|txz|zip))$', '', listing.path.name)}/"
+    return [name.removeprefix(root) for name in names] if all(name.startswith(root) for name in names) else names
 
 
 def class_folders(names: list[str]) -> list[str]:

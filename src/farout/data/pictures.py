@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as vision
 
-from farout.data.pack import Handling, is_image
-from farout.errors import FaroutError
+from farout.data.decode import Handling, decoded, naming, read_file
+from farout.data.listing import list_images
+from farout.errors import FaroutError, printable
 
 Picture: TypeAlias = Tensor | Image.Image | str | Path
 Pictures: TypeAlias = Picture | Sequence[Picture]
@@ -32,14 +33,17 @@ def image_files(places: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            inside = sorted((p for p in place.rglob("*") if p.is_file() and is_image(p.name)), key=lambda p: str(p))
-            if not inside:
-                raise FaroutError(f"{place} is a folder without images: give files, or a folder that holds some")
-            found += inside
+            listing = list_images(place)
+            listing.say()
+            if not listing.names:
+                where = printable(place)
+                raise FaroutError(f"{where} is a folder without images: give files, or a folder that holds some")
+            found += [place / name for name in listing.names]
         elif place.is_file():
             found.append(place)
         else:
-            raise FaroutError(f"{place} is not there: give image files, or folders of images")
+            what = "no regular file" if place.exists() else "not there"
+            raise FaroutError(f"{printable(place)} is {what}: give image files, or folders of images")
     return found
 
 
@@ -75,48 +79,14 @@ def _one(picture: Any, side: int) -> Tensor:
         if picture.dim() != 3:
             raise FaroutError(f"a picture is a tensor (3, H, W); here is one of shape {tuple(picture.shape)}")
         return _sized(picture.unsqueeze(0), side)[0]
+    handling = Handling(side, side)
     if isinstance(picture, Image.Image):
-        return _decoded(picture, side, getattr(picture, "filename", "") or "an image")
+        with naming(getattr(picture, "filename", "") or "an image"):
+            return torch.from_numpy(handling(picture).copy())
     if isinstance(picture, str | Path):
-        try:
-            with Image.open(picture) as image:
-                return _decoded(image, side, picture)
-        except _UNREADABLE as error:
-            raise _unreadable(picture, error) from None
+        with naming(picture):
+            return torch.from_numpy(handling.fit(decoded(read_file(Path(picture)), str(picture))).copy())
     raise FaroutError(f"{type(picture).__name__} is no picture: give tensors, PIL images or paths")
-
-
-# What PIL raises for files that are damaged, of an unknown kind, or suspiciously large.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-
-
-def _unreadable(name: object, error: Exception) -> FaroutError:
-    reason = "no image, or of an unknown kind" if "cannot identify" in str(error) else str(error).splitlines()[0]
-    return FaroutError(f"{name} cannot be read ({reason}): leave it out, or save it again as PNG or JPEG")
-
-
-def _decoded(image: Image.Image, side: int, name: object) -> Tensor:
-    try:
-        upright = ImageOps.exif_transpose(image)
-        return torch.from_numpy(Handling(side, side)(_rgb(upright, name)).copy())
-    except _UNREADABLE as error:
-        raise _unreadable(name, error) from None
-
-
-def _rgb(image: Image.Image, name: object) -> Image.Image:
-    """What a viewer shows: transparent parts on white; 16-bit grey as its upper 8 bits."""
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.int64)
-        if image.mode != "I" or levels.max(initial=0) > 255:
-            levels = levels >> 8
-        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise FaroutError(f"{name} holds floating-point pixels of an unknown range: save it with 8 bits a channel")
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        shown = Image.new("RGBA", image.size, "white")
-        shown.alpha_composite(image.convert("RGBA"))
-        return shown.convert("RGB")
-    return image.convert("RGB")
 
 
 def _stacked(images: Sequence[Tensor]) -> Tensor:

@@ -25,9 +25,10 @@ from filelock import FileLock
 from farout.data.catalogue import DataPaths, Definition, define, split_names
 from farout.data.class_folders import LAYOUT, open_index, write_index
 from farout.data.image_set import Decoded, ImageSet
-from farout.data.pack import Handling, is_image, is_pack, names_in, read_images, select_classes
+from farout.data.listing import list_images
+from farout.data.pack import Handling, holds_strips, read_listed, select_classes
 from farout.data.pack_files import checked
-from farout.errors import ConfigError, FaroutError, MissingDataError
+from farout.errors import ConfigError, FaroutError, MissingDataError, printable
 
 log = logging.getLogger(__name__)
 CHUNK = 4096  # images copied and hashed at a time
@@ -121,19 +122,23 @@ def from_images(definition: Definition, path: Path, names: list[str] | None = No
     Where the catalogue chooses among the files (`choose`), `names` or a draw from its seed says which; the
     list and its hash are kept. A pack holds what was chosen when it was written.
     """
-    own, keep = definition.own, is_image
-    if own.get("choose") and not is_pack(path):
-        names = names or _draw(names_in(path), **own["choose"])
-        wanted = set(names)
-        keep = lambda name: name in wanted or Path(name).name in wanted  # noqa: E731
+    own, keep = definition.own, None
     origin = checked(path, own.get("pack_sha256")) if path.name == own.get("pack") and path.is_file() else None
-    decoded = read_images(path, handling_of(definition), keep)
+    try:
+        listing = list_images(path)
+        if own.get("choose") and not holds_strips(listing):
+            names = names or _draw(listing.names, **own["choose"])
+            wanted = set(names)
+            keep = lambda name: name in wanted or Path(name).name in wanted  # noqa: E731
+        decoded = read_listed(listing, handling_of(definition), keep)
+    except FaroutError as error:
+        raise type(error)(f"{definition.name}: {error}") from None
     decoded.origin = origin
-    if keep is not is_image:
+    if keep is not None:
         decoded.names = names
     if own.get("drop_classes"):
         decoded = select_classes(decoded, own["drop_classes"])
-    decoded.facts.setdefault("built_from", path.name)
+    decoded.facts.setdefault("built_from", printable(path.name))
     return decoded
 
 
@@ -218,8 +223,8 @@ def _write(folder: Path, decoded: Decoded, definition: Definition) -> None:
     facts = dict(decoded.facts)
     if decoded.names is not None:
         text = "".join(f"{name}\n" for name in decoded.names)
-        (folder / "names.txt").write_text(text)
-        facts["names_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        (folder / "names.txt").write_bytes(os.fsencode(text))
+        facts["names_sha256"] = hashlib.sha256(os.fsencode(text)).hexdigest()
     meta = {
         "shape": list(images.shape),
         "dtype": str(images.dtype),
