@@ -101,6 +101,21 @@ def test_head_stays_in_float32_under_autocast(network: Backbone) -> None:
         torch.testing.assert_close(network(x), expect)
 
 
+@pytest.mark.parametrize(("width", "turned"), [(2, False), (8, True)])
+def test_networks_too_thin_for_channels_last_do_without(width: int, turned: bool) -> None:
+    torch.manual_seed(0)
+    network = ResNet18(3, width)
+    images = torch.rand(4, 3, 32, 32)
+    network(images).logsumexp(1).sum().backward()
+    expected = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+    network.zero_grad()
+    network.to_channels_last()
+    assert network.layer2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last) == turned
+    network(images.contiguous(memory_format=torch.channels_last)).logsumexp(1).sum().backward()
+    for parameter, before in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, before, rtol=1e-3, atol=1e-4)
+
+
 def test_float64_stays_float64() -> None:
     network = CifarResNet(8, 5).double().eval()
     assert network(torch.zeros(1, 3, 32, 32, dtype=torch.float64)).dtype == torch.float64

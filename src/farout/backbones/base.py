@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -35,6 +36,20 @@ class Backbone(nn.Module, ABC):
         self.feature_dim = feature_dim
         self.autocast_dtype: torch.dtype | None = None
 
+    def to_channels_last(self) -> "Backbone":
+        """Lays the weights out as convolutions like them best, unless that would crash (`takes_channels_last`)."""
+        return self.to(memory_format=torch.channels_last) if self.takes_channels_last else self
+
+    @cached_property
+    def takes_channels_last(self) -> bool:
+        """False for very thin networks, which also turn their images round.
+
+        Without AVX-512, oneDNN's gradient of a 1x1 convolution with a stride writes beyond its memory where images in
+        channels_last have fewer than 8 channels (seen with torch 2.15).
+        """
+        strided = (part for part in self.modules() if isinstance(part, nn.Conv2d) and max(part.stride) > 1)
+        return not any(part.kernel_size == (1, 1) and part.in_channels < 8 for part in strided)
+
     @property
     def head(self) -> nn.Linear:
         """The last linear layer, (feature_dim) -> (num_classes)."""
@@ -48,6 +63,8 @@ class Backbone(nn.Module, ABC):
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features (B, feature_dim) of images (B, 3, H, W), in float32 or better."""
+        if not self.takes_channels_last:
+            images = images.contiguous()
         if self.autocast_dtype is None:
             features = self._features(images)
         else:

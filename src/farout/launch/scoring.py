@@ -55,7 +55,7 @@ class Observer:
     def model(self) -> Backbone:
         """In evaluation mode on the device; its parameters need no gradient, images may."""
         model = self.run.model(self.device).requires_grad_(False)
-        return model.to(memory_format=torch.channels_last) if self.settings.trainer.channels_last else model
+        return model.to_channels_last() if self.settings.trainer.channels_last else model
 
     @cached_property
     def head(self) -> Head:

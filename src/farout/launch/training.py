@@ -175,7 +175,7 @@ def place(model: Backbone, settings: Settings, precision: str, device: torch.dev
     """Move the network to the device in the run's precision and memory layout."""
     model.to(device)
     if settings.trainer.channels_last:
-        model.to(memory_format=torch.channels_last)
+        model.to_channels_last()
     model.autocast_dtype = torch.bfloat16 if precision == "bf16" else None
 
 
