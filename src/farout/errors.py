@@ -1,8 +1,20 @@
 """Errors that a user can mend: the message is one line, says what is wrong and what to do."""
 
 
+def one_line(text: str) -> str:
+    """Text with line breaks as blanks, and what no terminal shows (or which it obeys) as escapes."""
+    joined = " ".join(line.strip() for line in text.splitlines() if line.strip()) if "\n" in text else text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in joined)
+
+
 class FaroutError(Exception):
-    """A user-facing error. The command line prints its message alone and exits with status 2."""
+    """A user-facing error. The command line prints its message alone and exits with status 2.
+
+    The message is one line, also where it names a file whose name is not.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(FaroutError):

@@ -36,7 +36,7 @@ def test_a_run_leaves_everything(finished_run):
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [point["step"] for point in points] == [1, 2, 3]
     assert {"train/total", "train/cross_entropy", "train/energy_margin", "lr"} <= set(points[0])
-    assert sorted(path.name for path in outputs.iterdir()) == [".hydra", "cache", "runs"]
+    assert sorted(path.name for path in outputs.iterdir()) == ["cache", "runs"]
     assert "\x1b" not in done.stdout, "no escape codes into files"
 
 
@@ -79,7 +79,7 @@ def test_a_sweep_of_margins_shares_one_parent(python, tmp_path):
     assert len(list(tmp_path.glob("runs/ce-*/weights.safetensors"))) == 1
     assert done.stdout.count("which is trained first") == 1
     assert done.stdout.count("starts from ce-") == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hydra", "runs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
 
 
 def test_help_shows_groups_and_examples(python):

@@ -37,7 +37,7 @@ WRONG = {
     "scale=": r"scale= is not there",
     "experiment=energy/nothing": r"experiment=energy/nothing is not there: choose from .*energy/cifar10_energy_ft",
     "outliers=digits": r"outliers=digits is not there: choose from",
-    "method=energy outliers=null": r"Config group override must be a string",
+    "method=energy outliers=null": r"outliers=null is not there: choose from",
     "schedule=small/ce": r"unknown option schedule",
     # Groups taken away or flattened.
     "~backbone": r"backbone is missing",
@@ -104,7 +104,7 @@ WRONG = {
     "epochs": r"missing EQUAL",
     "epochs={": r"no viable alternative",
     "seed=1,2": r"Ambiguous value",
-    "=3": r"must be a string",
+    "=3": r"=3 has no name: write NAME=VALUE",
 }
 
 

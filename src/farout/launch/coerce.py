@@ -26,6 +26,8 @@ def unknown(keys: Sequence[str], where: str, allowed: Sequence[str]) -> ConfigEr
     close = get_close_matches(keys[0].rsplit(".", 1)[-1], list(allowed), n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     plural = "s" if len(keys) > 1 else ""
+    if not allowed:
+        return ConfigError(f"unknown option{plural} {', '.join(keys)}: {where} has none, see --help")
     return ConfigError(f"unknown option{plural} {', '.join(keys)}{hint}: {where} has {', '.join(allowed)}")
 
 
@@ -75,7 +77,7 @@ def _coerce_scalar(value: Any, wanted: type, key: str) -> Any:
         return wanted(value)
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise error from None
     if number != number or number in (float("inf"), float("-inf")):
         raise error
@@ -149,8 +151,11 @@ def locate(target: str) -> Any:
 def signature_of(target: str) -> dict[str, Any]:
     """Constructor argument names and types of a class."""
     kind = locate(target)
-    hints = get_type_hints(kind.__init__)
-    names = list(inspect.signature(kind).parameters)
+    try:
+        hints = get_type_hints(kind.__init__)
+        names = list(inspect.signature(kind).parameters)
+    except (TypeError, ValueError, NameError):
+        raise ConfigError(f"_target_={target} is no class that can be built: check the configuration file") from None
     return {name: hints.get(name, Any) for name in names}
 
 

@@ -330,9 +330,11 @@ def parse(config: DictConfig, root: str = "eval", words: Sequence[str] | None = 
 def _resolved(config: DictConfig) -> dict[str, Any]:
     """Plain values; every group must be there (`~backbone` takes one away) and hold a mapping."""
     try:
-        raw: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        raw: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+        reason, _, place = str(error).partition("full_key: ")
+        where = f"{place.split()[0]}: " if place.split() else ""
+        raise ConfigError(f"{where}{reason.strip()} - give it a value") from None
     for group in (*GROUPS, "paths", "pretrain"):
         if not isinstance(raw.get(group), dict):
             raise ConfigError(f"{group} is missing or no group of values: choose a file with {group}=..., see --help")
