@@ -20,7 +20,7 @@ from torchvision import datasets
 
 from farout.data import open_dataset
 from farout.data.pack import write_pack
-from script_loader import load_script
+from script_loader import ROOT, load_script
 
 RNG = np.random.default_rng(0)
 
@@ -155,6 +155,20 @@ def test_lsun_archive_keeps_its_36_pixels(server, own, add_dataset, run):
     add_dataset("lsun_c", entry(f"{address}/LSUN.tar.gz?dl=1", md5(archive), "images", size=3))
     assert run("lsun_c") == 0
     assert np.array_equal(open_dataset("lsun_c", "test", own).images.numpy(), images.transpose(0, 3, 1, 2))
+
+
+def test_ciders_lsun_is_the_same_archive_resized_to_32(server, own, add_dataset, run):
+    folder, address = server
+    images = pictures(3, 36)
+    archive = write_tar(folder / "LSUN.tar.gz", {f"LSUN/test/{i}.png": encoded(x) for i, x in enumerate(images)})
+    declared = yaml.safe_load((ROOT / "conf/dataset/lsun_c_32.yaml").read_text())
+    own_files = yaml.safe_load((ROOT / "conf/dataset/lsun_c.yaml").read_text())["splits"]["test"]["files"]
+    assert declared["splits"]["test"]["files"] == own_files
+    sides = {key: declared[key] for key in ("resize", "crop")}
+    add_dataset("lsun_c_32", entry(f"{address}/LSUN.tar.gz?dl=1", md5(archive), "images", size=3, **sides))
+    assert run("lsun_c_32") == 0
+    official = [np.asarray(Image.fromarray(x).resize((32, 32), Image.Resampling.BILINEAR)) for x in images]
+    assert np.array_equal(open_dataset("lsun_c_32", "test", own).images.numpy(), np.transpose(official, (0, 3, 1, 2)))
 
 
 def test_npy_and_refusal_of_pickles(server, own, add_dataset, run, capsys):

@@ -9,6 +9,7 @@ from torchvision import transforms
 
 from farout.data.transform import Transform, random_crop_flip
 from farout.errors import ConfigError
+from farout.launch.compose import compose_settings
 
 MEAN, STD = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
@@ -109,6 +110,18 @@ def test_outlier_modes():
     for transform in (flip, none):
         labelled = transform.augmented(given, generator(), outliers=False)
         assert torch.equal(labelled, same.augmented(given, generator())), "the mode is about outliers alone"
+
+
+def test_svhns_outliers_are_flipped_where_its_own_images_are_not():
+    """As the official SVHN scripts have it: digits are never mirrored, the tiny images beside them are."""
+    settings = compose_settings(["id_data=svhn", "method=oe"])
+    transform, given = settings.transform.build(), images(100)
+    assert torch.equal(transform.augmented(given, generator()), transform(given))
+    outliers = transform.augmented(given, generator(), outliers=True)
+    flipped = [not torch.equal(result, image) for result, image in zip(outliers, transform(given), strict=True)]
+    expected = [image.flip(-1) if turned else image for image, turned in zip(transform(given), flipped, strict=True)]
+    assert torch.equal(outliers, torch.stack(expected))
+    assert 30 < sum(flipped) < 70
 
 
 def test_outliers_of_an_unaugmented_transform_stay_so():

@@ -204,9 +204,9 @@ RATES = json.loads((ROOT / "tests/vectors/vectors_jem_cider.json").read_text())[
     [
         ("experiment=cider/cifar10_code", RATES[0]),
         ("experiment=cider/cifar100_code", RATES[0]),
-        ("experiment=cider/cifar10 negative_first_epoch=true", RATES[2]),
-        ("experiment=cider/cifar100_supcon negative_first_epoch=true", RATES[2]),
-        ("experiment=cider/cifar10 warm_up_epochs=0", RATES[3]),
+        ("experiment=cider/cifar10", RATES[2]),
+        ("experiment=cider/cifar100_supcon", RATES[2]),
+        ("experiment=cider/cifar10 warm_up_epochs=0 negative_first_epoch=false", RATES[3]),
     ],
 )
 def test_experiments_have_the_official_learning_rates(words, case):
@@ -221,11 +221,23 @@ def test_experiments_have_the_official_learning_rates(words, case):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10_supcon", "cifar100_supcon"])
-def test_no_rate_is_negative_unless_asked(name):
-    optimisation = training.optimisation_of(compose_settings([f"experiment=cider/{name}"]))
-    rates = [optimisation.rate(update, 49_000, 98) for update in range(0, 49_000, 7)]
+def test_the_first_releases_slip_is_there_and_can_be_left_out(name):
+    """The official first release runs epoch 0 at negative rates; without its slip no rate is negative."""
+    first = training.optimisation_of(compose_settings([f"experiment=cider/{name}"]))
+    assert first.rate(0, 49_000, 98) == pytest.approx(-0.0489)
+    plain = training.optimisation_of(compose_settings([f"experiment=cider/{name}", "negative_first_epoch=false"]))
+    rates = [plain.rate(update, 49_000, 98) for update in range(0, 49_000, 7)]
     assert min(rates) > 0
     assert max(rates) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "momentum", "weight"), [("cifar10", 0.99, 2), ("cifar100", 0.5, 2), ("cifar100_code", 0.5, 1)]
+)
+def test_the_releases_differ_in_their_weights_too(name, momentum, weight):
+    """CIFAR-100's w became 1 on 2023-04-28, after the checkpoints were released."""
+    knobs = compose_settings([f"experiment=cider/{name}"]).method.arguments
+    assert (knobs["proto_m"], knobs["w"]) == (momentum, weight)
 
 
 def test_selection_goes_by_the_methods_score_and_claims_no_accuracy(cider):

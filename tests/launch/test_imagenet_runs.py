@@ -125,7 +125,7 @@ def test_what_is_part_of_the_run_and_what_is_not(settings, imagenet_folder, weig
         ("id_data.folder=null", "id_data.folder and id_data.class_list belong together: give both, or neither"),
         ("id_data.class_list=none.txt", "id_data.class_list=none.txt cannot be read"),
         ("id_data.num_classes=100", "names 3 classes: set id_data.num_classes=3"),
-        ("holdout=0.1", "has no validation corruptions: leave holdout=0"),
+        ("holdout=0.1", "has no validation corruptions: set holdout=0"),
         ("backbone.weights=none.pth", "backbone.weights=none.pth is not there: give a file, imagenet1k_v1, or null"),
         ("backbone.trainable=[layer9]", "there is no layer9, only conv1, bn1"),
         ("CLASS", "class n02102040 of the class list has no folder in"),

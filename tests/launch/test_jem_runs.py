@@ -76,7 +76,19 @@ def test_the_official_split_and_length_of_an_epoch():
     assert train_rows[:10].tolist() == known["first_10_train"]
     assert train_rows[-3:].tolist() == known["last_3_train"]
     assert steps_per_epoch(len(train_rows), 64, whole=True) == 703
-    assert compose_settings(["experiment=jem/cifar10"]).holdout_rule == "jem"
+
+
+@pytest.mark.parametrize("words", ["method=jem", "method=jem scale=small", "experiment=jem/cifar10"])
+def test_jem_holds_out_what_the_official_code_does(words):
+    wanted = compose_settings(words.split())
+    assert (wanted.holdout, wanted.holdout_rule) == (0.1, "jem")
+    assert compose_settings([*words.split(), "holdout=0"]).holdout == 0
+
+
+def test_the_scales_that_select_nothing_hold_nothing_out():
+    for words in ("method=jem scale=smoke", "experiment=demo_jem/digits_jem"):
+        wanted = compose_settings(words.split())
+        assert (wanted.holdout, wanted.holdout_rule) == (0, "permuted")
 
 
 def test_both_streams_have_whole_batches_of_the_same_images_in_other_orders(jem):

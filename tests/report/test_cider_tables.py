@@ -19,7 +19,7 @@ from farout.report.render import to_csv, to_markdown, to_terminal, width
 from farout.report.table import table1
 
 PROTOCOL = {"name": "cider", "positive": "id", "ratio": 1, "redraws": 1, "recall": 0.95, "bins": 15}
-OWN = ("svhn", "places365", "lsun_c", "isun", "textures")
+OWN = ("svhn", "places365", "lsun_c_32", "isun", "textures")
 UNTRAINED = {"accuracy": None, "ece": None, "no_accuracy": "never trained"}
 WIDTH_16 = {"name": "resnet18", "width": 16}
 PROJECTED = {"name": "resnet18_cider", "width": 16, "projection_dim": 128, "projection": "mlp"}

@@ -149,7 +149,7 @@ def test_recalled_figures_of_jem_have_the_order_that_was_seen() -> None:
 
 def test_base_rates_of_cider_are_those_of_its_protocol() -> None:
     paper, protocol = load("cider"), read_protocol(OmegaConf.load(ROOT / "conf/protocol/cider.yaml"))
-    available = {"svhn": 10000, "places365": 36500, "lsun_c": 10000, "isun": 8925, "textures": 5640}
+    available = {"svhn": 10000, "places365": 36500, "lsun_c_32": 10000, "isun": 8925, "textures": 5640}
     for ood, n in available.items():
         rate = 10000 / (10000 + protocol.ood_count(10000, n))
         assert math.isclose(paper.base_rates.get(ood, paper.base_rate), rate, rel_tol=1e-9)

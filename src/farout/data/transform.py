@@ -16,8 +16,9 @@ class Transform:
         mean, std: per channel, over [0, 1].
         flip: horizontal flip with probability one half (training).
         crop_padding: pixels of border from which a crop of the original size is drawn (training; 0: none).
-        outlier_augmentation: what outliers get of it. Crop-then-flip (outliers) and flip-then-crop (ID) are the same
-            distribution, so both share one path.
+        outlier_augmentation: what outliers get: the same (crop-then-flip, the official order for them, and the ID
+            images' flip-then-crop are one distribution, so both share one path), flips alone, whatever `flip` says of
+            the ID images, or nothing.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Transform:
 
         Padding happens on pixels, before normalisation, so the border is black as in the official transforms.
         """
-        what = self.outlier_augmentation if outliers else "same"
-        flip = self.flip and what in ("same", "flip")
-        padding = self.crop_padding if what == "same" else 0
+        if not outliers or self.outlier_augmentation == "same":
+            flip, padding = self.flip, self.crop_padding
+        else:
+            flip, padding = self.outlier_augmentation == "flip", 0
         return self(random_crop_flip(images, padding, flip, generator))
 
 

@@ -205,7 +205,7 @@ def identity_of(settings: Settings, precision: str, device: torch.device) -> dic
         "id_data": settings.id_data.record(),
         "outliers": settings.outliers if settings.uses_outliers else None,
         "outlier_order": settings.outlier_order if settings.uses_outliers else None,
-        "transform": settings.transform.record(),
+        "transform": _transform_record(settings),
         "schedule": schedule,
         "holdout": settings.holdout,
         **({} if settings.holdout_rule == "permuted" else {"holdout_rule": settings.holdout_rule}),
@@ -219,6 +219,14 @@ def _backbone_record(spec: Component) -> dict[str, Any]:
     """Weights of others that training starts from are known by their content, wherever the file lies."""
     record = spec.record()
     return record if record.get("weights") is None else {**record, "weights": weights_mark(record["weights"])}
+
+
+def _transform_record(settings: Settings) -> dict[str, Any]:
+    """What befalls outliers says nothing of a run without any: it stands as most files have it, whatever it is."""
+    record = settings.transform.record()
+    if settings.uses_outliers or "outlier_augmentation" not in record:
+        return record
+    return {**record, "outlier_augmentation": "same"}
 
 
 def _parent_mark(settings: Settings, parent: Run) -> str:

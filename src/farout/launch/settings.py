@@ -402,7 +402,7 @@ def _check(settings: Settings) -> None:
     """What only values together, a constructor, or the catalogue can refuse."""
     _check_holdout(settings.holdout)
     if settings.holdout > 0 and settings.id_data.corruption_base is None:
-        raise ConfigError(f"id_data={settings.id_data.name} has no validation corruptions: leave holdout=0")
+        raise ConfigError(f"id_data={settings.id_data.name} has no validation corruptions: set holdout=0")
     if not 0 <= settings.seed < 2**32:
         raise ConfigError(f"seed={settings.seed} must not be negative, nor reach 2^32")
     for name in ("max_eval_images", "max_fit_images", "max_tune_images"):
