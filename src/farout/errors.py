@@ -30,7 +30,12 @@ class UnwritableError(FaroutError):
 
 
 def printable(name: object, limit: int = 400) -> str:
-    """A file's name as one line can show it: what is no text, or breaks the line, as an escape; long ones cut."""
-    text = str(name).encode("utf-8", "backslashreplace").decode()
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """A file's name as one line can show it: what is no text, or breaks the line, as escapes; long ones cut."""
+    text = "".join(c if c.isprintable() else _escaped(c) for c in str(name))
     return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 2 :]}"
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # how Python holds a byte of a name that is not UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()

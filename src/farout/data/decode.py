@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -104,10 +105,9 @@ def _reason(error: Exception) -> str:
 def read_file(path: Path) -> bytes:
     """All of a file of at most FILE_LIMIT bytes. Raises FaroutError, OSError."""
     with path.open("rb") as file:
-        content = file.read(FILE_LIMIT + 1)
-    if len(content) > FILE_LIMIT:
-        raise FaroutError(f"more than {FILE_LIMIT >> 20} MiB")
-    return content
+        if os.fstat(file.fileno()).st_size > FILE_LIMIT:
+            raise FaroutError(f"more than {FILE_LIMIT >> 20} MiB")
+        return file.read(FILE_LIMIT)
 
 
 def decoded(content: bytes, name: str) -> Image.Image:

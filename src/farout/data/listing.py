@@ -21,7 +21,7 @@ from farout.errors import FaroutError, printable
 
 log = logging.getLogger(__name__)
 Keep = Callable[[str], bool]
-MOST_HOPS, MOST_VISITS = 40, 1000  # links that follow each other; ways that lead to one folder
+MOST_HOPS, MOST_VISITS = 40, 100  # links that follow each other; ways that lead to one folder
 DEAD, CIRCLE, OTHER = "links that lead nowhere", "links in a circle", "devices or pipes"
 CLIMBS = "names that lead out of it"
 _OF_SYSTEMS = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "@__thumb", "@recycle", "#recycle"}
