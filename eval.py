@@ -1,7 +1,6 @@
 """Evaluate a finished run: the overrides that trained it find it, `run=PATH` names one; see --help."""
 
-from farout.launch.cli import main
-from farout.launch.training import evaluate
+from farout.launch.entry import start
 
 if __name__ == "__main__":
-    main("eval", evaluate)
+    start("eval")

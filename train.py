@@ -1,7 +1,6 @@
 """Train a run and evaluate it: `python train.py method=energy m_in=-25 m_out=-7`; see --help."""
 
-from farout.launch.cli import main
-from farout.launch.training import train
+from farout.launch.entry import start
 
 if __name__ == "__main__":
-    main("train", train)
+    start("train")

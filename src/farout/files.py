@@ -168,12 +168,12 @@ def _alive(pid: int) -> bool:
     return pid > 0
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, why: str = "damaged") -> Path:
     """Rename what is damaged to NAME.damaged, NAME.damaged-2, ...: nothing is deleted. Returns the new place."""
-    place, number = path.with_name(f"{path.name}.damaged"), 1
+    place, number = path.with_name(f"{path.name}.{why}"), 1
     while os.path.lexists(place):
         number += 1
-        place = path.with_name(f"{path.name}.damaged-{number}")
+        place = path.with_name(f"{path.name}.{why}-{number}")
     with writing(place):
         os.rename(path, place)
     return place

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from farout.engine.checkpoint import load_state, tensors_equal
-from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, earlier, fit
-from farout.engine.survival import Diverged, Restart, Survival
+import farout.files
+from farout.engine import states
+from farout.engine.checkpoint import load_state, save_state, tensors_equal
+from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, fit
+from farout.engine.states import Point, begun, furthest, point_file, state_files
+from farout.engine.survival import Diverged, Restart, Survival, usual_distance
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy
 
+CPU = torch.device("cpu")
 SEEN: list[tuple[int, float]] = []  # (restarts, first pixel) of every step
 
 
@@ -44,12 +49,18 @@ def batches(step: int) -> dict[str, Batch]:
 
 
 def train(
-    path: Path | None, method: Faulty, survival: Survival, total: int = 20, every: int = 4, **more: Any
+    path: Path | None,
+    method: Faulty,
+    survival: Survival,
+    total: int = 20,
+    every: int = 4,
+    log_every: int = 50,
+    **more: Any,
 ) -> tuple[nn.Module, FitResult]:
     torch.manual_seed(0)
     SEEN.clear()
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Dropout(0.2), nn.Linear(6, 3))
-    checkpointing = Checkpointing(path, None, every, **more)
+    checkpointing = Checkpointing(path, **{"minutes": None, "steps": every, **more})
     result = fit(
         model,
         method,
@@ -58,8 +69,8 @@ def train(
         total,
         steps_per_epoch=5,
         checkpointing=checkpointing,
-        survival=survival,
-        audience=Audience(notify=TOLD.append),
+        survival=replace(survival, every=every),
+        audience=Audience(notify=TOLD.append, log_every=log_every),
     )
     return model, result
 
@@ -101,8 +112,8 @@ def test_the_update_of_a_diverged_loss_is_never_made(tmp_path: Path) -> None:
         train(tmp_path / "a.pt", Faulty(killed_at(10)), Survival(), every=1)
     with pytest.raises(FaroutError, match="diverged"):
         train(tmp_path / "b.pt", Faulty(lambda step, _: math.nan if step == 10 else 0.0), Survival(0, 1e8), every=1)
-    state = load_state(tmp_path / "b.pt", torch.device("cpu"))
-    plain = load_state(tmp_path / "a.pt", torch.device("cpu"))
+    state = load_state(tmp_path / "b.pt", CPU)
+    plain = load_state(tmp_path / "a.pt", CPU)
     assert state["step"] == plain["step"] == 10
     assert tensors_equal(state["model"], plain["model"])
 
@@ -166,8 +177,8 @@ def test_restarts_lower_the_learning_rate(tmp_path: Path) -> None:
         batches,
         Optimisation(0.1),
         20,
-        checkpointing=Checkpointing(tmp_path / "c.pt", None, 4),
-        survival=Survival(2, None, 0.5),
+        checkpointing=Checkpointing(tmp_path / "c.pt", None),
+        survival=Survival(2, None, 0.5, every=4),
         audience=Audience(log=log, log_every=1),
     )
     plain = [Optimisation(0.1).rate(step, 20, 20) for step in range(20)]
@@ -180,7 +191,7 @@ def test_a_process_killed_after_a_restart_goes_on_as_if_it_lived(tmp_path: Path)
     path = tmp_path / "b.pt"
     with pytest.raises(KeyboardInterrupt):
         train(path, Faulty(interrupted_at(13)), Survival(2))
-    assert load_state(path, torch.device("cpu"))["restarts"]
+    assert load_state(path, CPU)["restarts"]
     model, result = train(path, Faulty(), Survival(2))
     assert tensors_equal(model.state_dict(), whole.state_dict())
     assert [restart.diverged_at for restart in result.restarts] == [10]
@@ -201,15 +212,23 @@ def test_a_process_killed_right_after_going_back_remembers_it(tmp_path: Path) ->
     path = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
         train(path, Faulty(interrupted_at(8)), Survival(2))
-    state = load_state(path, torch.device("cpu"))
+    state = load_state(path, CPU)
     assert (state["step"], len(state["restarts"])) == (8, 1)
 
 
-def test_the_earlier_checkpoint_is_kept_only_where_restarts_are_granted(tmp_path: Path) -> None:
+def test_states_to_return_to_are_kept_only_where_restarts_are_granted(tmp_path: Path) -> None:
     train(tmp_path / "a.pt", Faulty(), Survival())
-    assert not earlier(tmp_path / "a.pt").exists()
+    assert [file.exists() for file in state_files(tmp_path / "a.pt")] == [True, False, False]
     train(tmp_path / "b.pt", Faulty(), Survival(1))
-    assert load_state(earlier(tmp_path / "b.pt"), torch.device("cpu"))["step"] == 12
+    assert sorted(load_state(file, CPU)["step"] for file in state_files(tmp_path / "b.pt")) == [12, 16, 16]
+
+
+@pytest.mark.parametrize(
+    ("total", "epoch", "expected"), [(140600, 703, 175), (14060, 703, 175), (156, 13, 39), (30, 108, 7), (3, 108, 1)]
+)
+def test_how_far_apart_they_are_is_counted(total: int, epoch: int, expected: int) -> None:
+    assert usual_distance(total, epoch) == Survival(1).distance(total, epoch) == expected
+    assert Survival(1, every=2).distance(total, epoch) == 2
 
 
 def test_the_bound_is_on_the_size_of_the_loss() -> None:
@@ -220,10 +239,165 @@ def test_the_bound_is_on_the_size_of_the_loss() -> None:
     assert not Survival().watches and Survival(1).watches and Survival(0, 1e8).watches
 
 
-def test_where_there_are_no_links_the_earlier_checkpoint_is_a_copy(tmp_path: Path, monkeypatch: Any) -> None:
+def test_where_there_are_no_links_the_second_name_is_a_copy(tmp_path: Path, monkeypatch: Any) -> None:
     def refuse(*_: Any) -> None:
         raise OSError("no links here")
 
-    monkeypatch.setattr("farout.engine.fit.os.link", refuse)
+    monkeypatch.setattr(states.os, "link", refuse)
     train(tmp_path / "c.pt", Faulty(), Survival(1))
-    assert load_state(earlier(tmp_path / "c.pt"), torch.device("cpu"))["step"] == 12
+    assert load_state(tmp_path / "c.pt", CPU)["step"] == 16
+
+
+# --- whatever the kills and the speed of the machine: the same bits
+
+
+def troubled(step: int, times: int) -> float:
+    """From 8 on all is lost until training goes back to 4; later once more. Five restarts, to 8, 4, 8, 4 and 16."""
+    return math.nan if (step == 9 and times < 4) or (step == 18 and times == 4) else 0.0
+
+
+@pytest.fixture(scope="module")
+def untroubled(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, FitResult]:
+    """What uninterrupted training comes to, its states written by count alone."""
+    model, result = train(tmp_path_factory.mktemp("whole") / "c.pt", Faulty(troubled), Survival(9))
+    assert [restart.resumed_from for restart in result.restarts] == [8, 4, 8, 4, 16]
+    return model, result
+
+
+def assert_same(one: tuple[nn.Module, FitResult], other: tuple[nn.Module, FitResult]) -> None:
+    assert tensors_equal(one[0].state_dict(), other[0].state_dict())
+    assert (one[1].restarts, one[1].losses) == (other[1].restarts, other[1].losses)
+
+
+@pytest.mark.parametrize(
+    "habits", [{"minutes": 0.0}, {"minutes": 0.0, "steps": None}, {"steps": 3}, {"steps": None}, {"log_every": 1}]
+)
+def test_when_states_are_written_and_losses_looked_at_decides_nothing(
+    tmp_path: Path, untroubled: tuple[nn.Module, FitResult], habits: dict[str, Any]
+) -> None:
+    assert_same(train(tmp_path / "c.pt", Faulty(troubled), Survival(9), **habits), untroubled)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_around_any_renaming_of_any_file(
+    tmp_path: Path, untroubled: tuple[nn.Module, FitResult], monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """Every n-th renaming is a process's last act, until one comes through; the clock writes states as well."""
+    rename, left = farout.files.os.replace, [0]
+
+    def replaced(source: Any, target: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0 and not after:
+            raise Killed
+        rename(source, target)
+        if left[0] == 0:
+            raise Killed
+
+    monkeypatch.setattr("farout.files.os.replace", replaced)
+    for distance in (1, 4):
+        path, deaths, done = tmp_path / str(distance) / "c.pt", 0, None
+        while done is None:
+            left[0] = distance + (0 if after else deaths)  # a process that dies before it has written gets nowhere
+            deaths += 1
+            try:
+                done = train(path, Faulty(troubled), Survival(9), minutes=0.0, steps=None)
+            except Killed:
+                assert deaths < 200
+        assert deaths > 2
+        assert_same(done, untroubled)
+
+
+def test_numbers_lost_between_two_states_are_found_by_the_next_update_not_by_the_clock(tmp_path: Path) -> None:
+    """The gradient is infinite at step 9: the loss looks well, the weights are lost, and a state is due at once."""
+
+    class Lost(Faulty):
+        def loss(self, model: nn.Module, batches: Any) -> dict[str, torch.Tensor]:
+            total = super().loss(model, batches)["total"]
+            now = int(self.step) - 1 == 9 and self.times == 0
+            return {"total": total + (torch.sqrt((total - total.detach()).abs()) if now else 0)}
+
+    by_count = train(tmp_path / "a.pt", Lost(), Survival(2), steps=None)
+    by_clock = train(tmp_path / "b.pt", Lost(), Survival(2), minutes=0.0)
+    assert by_count[1].restarts[0].diverged_at == 10
+    assert_same(by_count, by_clock)
+
+
+def test_parts_of_the_loss_that_are_not_finite_are_found_at_once(tmp_path: Path) -> None:
+    class Parted(Faulty):
+        def loss(self, model: nn.Module, batches: Any) -> dict[str, torch.Tensor]:
+            now = int(self.step) == 10 and self.times == 0
+            return {**super().loss(model, batches), "part": torch.tensor(math.inf if now else 0.0)}
+
+    _, result = train(tmp_path / "c.pt", Parted(), Survival(2))
+    assert [(restart.diverged_at, restart.reason) for restart in result.restarts] == [
+        (10, "training diverged: part is not finite at step 10")
+    ]
+
+
+@pytest.mark.parametrize("spoilt", [(0,), (0, 1), (0, 1, 2)])
+def test_spoilt_states_are_moved_aside_and_the_end_is_the_same(
+    tmp_path: Path, untroubled: tuple[nn.Module, FitResult], spoilt: tuple[int, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flipped bit in some of the three files of a run that was killed after its second restart, and once more."""
+    path = tmp_path / "c.pt"
+
+    def dying(step: int, times: int) -> float:
+        if (step, times) == (7, 2):
+            raise Killed
+        return troubled(step, times)
+
+    with pytest.raises(Killed):
+        train(path, Faulty(dying), Survival(9))
+    assert furthest(path) == (2, 4)
+    files = [state_files(path)[number] for number in spoilt]
+    for file in files:
+        content, weight = bytearray(file.read_bytes()), load_state(file, CPU)["model"]["0.weight"].numpy().tobytes()
+        content[content.index(weight) + 7] ^= 1
+        file.unlink()  # the file of another name may be the same one
+        file.write_bytes(content)
+    assert_same(train(path, Faulty(troubled), Survival(9)), untroubled)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and said.count("is damaged and was moved to") == len(files)
+    assert ("starts afresh" in said) == (len(spoilt) == 3)
+    assert all(file.with_name(f"{file.name}.damaged").exists() for file in files)
+
+
+def test_a_state_to_return_to_that_is_gone_is_made_up_for_by_another(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+
+    def losing(step: int, times: int) -> float:
+        if (step, times) == (10, 0):
+            point_file(path, 0).unlink()  # of step 8
+            return math.nan
+        return math.nan if (step, times) == (11, 1) else 0.0
+
+    _, result = train(path, Faulty(losing), Survival(9), steps=None)
+    assert [restart.resumed_from for restart in result.restarts] == [4, 8]
+    assert result.finished
+
+
+def test_states_of_before_there_were_points_are_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(path, Faulty(killed_at(10)), Survival(2))
+    state = load_state(path, CPU)
+    for key in ("points", "saved_since_restart", "conditions"):
+        del state[key]
+    for file in state_files(path):
+        file.unlink()
+    torch.save(state, path)
+    model, result = train(path, Faulty(once_at(10, math.nan)), Survival(2))
+    whole, expected = train(tmp_path / "whole.pt", Faulty(once_at(10, math.nan)), Survival(2))
+    assert_same((model, result), (whole, expected))
+
+
+def test_points_are_ordered_by_restarts_and_updates(tmp_path: Path) -> None:
+    assert Point(0, 1, 4).position > Point(1, 0, 8).position
+    assert furthest(tmp_path / "c.pt") is None and not begun(tmp_path / "c.pt")
+    save_state(point_file(tmp_path / "c.pt", 1), {"step": 8, "restarts": []})
+    save_state(tmp_path / "c.pt", {"step": 4, "restarts": [1]})
+    assert begun(tmp_path / "c.pt") and furthest(tmp_path / "c.pt") == (1, 4)

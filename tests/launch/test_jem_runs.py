@@ -147,7 +147,7 @@ def interrupted_chain(real, at_chain: int, at_step: int):
 
 
 def test_a_divergence_is_survived_recorded_and_told(jem, monkeypatch):
-    wanted = jem(*LONGER, "restart_sgld_steps=2", "max_restarts=3")
+    wanted = jem(*LONGER, "restart_sgld_steps=2", "max_restarts=3", "restart_every=3")
     real, seen = JEM.loss, []
 
     def loss(self, model, batches):

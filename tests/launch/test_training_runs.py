@@ -1,13 +1,15 @@
 """Whole runs of the tiny problem in this process: parents, resuming, holdouts, evaluation."""
 
+import hashlib
 import json
 import re
+import shutil
 
 import pytest
 import torch
 
 from farout.data.corruptions import KINDS
-from farout.engine import fit as engine
+from farout.engine.checkpoint import load_state, save_state
 from farout.errors import FaroutError
 from farout.launch import training
 from farout.launch.inputs import absence
@@ -109,14 +111,17 @@ def test_what_a_killed_process_left_is_removed(quiet):
     assert not any(path.exists() for path in left)
 
 
-def test_a_damaged_checkpoint_is_one_line(quiet):
+def test_a_damaged_checkpoint_is_moved_aside_and_training_starts_afresh(quiet, capsys):
     wanted = quiet("method=ce")
     run = run_of(wanted, CPU)
     run.folder.mkdir(parents=True)
     run.checkpoint.write_bytes(b"half")
-    with pytest.raises(FaroutError, match=r"checkpoint\.pt cannot be read") as caught:
-        train(wanted)
-    assert "\n" not in str(caught.value)
+    train(wanted)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(said) == 1 and "checkpoint.pt is damaged and was moved to checkpoint.pt.damaged" in said[0]
+    assert said[0].endswith("training starts afresh")
+    assert (run.folder / "checkpoint.pt.damaged").read_bytes() == b"half"
+    assert run.finished
 
 
 def test_divergence_leaves_nothing_to_resume_from(quiet):
@@ -128,14 +133,109 @@ def test_divergence_leaves_nothing_to_resume_from(quiet):
     assert not run.checkpoint.exists()
 
 
-def test_checkpoints_of_other_images_are_refused(quiet, monkeypatch):
-    wanted = quiet("method=ce")
-    with pytest.raises(FaroutError, match="budget"):
-        train(quiet("method=ce", "trainer.budget_minutes=0"))
-    state = engine.load_state(run_of(wanted, CPU).checkpoint, CPU)
-    engine.save_state(run_of(wanted, CPU).checkpoint, {**state, "tag": "other"})
+@pytest.fixture
+def paused(quiet):
+    """A run of these overrides, with a checkpoint of its first moment."""
+
+    def begin(*words):
+        with pytest.raises(FaroutError, match="budget"):
+            train(quiet("method=ce", "trainer.budget_minutes=0", *words))
+        return run_of(quiet("method=ce", *words), CPU)
+
+    return begin
+
+
+def test_checkpoints_of_other_images_are_refused(quiet, paused):
+    run = paused()
+    save_state(run.checkpoint, {**load_state(run.checkpoint, CPU), "tag": "other"})
     with pytest.raises(FaroutError, match="belongs to other data"):
-        train(wanted)
+        train(quiet("method=ce"))
+
+
+@pytest.mark.parametrize("words", ["seed=2", "lr=0.05"])
+def test_the_checkpoint_of_another_run_is_moved_aside(quiet, paused, capsys, words):
+    """Same network, same images, same length: its tensors would fit."""
+    run, other = paused(), paused(words)
+    shutil.copy(other.checkpoint, run.checkpoint)
+    capsys.readouterr()
+    train(quiet("method=ce"))
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("note: "))
+    assert f"belongs to another run ({other.name}) and was moved to checkpoint.pt.foreign" in said
+    assert (run.folder / "checkpoint.pt.foreign").exists()
+    taken_over = run.weights.read_bytes()
+    shutil.rmtree(run.folder)
+    train(quiet("method=ce"))
+    assert run.weights.read_bytes() == taken_over
+
+
+def test_a_checkpoint_of_before_checksums_is_taken_up_unless_its_archive_is_damaged(quiet, paused, capsys):
+    run = paused()
+    state = load_state(run.checkpoint, CPU)
+    torch.save({key: value for key, value in state.items() if key not in ("owner", "conditions")}, run.checkpoint)
+    content = bytearray(run.checkpoint.read_bytes())
+    train(quiet("method=ce"))
+    assert "was written before states had checksums" in capsys.readouterr().out
+    assert run.record["trained"]["conditions"][0]["from_step"] == 0
+    run.weights.unlink()
+    *_, last = state["model"].values()
+    content[content.index(last.numpy().tobytes()) + 5] ^= 1
+    run.checkpoint.write_bytes(content)
+    train(quiet("method=ce"))
+    assert "checkpoint.pt is damaged" in capsys.readouterr().out
+
+
+def test_what_changes_only_the_last_digits_is_recorded_and_said_on_resume(quiet, paused, capsys):
+    run = paused()
+    capsys.readouterr()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        train(quiet("method=ce", "trainer.channels_last=false"))
+    finally:
+        torch.set_num_threads(threads)
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("note: "))
+    assert f"threads {threads + 1} (was {threads}), channels_last False (was True)" in said
+    first, second = run.record["trained"]["conditions"]
+    assert {key for key in first if first[key] != second[key]} == {"threads", "channels_last"}
+    assert set(first) == {
+        *("from_step", "device", "instructions", "threads", "torch", "channels_last", "compiled", "tf32")
+    }
+
+
+def test_finished_files_stand_in_the_record_by_their_hashes(quiet, monkeypatch):
+    wanted = quiet("method=jem", "backbone=wrn_10_2_jem", "buffer_size=20", "sgld_steps=1")
+    run, seen = run_of(wanted, CPU), []
+    real = training.write_bytes
+
+    def write(path, content):
+        seen.append((path.name, run.finished, sorted(run.record["files"])))
+        real(path, content)
+
+    monkeypatch.setattr(training, "write_bytes", write)
+    train(wanted)
+    both = ["method.safetensors", "weights.safetensors"]
+    assert seen == [(name, False, both) for name in both], "the record first, the weights last"
+    for name in both:
+        assert run.record["files"][name] == hashlib.sha256((run.folder / name).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_fp32_is_fp32_and_tf32_is_asked_for(quiet, monkeypatch, precision):
+    during, real = [], training.fit
+
+    def fit(*given, **named):
+        during.append((torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision))
+        return real(*given, **named)
+
+    monkeypatch.setattr(training, "fit", fit)
+    wanted = quiet("method=ce", f"trainer.precision={precision}")
+    train(wanted)
+    assert during == [("tf32", "tf32") if precision == "tf32" else ("ieee", "ieee")]
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee", "what is measured afterwards is fp32"
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    run = run_of(wanted, CPU)
+    assert run.identity["precision"] == precision
+    assert run.record["trained"]["conditions"][0]["tf32"] == (precision == "tf32")
 
 
 def test_results_hold_what_tables_need(settings):

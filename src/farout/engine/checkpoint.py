@@ -1,6 +1,9 @@
 """Files that are either whole or absent: training state, finished weights, JSON records."""
 
+import hashlib
 import io
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +16,35 @@ from farout.errors import FaroutError
 from farout.files import load_json, save_json, write_atomically, write_bytes
 
 __all__ = [
+    "DamagedState",
     "load_json",
     "load_state",
     "load_weights",
+    "read_state",
     "save_json",
     "save_state",
     "save_weights",
     "tensors_equal",
+    "weights_content",
     "write_atomically",
 ]
 
 
+class DamagedState(FaroutError):
+    """A training state that cannot be read, or is not what was written."""
+
+
+CHECKSUM = "sha256"  # the key in a state under which its own hash stands
+
+
+def weights_content(model: nn.Module) -> bytes:
+    """Finished weights as a safetensors file has them (contiguous copies on the CPU, official key order)."""
+    return save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()})
+
+
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Finished weights as safetensors (contiguous copies on the CPU, official key order)."""
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_bytes(path, save(state))
+    """Write finished weights as safetensors."""
+    write_bytes(path, weights_content(model))
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -42,21 +59,77 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Training state (tensors, numbers, strings) as one atomic file that loads without unpickling code."""
+    """Training state (tensors, numbers, strings) as one atomic file that loads without unpickling code.
+
+    It carries a hash of its content, because neither torch nor most disks notice a flipped bit.
+    """
     content = io.BytesIO()  # torch's own writer hides a full disk behind an error of its format
-    torch.save(state, content)
+    here = _on_cpu(state)
+    torch.save({**here, CHECKSUM: state_hash(here)}, content)
     write_bytes(path, content.getbuffer())
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a training state back onto `device`."""
+    """Read a training state back onto `device`; raises DamagedState for what is not as it was written."""
+    return read_state(path, device)[0]
+
+
+def read_state(path: Path, device: torch.device) -> tuple[dict[str, Any], bool]:
+    """As `load_state`, and whether the state had a hash of its own: those of older versions had none.
+
+    Raises DamagedState.
+    """
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
+        claimed = state.pop(CHECKSUM, None)
+        sound = _archive_is_sound(path) if claimed is None else claimed == state_hash(state)
     except Exception as error:
-        raise FaroutError(
+        raise DamagedState(
             f"{path} cannot be read ({type(error).__name__}): remove it to start this run afresh"
         ) from None
-    return state
+    if not sound:
+        raise DamagedState(f"{path} is damaged (its checksum differs): remove it to start this run afresh")
+    return state, claimed is not None
+
+
+def state_hash(state: Mapping[str, Any]) -> str:
+    """Hash of everything in a state: names, order, numbers, and of tensors type, shape and bits (not their layout)."""
+    digest = hashlib.sha256()
+    _feed(digest, state)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"{value.dtype} {tuple(value.shape)}\n".encode())
+        if value.numel():
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        digest.update(f"mapping {len(value)}\n".encode())
+        for key, part in value.items():
+            digest.update(f"{key!r}\n".encode())
+            _feed(digest, part)
+    elif isinstance(value, list | tuple):
+        digest.update(f"list {len(value)}\n".encode())
+        for part in value:
+            _feed(digest, part)
+    else:
+        digest.update(f"{value!r}\n".encode())
+
+
+def _on_cpu(value: Any) -> Any:
+    """The same with all tensors on the CPU, copied once for both the hash and the file."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(part) for key, part in value.items()}
+    return [_on_cpu(part) for part in value] if isinstance(value, list) else value
+
+
+def _archive_is_sound(path: Path) -> bool:
+    """What torch.save writes is a zip archive: its own checksums, which torch never looks at."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() is None
 
 
 def tensors_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

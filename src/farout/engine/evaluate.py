@@ -6,6 +6,7 @@ from torch import Tensor
 from farout.backbones import Backbone
 from farout.data import ImageSet
 from farout.data.transform import Transform
+from farout.engine.precision import full_fp32
 from farout.engine.progress import Bar
 from farout.scores import Outputs
 
@@ -16,8 +17,16 @@ def collect(
 ) -> Outputs:
     """Logits (N, C) and penultimate features (N, D) of a data set, fp32, on the CPU, in the set's order.
 
-    Evaluation never runs in reduced precision: bf16 logits collapse energies to a few hundred values.
+    Evaluation never runs in reduced precision: bf16 logits collapse energies to a few hundred values. That includes
+    TF32.
     """
+    with full_fp32():
+        return _collect(model, transform, image_set, device, batch_size)
+
+
+def _collect(
+    model: Backbone, transform: Transform, image_set: ImageSet, device: torch.device, batch_size: int
+) -> Outputs:
     model.eval()
     half, model.autocast_dtype = model.autocast_dtype, None
     logits, features = [], []
@@ -30,6 +39,24 @@ def collect(
             bar.advance(len(images))
     model.autocast_dtype = half
     return Outputs(torch.cat(logits), torch.cat(features), image_set.labels)
+
+
+@torch.inference_mode()
+def share_correct(
+    model: Backbone, transform: Transform, image_set: ImageSet, device: torch.device, batch_size: int
+) -> float:
+    """Accuracy on a labelled set and nothing else: no bar, no outputs kept; leaves the network in evaluation mode."""
+    assert image_set.labels is not None
+    model.eval()
+    half, model.autocast_dtype = model.autocast_dtype, None
+    right = 0
+    with full_fp32():
+        for start in range(0, len(image_set), batch_size):
+            images = transform(image_set.images[start : start + batch_size].to(device), raw=image_set.raw)
+            labels = image_set.labels[start : start + batch_size].to(device)
+            right += int((model.classify(model.features(images)).argmax(1) == labels).sum())
+    model.autocast_dtype = half
+    return right / len(image_set)
 
 
 def accuracy(outputs: Outputs) -> float:

@@ -1,24 +1,24 @@
 """The training loop. It knows streams, a loss and a checkpoint, and no paper."""
 
+import copy
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from farout.data.streams import stable_seed
-from farout.engine.checkpoint import load_state, save_state
-from farout.engine.progress import Bar
+from farout.engine import stopping
+from farout.engine.checkpoint import save_state
+from farout.engine.progress import Bar, say
 from farout.engine.schedules import Course
+from farout.engine.states import Point, States, also_as, point_file
 from farout.engine.survival import Diverged, Restart, Survival
 from farout.errors import FaroutError
-from farout.files import write_atomically
 from farout.methods import Batch, Method
 
 Batches = Callable[[int], Mapping[str, Batch]]
@@ -26,6 +26,7 @@ Training = Callable[[], Iterable[Batch]]
 Log = Callable[[int, Mapping[str, float]], None]
 Notify = Callable[[Restart], None]
 Show = Callable[[int, Mapping[str, Tensor]], None]
+Select = Callable[[nn.Module], float]
 Algorithm = Literal["sgd", "adam"]
 
 
@@ -64,11 +65,16 @@ class Optimisation:
 class Checkpointing:
     """Where and how often the full state is written, and when to stop for the day.
 
+    None of it changes what is trained: where restarts are granted, the states that a divergence returns to are others,
+    written by count (`Survival.every`).
+
     Args:
-        path: the state file; a readable one is resumed from.
+        path: the state file; a trustworthy one is resumed from.
         minutes, steps: write after this much work since the last (None: not by this measure).
         deadline: `time.monotonic()` after which the state is written and training pauses.
-        tag: what the state belongs to; a state with another tag is refused.
+        tag: the images that the state belongs to; a state with another tag is refused.
+        owner: the run, by its name and full identity; a state of another one is moved aside.
+        conditions: what may change the last digits (device, threads, ...): kept, and a change on resuming is said.
     """
 
     path: Path | None = None
@@ -76,6 +82,8 @@ class Checkpointing:
     steps: int | None = None
     deadline: float | None = None
     tag: str = ""
+    owner: str = ""
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,13 +107,19 @@ class Audience:
 
 @dataclass(frozen=True)
 class FitResult:
-    """How far training came, in updates, and the seconds it took over all sessions."""
+    """How far training came, in updates, and the seconds it took over all sessions.
+
+    `best` says which update's weights were kept, after which epoch (from 0), at what figure; None: the last ones.
+    `conditions` are those of every session that had others than the one before, with the update it began at.
+    """
 
     step: int
     finished: bool
     seconds: float
     losses: dict[str, float]
     restarts: tuple[Restart, ...] = ()
+    best: Mapping[str, Any] | None = None
+    conditions: tuple[Mapping[str, Any], ...] = ()
 
 
 class SmoothedLosses:
@@ -142,46 +156,61 @@ def fit(
     checkpointing: Checkpointing | None = None,
     training: Training | None = None,
     survival: Survival | None = None,
+    select: Select | None = None,
     audience: Audience | None = None,
 ) -> FitResult:
     """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
 
     `training` gives every labelled training image once, for methods that want to see them before the first step.
+    `select` gives a figure of the network after every epoch; weights and the method's state at its first maximum are
+    what is left in place in the end.
 
     Randomness is a function of (seed, step, restarts): `batches` draws from it by contract, and the global generator
     (dropout) is reseeded every step. So a resumed run needs no generator state, and equals an uninterrupted one.
 
-    Where `survival` grants restarts, training that diverges goes back to the last checkpoint.
+    Where `survival` grants restarts, training that diverges goes back to a state that was kept for it.
 
     Raises:
         FaroutError: training diverged once too often, or the checkpoint belongs to something else.
+        Interrupted, Terminated: by a signal; the latter with the state saved.
     """
     epoch = steps_per_epoch or total_steps
-    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, survival)
+    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, survival, select)
     audience = audience or Audience()
-    model.train()
-    method.train()
-    if not loop.resume():
-        method.prepare(model, batches(0), training() if training else ())
-        if loop.survival.max_restarts:
-            loop.save()
-    # An interrupt (Ctrl-C) saves nothing: it may fall amid an update, and half an update is no state to resume from.
-    with Bar(audience.title, total_steps, loop.step) as bar:
-        while loop.step < total_steps and not loop.out_of_time():
-            try:
-                loop.advance(batches, seed)
-                if loop.step % audience.log_every == 0 or loop.step == total_steps:
-                    _report(loop, bar, audience)
-                loop.save_when_due()
-            except Diverged as problem:
-                restart = loop.go_back(problem)
-                if audience.notify is not None:
-                    audience.notify(restart)
-            bar.at(loop.step)
-    finished = loop.step >= total_steps
-    if not finished:
+    try:
+        model.train()
+        method.train()
+        if not loop.resume():
+            method.prepare(model, batches(0), training() if training else ())
+            loop.begin()
+        with Bar(audience.title, total_steps, loop.step) as bar, stopping.held():
+            _train(loop, batches, seed, bar, audience)
+    except KeyboardInterrupt:
+        # Nothing is saved: it may fall amid an update, and half an update is no state to resume from.
+        raise stopping.Interrupted(loop.prospect()) from None
+    except stopping.Terminated:
+        raise stopping.Terminated(loop.prospect()) from None
+    return loop.result()
+
+
+def _train(loop: "Loop", batches: Batches, seed: int, bar: Bar, audience: Audience) -> None:
+    """Update after update until the end, the deadline, or SIGTERM (then the state is saved first)."""
+    while loop.step < loop.total and not loop.out_of_time():
+        try:
+            loop.advance(batches, seed)
+            loop.select_when_due(audience)
+            if loop.step % audience.log_every == 0 or loop.step == loop.total:
+                _report(loop, bar, audience)
+            loop.save_when_due()
+        except Diverged as problem:
+            restart = loop.go_back(problem)
+            if audience.notify is not None:
+                audience.notify(restart)
+        bar.at(loop.step)
+        if stopping.asked():
+            break
+    if loop.step < loop.total or stopping.asked():
         loop.leave()
-    return FitResult(loop.step, finished, loop.seconds(), loop.smoothed.read(), tuple(loop.restarts))
 
 
 class Loop:
@@ -196,6 +225,7 @@ class Loop:
         checkpointing: Checkpointing,
         steps_per_epoch: int | None = None,
         survival: Survival | None = None,
+        select: Select | None = None,
     ) -> None:
         self.model, self.method, self.optimisation = model, method, optimisation
         self.total, self.steps_per_epoch = total, steps_per_epoch or total
@@ -204,11 +234,16 @@ class Loop:
         self.step, self.images = 0, 0
         self.started, self.earlier = time.monotonic(), 0.0
         self.saved_at, self.saved_step = self.started, 0
+        self.on_disk: int | None = None  # the step of the latest state there
         self.latest = torch.zeros(())
         self.smoothed = SmoothedLosses()
         self.survival = survival or Survival()
         self.restarts: list[Restart] = []
+        self.points: list[Point] = []  # where a divergence returns to: the last, and the one before
         self.saved_since_restart = True
+        self.conditions: list[dict[str, Any]] = [{"from_step": 0, **checkpointing.conditions}]
+        self.select = select
+        self.best: dict[str, Any] | None = None
 
     def advance(self, batches: Batches, seed: int) -> None:
         """One update, and its losses into the averages, which begin anew with every epoch; the last is checked."""
@@ -227,7 +262,7 @@ class Loop:
         self.images += sum(len(batch.images) for batch in streams.values())
         losses = self.method.loss(self.model, streams)
         if self.survival.watches:
-            self.survival.judge(float(losses["total"].detach()), self.step)
+            self._judge(losses)
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         for group in self.optimizer.param_groups:
@@ -249,34 +284,109 @@ class Loop:
         deadline = self.checkpointing.deadline
         return deadline is not None and time.monotonic() >= deadline
 
+    def _judge(self, losses: Mapping[str, Tensor]) -> None:
+        """Raise Diverged for a total out of bounds or a part that is not finite: every step, whatever is logged."""
+        names = list(losses)
+        values = torch.stack([losses[name].detach().double() for name in names]).tolist()
+        self.survival.judge(values[names.index("total")], self.step)
+        for name, value in zip(names, values, strict=True):
+            if not math.isfinite(value):
+                raise self.diverged(name)
+
+    def begin(self) -> None:
+        """Before the first update of all: what a divergence may return to."""
+        if self.survival.max_restarts:
+            self.save_point()
+
+    def select_when_due(self, audience: Audience) -> None:
+        """After every epoch, and at the end: keep the weights where they are better than all before."""
+        if self.select is None or (self.step % self.steps_per_epoch and self.step < self.total):
+            return
+        figure = self.select(self.model)
+        self.model.train()
+        if audience.log is not None:
+            audience.log(self.step, {"selection": figure})
+        if self.best is None or figure > self.best["figure"]:
+            epoch = (self.step - 1) // self.steps_per_epoch
+            parts = {"model": self.model.state_dict(), "method": self.method.state_dict()}
+            self.best = {"figure": figure, "step": self.step, "epoch": epoch, **copy.deepcopy(parts)}
+
+    def adopt_best(self) -> None:
+        """The best epoch's weights and the method's state of that time, in place of the last ones."""
+        assert self.best is not None
+        self.model.load_state_dict(self.best["model"])
+        self.method.load_state_dict(self.best["method"])
+
+    def result(self) -> FitResult:
+        """What has come of it; at the end of training the kept weights take their place first."""
+        finished = self.step >= self.total
+        if finished and self.best is not None:
+            self.adopt_best()
+        best = None if self.best is None else {key: self.best[key] for key in ("epoch", "step", "figure")}
+        restarts, conditions = tuple(self.restarts), tuple(self.conditions)
+        return FitResult(self.step, finished, self.seconds(), self.smoothed.read(), restarts, best, conditions)
+
+    def prospect(self) -> str:
+        """Where training stands, and where the same command will go on."""
+        where = f"at step {self.step} of {self.total}"
+        if self.on_disk is None:
+            return f"{where}; no checkpoint was written yet: the same command starts afresh"
+        return f"{where}: the same command goes on from step {self.on_disk}"
+
     def save_when_due(self) -> None:
+        """Write what a divergence returns to (by count), or else the latest state (by time or count)."""
+        if self.step >= self.total:
+            return
+        if self.survival.max_restarts and self.step % self.survival.distance(self.total, self.steps_per_epoch) == 0:
+            self.save_point()
+            return
         rule = self.checkpointing
         by_time = rule.minutes is not None and time.monotonic() - self.saved_at >= 60 * rule.minutes
         by_steps = rule.steps is not None and self.step - self.saved_step >= rule.steps
-        if (by_time or by_steps) and self.step < self.total:
+        if by_time or by_steps:
             self.save()
 
     def save(self) -> None:
+        """Write the latest state.
+
+        Numbers that are not finite end training, or where restarts are granted are left for the next update to find:
+        when a state happens to be written must not decide anything.
+        """
+        path = self.checkpointing.path
+        if path is None:
+            return
+        try:
+            self.require_finite()
+        except Diverged:
+            if self.survival.max_restarts:
+                return
+            raise
+        self._write(path)
+
+    def save_point(self) -> None:
+        """Write a state that a divergence may return to; it is the latest state as well."""
         path = self.checkpointing.path
         if path is None:
             return
         self.require_finite()
-        if self.survival.max_restarts and path.exists():
-            earlier(path).unlink(missing_ok=True)
-            keep(path, earlier(path))
+        slot = 1 if self.points and self.points[0].slot == 0 else 0
+        self.points = [Point(slot, len(self.restarts), self.step), *self.points[:1]]
         self.saved_since_restart = True
-        self._write(path)
+        self._write(point_file(path, slot))
+        also_as(point_file(path, slot), path)
 
     def leave(self) -> None:
-        """Save at the end of the day, whatever the last updates have come to."""
+        """Save at the end of the day; raises FaroutError where the last updates came to nothing, without restarts."""
         try:
             self.save()
         except Diverged as problem:
-            self.go_back(problem)
+            self._give_up(problem)
 
     def _write(self, path: Path) -> None:
+        owner = self.checkpointing.owner
         state = {
             "tag": self.checkpointing.tag,
+            **({"owner": owner} if owner else {}),
             "step": self.step,
             "total": self.total,
             "seconds": self.seconds(),
@@ -285,9 +395,13 @@ class Loop:
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "restarts": [asdict(restart) for restart in self.restarts],
+            "saved_since_restart": self.saved_since_restart,
+            "points": [asdict(point) for point in self.points],
+            "conditions": self.conditions,
+            **({} if self.best is None else {"best": self.best}),
         }
         save_state(path, state)
-        self.saved_at, self.saved_step = time.monotonic(), self.step
+        self.saved_at, self.saved_step, self.on_disk = time.monotonic(), self.step, self.step
 
     def require_finite(self) -> None:
         """Raise rather than keep numbers that no further training can mend."""
@@ -302,60 +416,89 @@ class Loop:
         return Diverged(f"training diverged: {what} is not finite at step {self.step}")
 
     def go_back(self, problem: Diverged) -> Restart:
-        """Load the last checkpoint, or the one before where that led to nothing but this, and write that down.
+        """Load the last point, or the one before where that led to nothing but this, and write that down.
 
         Raises:
             FaroutError: no restart is left, or nothing was ever saved.
         """
-        path, granted = self.checkpointing.path, self.survival.max_restarts
-        if path is None or len(self.restarts) >= granted:
-            lr = self.optimisation.lr
-            tries = f", and {granted} restarts did not help" if granted else ""
-            raise FaroutError(f"{problem}{tries}; lower lr (now {lr:g})") from None
-        before, diverged_at, spent = self.restarts, self.step, self.earlier
-        if not self.saved_since_restart and earlier(path).exists():
-            os.replace(earlier(path), path)
-        self.resume()
+        path = self.checkpointing.path
+        if path is None or len(self.restarts) >= self.survival.max_restarts:
+            self._give_up(problem)
+        before, conditions, diverged_at, spent = self.restarts, self.conditions, self.step, self.earlier
+        if not self.saved_since_restart and len(self.points) > 1:
+            self.points = self.points[1:]
+        points, state = self._state_to_return_to(problem)
+        self._restore(state)
         restart = Restart(diverged_at, self.step, str(problem))
         self.restarts, self.saved_since_restart, self.earlier = [*before, restart], False, spent
+        self.points, self.conditions = points, conditions
         self.method.restarted(len(self.restarts))
         self._write(path)  # a killed process must not forget it
         return restart
 
+    def _state_to_return_to(self, problem: Diverged) -> tuple[list[Point], dict[str, Any]]:
+        """The first point that can be read, with those after it; where none can, the latest state there is."""
+        states = self._states()
+        for number, point in enumerate(self.points):
+            state = states.at(point)
+            if state is not None:
+                return self.points[number:], state
+            say(f"note: the state of step {point.step}, to return to, is gone or damaged: training takes another")
+        latest = states.latest()
+        if latest is None:
+            raise FaroutError(f"{problem}, and there is no state to return to") from None
+        return [], latest
+
+    def _give_up(self, problem: Diverged) -> NoReturn:
+        lr, granted = self.optimisation.lr, self.survival.max_restarts
+        tries = f", and {granted} restarts did not help" if granted else ""
+        raise FaroutError(f"{problem}{tries}; lower lr (now {lr:g})") from None
+
+    def _states(self) -> States:
+        rule = self.checkpointing
+        assert rule.path is not None
+        return States(rule.path, rule.owner, rule.tag, self.total)
+
     def resume(self) -> bool:
-        """Load the checkpoint if there is one; True when training goes on from it."""
-        path = self.checkpointing.path
-        if path is None or not path.exists():
+        """Load the furthest state that can be trusted, if there is one; True when training goes on from it."""
+        if self.checkpointing.path is None:
             return False
-        state = load_state(path, next(self.model.parameters()).device)
-        if state["tag"] != self.checkpointing.tag or state["total"] != self.total:
-            raise FaroutError(f"{path} belongs to other data or another schedule: remove it to start this run afresh")
+        state = self._states().latest()
+        if state is None:
+            return False
         self._restore(state)
+        self._note_conditions()
+        if self.survival.max_restarts and not self.points:  # written by a version that kept none
+            self.save_point()
         return True
 
     def _restore(self, state: dict[str, Any]) -> None:
+        device = next(self.model.parameters()).device
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = self.saved_step = state["step"]
+        self.step = self.saved_step = self.on_disk = state["step"]
         self.earlier = state["seconds"]
-        self.smoothed = SmoothedLosses(state.get("smoothed"))
+        self.smoothed = SmoothedLosses({name: value.to(device) for name, value in state.get("smoothed", {}).items()})
         self.restarts = [Restart(**restart) for restart in state.get("restarts", ())]
+        self.points = [Point(**point) for point in state.get("points", ())]
+        self.saved_since_restart = state.get("saved_since_restart", True)
+        self.conditions = list(state.get("conditions", ()))
+        self.best = state.get("best")
+        self.latest = torch.zeros(())
         if self.restarts:
             self.method.restarted(len(self.restarts))
 
-
-def keep(path: Path, name: Path) -> None:
-    """Give a file a second name, so that the first one is never without a state; a copy where there are no links."""
-    try:
-        os.link(path, name)
-    except OSError:
-        write_atomically(name, lambda temporary: shutil.copyfile(path, temporary))
-
-
-def earlier(path: Path) -> Path:
-    """Where the state before the last one is kept while restarts are granted."""
-    return path.with_suffix(".earlier.pt")
+    def _note_conditions(self) -> None:
+        """Say and keep what changed since the session before: the last digits may not be what they would have been."""
+        now = dict(self.checkpointing.conditions)
+        was = {key: value for key, value in (self.conditions or [{}])[-1].items() if key != "from_step"}
+        if now == was or not now:
+            return
+        changed = [f"{key} {value} (was {was[key]})" for key, value in now.items() if was.get(key, value) != value]
+        if changed:
+            say(f"note: goes on under other conditions, which may change the last digits: {', '.join(changed)}")
+        self.conditions.append({"from_step": self.step, **now})
 
 
 def _report(loop: Loop, bar: Bar, audience: Audience) -> None:

@@ -27,7 +27,9 @@ class WarmUp:
         counts_from_one: the official CIDER code's slip, to mirror its runs. Its formula expects epochs that begin at
             1 and gets 0, so epoch 0 extrapolates the line backwards, to NEGATIVE rates for most of the epoch where the
             target is high; the rise begins in epoch 1 and ends with epoch `epochs`, inclusive.
-        steps: how long it takes, in updates instead of epochs (JEM: 1000, from 0); 0: `epochs` says.
+        steps: how long it takes, in updates instead of epochs (JEM: 1000, from 0); 0: `epochs` says. As in JEM's code
+            the rise writes over the rate of every update: it leads to the full rate, and milestones that pass during
+            it have no effect, not even afterwards.
     """
 
     lr: float = 1e-3
@@ -44,6 +46,13 @@ class WarmUp:
     def last_epoch(self, steps_per_epoch: int) -> int:
         """The epoch whose rate the rise leads to."""
         return self.steps // steps_per_epoch if self.steps else self.epochs
+
+    def writes_over(self, milestone: int, steps_per_epoch: int) -> bool:
+        """Whether the drop after epoch `milestone` falls into a rise counted in steps, the update at its top included.
+
+        JEM's code lowers the rate that stands, and the rise then sets the rate without regard to it.
+        """
+        return self.steps > 0 and (milestone + 1) * steps_per_epoch <= self.steps
 
     def at(self, update: int, steps_per_epoch: int, target: float) -> float:
         """Learning rate of a 0-based update within the rise to `target`."""
@@ -88,6 +97,8 @@ def warmup_steps(
     warm_up: WarmUp | None = None,
 ) -> float:
     """`step_decay` with an optional rise to it (CIDER's first release: 0.1 after epochs 100, 150 and 180)."""
+    if warm_up is not None:
+        milestones = [epoch for epoch in milestones if not warm_up.writes_over(epoch, steps_per_epoch)]
     return warmed_up(update, steps_per_epoch, lambda epoch: step_decay(epoch, lr, milestones, factor), warm_up)
 
 

@@ -240,8 +240,7 @@ class Forecaster:
 def training_cost(settings: Settings, device: torch.device) -> tuple[int, float]:
     """(updates in all, seconds of one), timed in the precision that the run will have, uncompiled."""
     data = training_data(settings)
-    precision: Literal["fp32", "bf16"] = "bf16" if resolve_precision(settings, device) == "bf16" else "fp32"
-    timed = replace(settings, trainer=replace(settings.trainer, precision=precision))
+    timed = replace(settings, trainer=replace(settings.trainer, precision=resolve_precision(settings, device)))
     return steps_of(settings, data)[0], estimate_step_seconds(timed, data, device)
 
 

@@ -18,6 +18,7 @@ from hydra.version import setbase
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from farout.engine import stopping
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
 from farout.launch.arguments import DONE, FAILED, plain, reported
@@ -69,13 +70,12 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
             before += words_before(typed)
         checked = refuse(options, config_name, before)
         options.overrides = [*before, *typed]
-        with tidied(hydra_folder(typed, config_name) if is_sweep(options) else None):
+        with stopping.signals(), tidied(hydra_folder(typed, config_name) if is_sweep(options) else None):
             _run_hydra(options, parser, job, str(ROOT / "conf"), config_name)
     except SystemExit as leaving:
         return DONE if not leaving.code else FAILED
-    except KeyboardInterrupt:
-        print("interrupted: repeat the command to go on from the last checkpoint", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, stopping.Terminated) as stop:
+        return stopping.farewell(stop)
     except (FaroutError, OSError):
         raise
     except Exception as error:

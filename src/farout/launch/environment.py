@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from farout.engine.precision import tf32_allowed
 from farout.errors import ConfigError
 from farout.launch.settings import ROOT
 
@@ -30,6 +31,22 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU ({_cpu_model()}, {torch.get_num_threads()} threads)"
+
+
+def conditions(device: torch.device, channels_last: bool, compiled: bool) -> dict[str, str | int | bool]:
+    """What changes nothing but the last digits of a run, and so is no part of its identity: recorded, and compared."""
+    if device.type == "cuda":
+        hardware = {"device": torch.cuda.get_device_name(device)}
+    else:
+        hardware = {"device": _cpu_model(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    return {
+        **hardware,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),  # a class of its own, which no checkpoint may hold
+        "channels_last": channels_last,
+        "compiled": compiled,
+        "tf32": tf32_allowed(),
+    }
 
 
 def _cpu_model() -> str:

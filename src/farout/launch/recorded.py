@@ -156,7 +156,7 @@ def _identity_words(identity: Facts, scale: object) -> Iterator[str]:
         yield from _leaves("", identity["method"], _arguments("method", str(method)))
     yield from _leaves("", schedule_of(identity), [entry.name for entry in fields(Schedule)])
     given = {key: value for key, value in identity.items() if value is not None}
-    yield from _leaves("", given, ["seed", "holdout", "holdout_rule", "outlier_order"])
+    yield from _leaves("", given, ["seed", "holdout", "holdout_rule", "keep", "outlier_order"])
     if identity.get("precision") in get_args(TrainerSettings.__annotations__["precision"]):
         yield f"trainer.precision={identity['precision']}"
 
@@ -225,10 +225,10 @@ def _compared(settings: Settings, identity: Facts) -> Iterator[tuple[str, Any, A
         return
     yield from _pairs("", settings.method.record(), identity.get("method") or {}, but=("name",))
     yield from _pairs("", asdict(settings.schedule), schedule_of(identity))
-    known = {"holdout_rule": "permuted", **identity}
+    known = {"holdout_rule": "permuted", "keep": "last", **identity}
     if known.get("outliers") is None:
         known = {key: value for key, value in known.items() if key not in ("outliers", "outlier_order")}
-    for key in ("seed", "holdout", "holdout_rule", "outliers", "outlier_order"):
+    for key in ("seed", "holdout", "holdout_rule", "keep", "outliers", "outlier_order"):
         if key in known:
             yield key, getattr(settings, key), known[key]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from filelock import FileLock, Timeout
@@ -21,9 +21,9 @@ from farout.files import load_json, save_json
 from farout.launch.coerce import Component, component, locate
 from farout.launch.compose import compose_after
 from farout.launch.recorded import check_agrees, recorded_words
-from farout.launch.settings import IdData, Settings, parent_settings
+from farout.launch.settings import IdData, Precision, Settings, parent_settings
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def open_run(folder: str | Path) -> Run:
     return Run(path, load_json(path / "run.json")["identity"])
 
 
-def resolve_precision(settings: Settings, device: torch.device) -> str:
+def resolve_precision(settings: Settings, device: torch.device) -> Precision:
     """The fixed rule: bf16 on GPUs that have it, fp32 elsewhere and for methods that want it; or what was asked for."""
     asked = settings.trainer.precision
     if asked != "auto":
@@ -209,6 +209,7 @@ def identity_of(settings: Settings, precision: str, device: torch.device) -> dic
         "schedule": schedule,
         "holdout": settings.holdout,
         **({} if settings.holdout_rule == "permuted" else {"holdout_rule": settings.holdout_rule}),
+        **({} if settings.keep == "last" else {"keep": settings.keep}),
         "precision": precision,
         "parent": None if parent is None else _parent_mark(settings, parent),
         "seed": settings.seed,

@@ -23,6 +23,8 @@ from farout.methods import Method
 from farout.metrics.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[3]
+Keep = Literal["last", "best"]  # which weights of a run
+Precision = Literal["fp32", "tf32", "bf16"]  # of the network's trunk while it trains
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Schedule:
     loss_bound: float | None = None
     max_restarts: int = 0
     restart_lr_factor: float = 1.0
+    restart_every: int | None = None
 
     def record(self) -> dict[str, Any]:
         """What determines a network's weights.
@@ -79,7 +82,7 @@ class Schedule:
 
     def survival(self) -> Survival:
         """What happens when training diverges."""
-        return Survival(self.max_restarts, self.loss_bound, self.restart_lr_factor)
+        return Survival(self.max_restarts, self.loss_bound, self.restart_lr_factor, self.restart_every)
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot train anything."""
@@ -106,6 +109,8 @@ class Schedule:
             raise ConfigError(f"max_restarts={self.max_restarts} must not be negative: 0 gives up at once")
         if not 0 < self.restart_lr_factor <= 1:
             raise ConfigError(f"restart_lr_factor={self.restart_lr_factor:g} must lie in (0, 1]: it multiplies lr")
+        if self.restart_every is not None and self.restart_every < 1:
+            raise ConfigError(f"restart_every={self.restart_every} counts updates: at least 1, or null")
 
     def _check_course(self) -> None:
         """Refuse what the chosen learning rate schedule would not look at, or could not follow."""
@@ -170,7 +175,7 @@ class TrainerSettings:
     """How to run, none of it part of a run's identity but the resolved precision."""
 
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     compile: Literal["auto", True, False] = "auto"
     channels_last: bool = True
     checkpoint_minutes: float | None = 2.0
@@ -235,6 +240,7 @@ class Settings:
     seed: int
     holdout: float
     holdout_rule: HoldoutRule
+    keep: Keep
     init_from: str | None
     pretrain: dict[str, Any]
     ood_data: OodData
@@ -264,6 +270,7 @@ SCALARS: dict[str, Any] = {
     "seed": int,
     "holdout": float,
     "holdout_rule": HoldoutRule,
+    "keep": Keep,
     "init_from": str | None,
     "outliers": str | None,
     "outlier_order": OutlierOrder,
@@ -403,6 +410,7 @@ def _check(settings: Settings) -> None:
     _check_holdout(settings.holdout)
     if settings.holdout > 0 and settings.id_data.corruption_base is None:
         raise ConfigError(f"id_data={settings.id_data.name} has no validation corruptions: set holdout=0")
+    _check_keep(settings)
     if not 0 <= settings.seed < 2**32:
         raise ConfigError(f"seed={settings.seed} must not be negative, nor reach 2^32")
     for name in ("max_eval_images", "max_fit_images", "max_tune_images"):
@@ -432,6 +440,14 @@ def _check(settings: Settings) -> None:
 def _check_holdout(holdout: float, prefix: str = "") -> None:
     if not 0 <= holdout < 1:
         raise ConfigError(f"{prefix}holdout={holdout:g} is a share of the training images: give one in [0, 1)")
+
+
+def _check_keep(settings: Settings) -> None:
+    """Weights are chosen by accuracy on images that did not train, so there must be both."""
+    if settings.keep == "best" and settings.holdout <= 0:
+        raise ConfigError("keep=best chooses by accuracy on held-out images: add holdout=0.1, or keep=last")
+    if settings.keep == "best" and not locate(settings.method.target).trains_classifier:
+        raise ConfigError(f"method={settings.method.name} trains no classifier to choose by: leave keep=last")
 
 
 def _check_names(settings: Settings) -> None:
@@ -486,6 +502,7 @@ def parent_settings(settings: Settings) -> Settings:
         outliers=None,
         schedule=schedule,
         holdout=holdout,
+        keep="last",
         init_from=None,
         pretrain={},
         trainer=replace(settings.trainer, precision=precision),

@@ -1,37 +1,50 @@
 """What a campaign carries from slice to slice: its run folders, in one flat folder of parts.
 
-Only what is needed to go on and to make tables travels: records, curves, finished weights, and the checkpoint of a run
-that is under way (a finished run has none). No W&B files, per-image scores or plots.
+Only what is needed to go on and to make tables travels: records, curves, finished weights, and of a run that is under
+way the checkpoint with the states that a divergence returns to (a finished run has none). No W&B files, per-image
+scores or plots.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import total_ordering
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from farout.engine.checkpoint import load_state
 from farout.engine.parts import Manifest, pack, read_manifest, unpack
 from farout.engine.progress import say
+from farout.engine.states import forget, furthest, state_files
 from farout.errors import FaroutError
 from farout.files import load_json
 from farout.launch.runs import Run
 
 NAME = "campaign"
 # In this order they are unpacked too: weights come last, because their presence means that a run is whole.
-CARRIED = ("run.json", "metrics.jsonl", "results.json", "checkpoint.pt", "method.safetensors", "weights.safetensors")
+STATES = tuple(file.name for file in state_files(Path("checkpoint.pt")))
+CARRIED = ("run.json", "metrics.jsonl", "results.json", *STATES, "method.safetensors", "weights.safetensors")
 MANY_PARTS = 8
 
 
-@dataclass(frozen=True, order=True)
+@total_ordering
+@dataclass(frozen=True)
 class Progress:
-    """How far a run is; the larger one is further."""
+    """How far a run is; the larger one is further. Training that diverged is further than before, at a smaller step."""
 
     finished: bool
     step: int
     evaluations: int
+    restarts: int = 0
+
+    def __lt__(self, other: "Progress") -> bool:
+        return self._rank() < other._rank()
+
+    def _rank(self) -> tuple[bool, int, int, int]:
+        return self.finished, self.restarts, self.step, self.evaluations
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest; restarts only where there were any, as versions before wrote it."""
+        return {key: value for key, value in asdict(self).items() if key != "restarts" or value}
 
 
 def progress_of(run: Run) -> Progress | None:
@@ -41,8 +54,8 @@ def progress_of(run: Run) -> Progress | None:
     evaluations = len(load_json(run.results)["evaluations"]) if run.results.exists() else 0
     if run.finished:
         return Progress(True, int(run.record.get("trained", {}).get("steps", 0)), evaluations)
-    step = int(load_state(run.checkpoint, torch.device("cpu"))["step"]) if run.checkpoint.exists() else 0
-    return Progress(False, step, evaluations)
+    restarts, step = furthest(run.checkpoint) or (0, 0)
+    return Progress(False, step, evaluations, restarts)
 
 
 def save(state: Path, runs: Iterable[Run], runs_folder: Path, facts: Mapping[str, Any]) -> None:
@@ -50,7 +63,7 @@ def save(state: Path, runs: Iterable[Run], runs_folder: Path, facts: Mapping[str
     old = read_manifest(state, NAME)
     names = {run.name for run in runs} | set(_packed_runs(old, state) if old else ())
     known = {name: progress_of(Run(runs_folder / name, {})) for name in sorted(names)}
-    begun = {name: asdict(progress) for name, progress in known.items() if progress is not None}
+    begun = {name: progress.record() for name, progress in known.items() if progress is not None}
     if not begun:
         return
     files = {f"{name}/{file}": path for name in begun for file, path in _carried(Run(runs_folder / name, {}))}
@@ -63,7 +76,7 @@ def save(state: Path, runs: Iterable[Run], runs_folder: Path, facts: Mapping[str
 
 def _carried(run: Run) -> list[tuple[str, Path]]:
     """The files of a run that travel."""
-    wanted = [file for file in CARRIED if not (file == "checkpoint.pt" and run.finished)]
+    wanted = [file for file in CARRIED if not (file in STATES and run.finished)]
     return [(file, run.folder / file) for file in wanted if (run.folder / file).exists()]
 
 
@@ -90,7 +103,7 @@ def restore(state: Path, runs_folder: Path) -> None:
     unpack(state, manifest, place)
     for run in further.values():
         if run.finished:
-            run.checkpoint.unlink(missing_ok=True)  # of an earlier slice here
+            forget(run.checkpoint)  # of an earlier slice here
     kept = len(packed) - len(further)
     say(f"picked up {len(further)} runs from {state}" + (f"; {kept} are as far or further here" if kept else ""))
 

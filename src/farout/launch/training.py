@@ -1,25 +1,33 @@
 """Train a run: find or train its parent, resume what was interrupted, validate on the holdout, export the weights."""
 
+import hashlib
+import json
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from farout.backbones import Backbone
 from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
-from farout.engine.batches import DeviceBatches, Stream
-from farout.engine.checkpoint import load_weights, save_weights
-from farout.engine.evaluate import accuracy, collect
-from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, earlier, fit, seconds_per_step
+from farout.engine import stopping
+from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream
+from farout.engine.checkpoint import load_weights, weights_content
+from farout.engine.evaluate import accuracy, collect, share_correct
+from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, Select, fit, seconds_per_step
+from farout.engine.precision import allow_tf32
 from farout.engine.progress import say
+from farout.engine.states import begun, forget
 from farout.engine.survival import Restart
 from farout.errors import FaroutError
+from farout.files import write_bytes
 from farout.launch.album import Album
 from farout.launch.coerce import locate
-from farout.launch.environment import choose_device, stamp
+from farout.launch.environment import choose_device, conditions, stamp
 from farout.launch.evaluation import already_evaluated, evaluate_run
 from farout.launch.geometry import nearest_class_accuracy
 from farout.launch.inputs import TrainingData, capped, corruption_sets, training_data
@@ -70,7 +78,7 @@ def _train_and_evaluate(
 ) -> None:
     """What is left to do of a run; the caller holds its lock. The parent comes first, in a log of its own."""
     if run.finished:
-        forget_checkpoints(run)  # killed between the weights and this
+        forget(run.checkpoint)  # killed between the weights and this
         say(f"{run.name} is finished: {run.folder}")
         if not settings.evaluate or already_evaluated(run, settings):
             say(f"nothing left to do; results: {run.results}")
@@ -85,7 +93,19 @@ def _train_and_evaluate(
         if not run.finished:
             _train(run, parent, settings, data, device, deadline, logger)
         if settings.evaluate:
-            summarise(evaluate_run(run, settings, device, logger), run)
+            with _known_as(f"while {run.name}, which is trained, was evaluated: repeat the command to evaluate it"):
+                summarise(evaluate_run(run, settings, device, logger), run)
+
+
+@contextmanager
+def _known_as(where: str) -> Iterator[None]:
+    """What a signal that ends the command in here is told as."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise stopping.Interrupted(where) from None
+    except stopping.Terminated:
+        raise stopping.Terminated(where) from None
 
 
 def _ensure_parent(settings: Settings, device: torch.device, deadline: float | None) -> Run | None:
@@ -108,7 +128,7 @@ def _ensure_parent(settings: Settings, device: torch.device, deadline: float | N
 
 def _prospect(run: Run, settings: Settings, data: TrainingData, device: torch.device) -> str:
     """What training a parent will take: estimated from a few steps on a copy, where there are many to come."""
-    if run.checkpoint.exists():
+    if begun(run.checkpoint):
         return "was interrupted and goes on first"
     steps = steps_of(settings, data)[0]
     if steps < 100:
@@ -188,29 +208,38 @@ def _train(
     deadline: float | None,
     logger: RunLogger,
 ) -> None:
+    allow_tf32(run.identity["precision"] == "tf32")
     model, method = _fresh(run, parent, settings, device)
     total, per_epoch = steps_of(settings, data)
     batches = batches_of(settings, data, device)
     every = settings.trainer.log_every
     album = Album(run.folder / "samples", batches.transform, total, every, logger.picture)
-    resumed = "resumes" if run.checkpoint.exists() else "trains"
+    resumed = "resumes" if begun(run.checkpoint) else "trains"
     say(f"{run.name} {resumed}: {total} steps in {run.identity['precision']} on {device}")
+    compiled = _compiles(settings, total, device)
+    if compiled:
+        model.compile_trunk()  # parameters, names and checkpoints stay the network's own
+    facts = conditions(device, settings.trainer.channels_last, compiled)
     result = fit(
-        _compiled(model, settings, total, device),
+        model,
         method,
         batches,
         optimisation_of(settings),
         total,
         steps_per_epoch=per_epoch,
         seed=settings.seed,
-        checkpointing=_checkpointing(run, settings, data, deadline),
+        checkpointing=_checkpointing(run, settings, data, deadline, facts),
         training=batches.training,
         survival=settings.schedule.survival(),
+        select=_selection(settings, data, device),
         audience=Audience(settings.method.name, logger.log, every, album, partial(_tell, run, logger)),
     )
     if not result.finished:
         raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")
-    _finish(run, model, method, settings, data, device, result)
+    allow_tf32(False)  # what follows measures
+    again = "goes on from its last checkpoint" if begun(run.checkpoint) else "starts it afresh"
+    with _known_as(f"after the last step of {run.name}, before its weights were written: the same command {again}"):
+        _finish(run, model, method, settings, data, device, result)
 
 
 def _tell(run: Run, logger: RunLogger, restart: Restart) -> None:
@@ -226,23 +255,40 @@ def _fresh(run: Run, parent: Run | None, settings: Settings, device: torch.devic
     method: Method = settings.method.build()
     if parent is not None:
         load_weights(parent.weights, model)
-    elif not run.checkpoint.exists():
-        model.load_pretrained()
+    else:
+        model.load_pretrained()  # also where a state follows: it may turn out damaged
     place(model, settings, run.identity["precision"], device)
     return model, method.to(device)
 
 
-def _compiled(model: Backbone, settings: Settings, total: int, device: torch.device) -> Backbone:
-    """torch.compile of the trunk where it pays; parameters, names and checkpoints stay the network's own."""
+def _compiles(settings: Settings, total: int, device: torch.device) -> bool:
+    """Whether torch.compile of the trunk pays, or was asked for."""
     wanted = settings.trainer.compile
-    if wanted is True or (wanted == "auto" and device.type == "cuda" and total >= COMPILE_FROM_STEPS):
-        model.compile_trunk()
-    return model
+    return wanted is True or (wanted == "auto" and device.type == "cuda" and total >= COMPILE_FROM_STEPS)
 
 
-def _checkpointing(run: Run, settings: Settings, data: TrainingData, deadline: float | None) -> Checkpointing:
+def _selection(settings: Settings, data: TrainingData, device: torch.device) -> Select | None:
+    """Accuracy on the whole holdout, where the best weights are kept; its batches are of one size on every machine."""
+    if settings.keep == "last":
+        return None
+    transform, holdout = settings.transform.build(), data.labelled.subset(data.holdout_rows)
+    return lambda model: share_correct(cast(Backbone, model), transform, holdout, device, PASS_SIZE)
+
+
+def _checkpointing(
+    run: Run, settings: Settings, data: TrainingData, deadline: float | None, facts: Mapping[str, Any]
+) -> Checkpointing:
     trainer = settings.trainer
-    return Checkpointing(run.checkpoint, trainer.checkpoint_minutes, trainer.checkpoint_steps, deadline, data.tag)
+    identity = hashlib.sha256(json.dumps(run.identity, sort_keys=True).encode()).hexdigest()
+    return Checkpointing(
+        run.checkpoint,
+        trainer.checkpoint_minutes,
+        trainer.checkpoint_steps,
+        deadline,
+        tag=data.tag,
+        owner=f"{run.name} {identity}",
+        conditions=facts,
+    )
 
 
 def _finish(
@@ -257,30 +303,33 @@ def _finish(
     """Validate, record, export. The weights come last: their presence means that the run is whole."""
     model.eval()
     model.autocast_dtype = None
-    trained = {
-        **stamp(device),
-        "seconds": round(result.seconds, 1),
-        "steps": result.step,
-        "losses": result.losses,
-        **({"restarts": [asdict(restart) for restart in result.restarts]} if result.restarts else {}),
-    }
-    parts: dict[str, Any] = {"trained": trained}
+    parts: dict[str, Any] = {"trained": _trained(device, result)}
     if not method.trains_classifier:
         parts["classifier_trained"] = False
     if len(data.holdout_rows):
         parts["validation"] = validate(model, method, settings, data, device)
-    run.write_record(**parts)
-    if method.state_dict():
-        save_weights(run.method_state, method)
-    save_weights(run.weights, model)
-    forget_checkpoints(run)
+    contents = {run.method_state: weights_content(method)} if method.state_dict() else {}
+    contents[run.weights] = weights_content(model)
+    files = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    run.write_record(**parts, files=files)
+    for path, content in contents.items():
+        write_bytes(path, content)
+    forget(run.checkpoint)
     say(f"{run.name} finished: {result.step} steps in {result.seconds / 60:.1f} min")
 
 
-def forget_checkpoints(run: Run) -> None:
-    """What finished weights make superfluous."""
-    for path in (run.checkpoint, earlier(run.checkpoint)):
-        path.unlink(missing_ok=True)
+def _trained(device: torch.device, result: FitResult) -> dict[str, Any]:
+    """How training went, for the record."""
+    best = None if result.best is None else dict(result.best)
+    return {
+        **stamp(device),
+        "seconds": round(result.seconds, 1),
+        "steps": result.step,
+        "losses": result.losses,
+        "conditions": [dict(entry) for entry in result.conditions],
+        **({"restarts": [asdict(restart) for restart in result.restarts]} if result.restarts else {}),
+        **({} if best is None else {"kept": {"accuracy": best.pop("figure"), **best}}),
+    }
 
 
 def validate(
@@ -327,7 +376,9 @@ def evaluate(settings: Settings) -> None:
             f"{run.folder} {state}: train it with the same overrides (train.py), or name one with run=PATH"
         )
     own = settings_for(settings, run) if settings.run else settings
-    with run.locked(), run_logger(run, own) as logger:
+    allow_tf32(False)
+    where = f"while {run.name} was evaluated: repeat the command to evaluate it"
+    with run.locked(), run_logger(run, own) as logger, _known_as(where):
         summarise(evaluate_run(run, own, device, logger), run)
 
 
