@@ -12,7 +12,6 @@ import argparse
 import logging
 import math
 import re
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -22,12 +21,13 @@ from rich.console import Console
 from rich.table import Table
 
 from farout.engine.progress import say
-from farout.errors import ConfigError, FaroutError
+from farout.errors import ConfigError
 from farout.launch import slices
+from farout.launch.arguments import DONE, Parser, folder_to_write, guarded, number, seed
 from farout.launch.campaign import TABLES, Campaign, Forecaster, Stage, carry_out, check_data, plan, runs_of
 from farout.launch.environment import choose_device, device_name, stamp
 
-COMPLETE, FAILED, MORE_TO_DO = 0, 2, 3
+MORE_TO_DO = 3
 
 EPILOG = """\
 exit status: 0 campaign complete; 3 the budget is spent and there is more to do; 2 an error, in one line.
@@ -42,15 +42,15 @@ under way. Packing starts when the budget is spent: leave it half a minute where
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; overrides may stand anywhere, also after --seeds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EPILOG)
     parser.add_argument("--table", default="energy", choices=TABLES, help="a folder of conf/experiment (%(default)s)")
     parser.add_argument("--id", default="cifar10", help="the in-distribution set of its rows (%(default)s)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="some of the table's rows, in your order")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="SEED", help="in order (default: 1)")
+    parser.add_argument("--seeds", nargs="+", type=seed, default=[1], metavar="SEED", help="in order (default: 1)")
     parser.add_argument("--scale", help="default: the table's own, which is full for the papers' tables")
-    parser.add_argument("--minutes", type=float, default=9.0, help="the budget of this slice (%(default)g)")
+    parser.add_argument(
+        "--minutes", type=number(above=True, most=1e7), default=9.0, help="the budget of this slice (%(default)g)"
+    )
     parser.add_argument("--state", type=Path, metavar="FOLDER", help="pick up from here, and leave the state here")
     parser.add_argument("--init", type=Path, metavar="RUN_FOLDER", help="fine-tune this run; no pre-training")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="default: %(default)s")
@@ -59,29 +59,27 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     words = [word for word in arguments if re.match(r"[+~]*[\w./@]+=", word)]
     options = parser.parse_args([word for word in arguments if word not in words])
     options.overrides = [*options.overrides, *words]
+    for option in ("rows", "seeds"):
+        named = getattr(options, option) or []
+        if len(set(named)) < len(named):
+            raise ConfigError(f"--{option} {' '.join(map(str, named))} names one twice: name each once")
+    for option in ("outputs", "state"):
+        folder_to_write(f"--{option}", getattr(options, option))
     return options
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """One slice; returns the exit status."""
     started = time.monotonic()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
     logging.getLogger("farout").setLevel(logging.INFO)
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return run_slice(options, started)
-    except (FaroutError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("interrupted: repeat the command to go on from where it stopped", file=sys.stderr)
-        return 130
+    return run_slice(options, started)
 
 
 def run_slice(options: argparse.Namespace, started: float) -> int:
     """Pick up, check, work until the budget is spent, pack."""
-    if not options.minutes > 0:
-        raise ConfigError(f"--minutes {options.minutes:g} must be positive")
     if options.state:
         slices.restore(options.state, options.outputs / "runs")
     stages = stages_of(options)
@@ -89,7 +87,7 @@ def run_slice(options: argparse.Namespace, started: float) -> int:
         say(f"will be left out: {name} - {reason}")
     if options.dry_run:
         print_plan(stages, options.minutes)
-        return COMPLETE
+        return DONE
     try:
         complete = carry_out(stages, started + 60 * options.minutes)
     finally:
@@ -100,7 +98,7 @@ def run_slice(options: argparse.Namespace, started: float) -> int:
         say(f"{len(stages) - left} of {len(stages)} stages are done: repeat the command to go on")
         return MORE_TO_DO
     say("campaign complete")
-    return COMPLETE
+    return DONE
 
 
 def stages_of(options: argparse.Namespace) -> list[Stage]:
@@ -152,6 +150,4 @@ def print_plan(stages: Sequence[Stage], minutes: float) -> None:
 
 
 if __name__ == "__main__":
-    # Job schedulers end a job with SIGTERM: pack what is saved, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -19,7 +19,8 @@ from rich.table import Table
 
 from farout.data.pictures import image_files
 from farout.detector import Detector, DetectorNote, Prediction
-from farout.errors import FaroutError, printable
+from farout.errors import ConfigError, FaroutError, printable
+from farout.launch.arguments import Parser, file_to_write, guarded, number, whole
 
 EPILOG = """\
 examples:
@@ -33,20 +34,22 @@ exit status: 0 whatever the verdicts are, 2 after a one-line error
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; argparse itself exits with status 2 on a misspelt option."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """The command line; raises ConfigError on a wrong one."""
+    parser = Parser(description=__doc__, epilog=EPILOG)
     parser.add_argument("source", type=Path, metavar="RUN_OR_DETECTOR_FILE", help="a run folder, or a saved detector")
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files, or folders of images")
     parser.add_argument("--score", help="a file of conf/score, e.g. msp, energy, knn (default: energy)")
-    parser.add_argument("--tpr", type=float, help="share of in-distribution images to accept (default: 0.95)")
+    parser.add_argument(
+        "--tpr",
+        type=number(0, 1, above=True, below=True),
+        help="share of in-distribution images to accept (default: 0.95)",
+    )
     parser.add_argument(
         "--calibration", type=Path, action="append", metavar="FOLDER",
         help="in-distribution images that the network did not train on (default: the run's holdout)",
     )  # fmt: skip
     parser.add_argument(
-        "--max-fit-images", type=int, metavar="N", help="fit the score on at most N training images (default: all)"
+        "--max-fit-images", type=whole(), metavar="N", help="fit the score on at most N training images (default: all)"
     )
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the detector to one safetensors file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
@@ -54,15 +57,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the verdicts; 2 after a one-line error."""
     options = parse(arguments)
-    try:
-        with warnings.catch_warnings(record=True, action="always", category=DetectorNote) as notes:
-            detect(options)
-    except FaroutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with warnings.catch_warnings(record=True, action="always", category=DetectorNote) as notes:
+        detect(options)
     for note in (note for note in notes if issubclass(note.category, DetectorNote)):
         print(f"note: {note.message}", file=sys.stderr)
     return 0
@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def detect(options: argparse.Namespace) -> None:
     """Make the detector, save it where asked, judge the images."""
     if not options.images and options.save is None:
-        raise FaroutError("no image is given: name image files or folders (or --save FILE to keep the detector)")
+        raise ConfigError("no image is given: name image files or folders (or --save FILE to keep the detector)")
+    file_to_write("--save", options.save)
     files = image_files(options.images)  # before minutes of fitting
     detector = detector_of(options)
     if options.save is not None:

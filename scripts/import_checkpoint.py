@@ -31,6 +31,7 @@ from farout.backbones.weight_sets import WeightSet, narrowed, weight_sets
 from farout.engine.checkpoint import save_weights
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
+from farout.launch.arguments import Parser, folder_to_write, guarded
 from farout.launch.coerce import Component, build_dataclass, component
 from farout.launch.environment import stamp
 from farout.launch.runs import Run, build_backbone
@@ -61,11 +62,10 @@ UNTRAINED_HEAD = (
 )
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, import, say where the run lies; 2 after a one-line error."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EPILOG)
     parser.add_argument("file", type=Path, help="weights saved by torch.save (also in a wrapping dict), or safetensors")
     parser.add_argument("--id", required=True, help="a file of conf/id_data: what it was trained on, e.g. cifar10")
     parser.add_argument("--backbone", help="a file of conf/backbone, e.g. resnet20 (default: the one that fits)")
@@ -74,20 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", help="what to call it (default: the file's name)")
     parser.add_argument("--note", default="", help="where it comes from, for the record")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="default: outputs")
-    try:
-        run = import_checkpoint(parser.parse_args(arguments))
-    except FaroutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: the run cannot be written ({error}): choose another --outputs, or make room", file=sys.stderr)
-        return 2
+    run = import_checkpoint(parser.parse_args(arguments))
     say(f"imported as {run.folder}: evaluate it with `python eval.py run={run.folder}`")
     return 0
 
 
 def import_checkpoint(arguments: argparse.Namespace) -> Run:
     """The finished run made of the file; importing the same file again is harmless."""
+    folder_to_write("--outputs", arguments.outputs)
     name = run_name(arguments.name, arguments.file)
     sets = read_sets(arguments.file, arguments.entry)
     id_data = read_id_data(arguments.id)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from farout import papers
-from farout.errors import FaroutError
+from farout.launch.arguments import Parser, folder_to_write, guarded
 from farout.report.paper_tables import write_tables
 from farout.report.records import Record, read_ledger, read_record, where
 from farout.report.render import to_terminal, width
@@ -28,10 +28,8 @@ over its seeds: where the records hold more, choose with --where. The cross-entr
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; argparse itself exits with status 2 on a misspelt option."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """The command line; raises ConfigError on a wrong one."""
+    parser = Parser(description=__doc__, epilog=EPILOG)
     parser.add_argument(
         "--run", nargs="+", action="extend", type=Path, default=[], metavar="DIR_OR_JSON",
         help="run folders (their results.json) or record files",
@@ -63,15 +61,13 @@ def records_of(options: argparse.Namespace) -> list[Record]:
     return where(ledger + [read_record(path) for path in options.run], options.where)
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints and writes the table; returns the exit status."""
     options = parse(arguments)
     out = options.out or Path("outputs") / papers.load(options.paper).output
-    try:
-        tables = write_tables(records_of(options), out, options.paper, options.protocol, options.rows)
-    except FaroutError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    folder_to_write("--out", out)
+    tables = write_tables(records_of(options), out, options.paper, options.protocol, options.rows)
     for name, table in tables.items():
         console = Console() if sys.stdout.isatty() else Console(width=width(table))
         console.print(to_terminal(table))

@@ -11,11 +11,12 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import http.client
 import logging
+import re
 import sys
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,14 +40,15 @@ from farout.data.download import silent
 from farout.data.pack import write_pack
 from farout.data.prepare import prepare, prepare_from, splits_to_prepare
 from farout.data.store import available, is_built
-from farout.errors import ConfigError, FaroutError
+from farout.errors import ConfigError, MissingDataError
+from farout.launch.arguments import Parser, folder_to_write, guarded, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="data sets of the catalogue, conf/dataset/NAME.yaml")
     add("--list", action="store_true", help="show what is ready, what can be built here and what is missing")
@@ -80,6 +82,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not (options.list or options.all or options.names):
         parser.error("name a data set, or --all, or --list")
+    folder_to_write("--data", options.data)
+    if options.pack and options.out is not None and options.out.suffix not in (".tar", ".gz"):
+        folder_to_write("--out", options.out)
     return options
 
 
@@ -145,15 +150,21 @@ def _state(name: str, split: str, paths: DataPaths) -> str:
 
 
 def read_names(place: str | None) -> list[str] | None:
-    """The lines of a list of file names, local or on the web."""
+    """The lines of a list of file names, local or on the web; raises MissingDataError where it cannot be read."""
     if place is None:
         return None
-    if "://" in place:
-        with urllib.request.urlopen(place, timeout=60) as response:
-            text = response.read().decode()
-    else:
-        text = Path(place).read_text()
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        if re.match(r"https?://", place):
+            with urllib.request.urlopen(place, timeout=60) as response:
+                text = response.read().decode()
+        else:
+            text = Path(place).read_text(encoding="utf-8")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise MissingDataError(f"--names {place} cannot be read ({plain(error)}): give a text file in UTF-8") from None
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise ConfigError(f"--names {place} names no file: give a list with a name on each line")
+    return names
 
 
 def write_packs(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
@@ -188,21 +199,21 @@ def handle(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
         console.print(f"{name} {split}: {state}, {count:,} images{hint}")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@guarded
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(level="INFO", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
     paths = paths_of(options)
-    try:
-        if options.list:
-            console.print(status_table(options.names or dataset_names(paths), paths))
-            return 0
-        if options.source is not None and (options.all or len(options.names) > 1):
-            raise ConfigError("--from is for one data set")
-        for name in dataset_names(paths) if options.all else options.names:
-            handle(name, options, paths)
-    except (FaroutError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.source is not None and (options.all or len(options.names) > 1):
+        raise ConfigError("--from is for one data set")
+    names = options.names or dataset_names(paths)
+    if not names:
+        raise ConfigError(f"{paths.conf} has no dataset/*.yaml: give --conf the folder that has")
+    if options.list:
+        console.print(status_table(names, paths))
+        return 0
+    for name in dataset_names(paths) if options.all else names:
+        handle(name, options, paths)
     return 0
 
 

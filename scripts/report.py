@@ -7,26 +7,23 @@ Every evaluation writes the report itself. A run's folder keeps no images, so a 
 the pictures of mistakes from the page that is there.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from farout.errors import FaroutError
+from farout.launch.arguments import Parser, folder_to_write, guarded
 from farout.report.rebuild import rebuild_report
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write it; 2 after a one-line error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of an evaluated run")
     parser.add_argument("--out", type=Path, help="another folder for report.html (default: the run's)")
     options = parser.parse_args(arguments)
-    try:
-        print(f"written: {rebuild_report(options.run, options.out)}")
-    except FaroutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder_to_write("--out", options.out)
+    print(f"written: {rebuild_report(options.run, options.out)}")
     return 0
 
 

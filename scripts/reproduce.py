@@ -29,8 +29,9 @@ from rich.console import Console
 
 from farout.data.catalogue import load_entry
 from farout.engine.progress import say
-from farout.errors import ConfigError, FaroutError
+from farout.errors import ConfigError
 from farout.files import save_json, write_bytes
+from farout.launch.arguments import Parser, folder_to_write, guarded, seed
 from farout.launch.campaign import experiment
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device
@@ -65,60 +66,82 @@ ATTACKS = {  # scale -> how JEM is attacked; full: as scripts/robustness.py does
     "small": Plan({"linf": (1.0, 2.0, 4.0, 8.0), "l2": (0.25, 0.5, 1.0)}, images=50, steps=10, restarts=1),
     "demo": Plan({"linf": (8.0, 32.0), "l2": (1.0, 4.0)}, images=30, steps=5, restarts=1, distal_steps=20),
 }
+OWN_OPTIONS = {"experiment": "--paper, --scale and --recipe", "scale": "--scale", "seed": "--seeds"}
 CHAIN_STEPS = {"full": 200, "small": 200, "demo": 20}  # scale -> of the chains that are shown
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--paper", default="energy", choices=sorted(ROWS), help="whose table (default: energy)")
     parser.add_argument(
         "--scale", default="full", choices=sorted(RECIPES["energy"]), help="full is the paper's (default)"
     )
     parser.add_argument("--id", default="cifar10", help="in-distribution set: cifar10 (default), cifar100, digits")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="default: 1")
+    parser.add_argument("--seeds", nargs="+", type=seed, default=[1], help="default: 1")
     parser.add_argument("--init", metavar="RUN", help="start fine-tuning from this finished run (an imported one, say)")
     parser.add_argument("--recipe", help="folder of conf/experiment to take the rows from (default: by scale and init)")
     parser.add_argument("--out", type=Path, help="folder for the tables, .md and .csv (default: outputs/tables/...)")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="also write a record per run there (the ledger)")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="passed on, e.g. outliers=cifar100")
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    check(options)
+    return options
 
 
+def check(options: argparse.Namespace) -> None:
+    """Raise ConfigError for what would be found out only after training, or would change every row unseen."""
+    if len(set(options.seeds)) < len(options.seeds):
+        raise ConfigError(f"--seeds {' '.join(map(str, options.seeds))} names one twice: name each once")
+    for word in options.overrides:
+        own = OWN_OPTIONS.get(word.lstrip("+~").partition("=")[0])
+        if own is not None:
+            raise ConfigError(f"{word} would change every row: use {own}")
+    for option in ("out", "record"):
+        folder_to_write(f"--{option}", getattr(options, option))
+    if options.init is not None and options.paper != "energy":
+        raise ConfigError(f"--init is for fine-tuning, and {options.paper} trains every network from scratch")
+
+
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run every row, then tabulate; 2 after a one-line error."""
     options = parse_arguments(arguments)
-    recipe = options.recipe or RECIPES[options.paper][options.scale] + ("_from_trained" if options.init else "")
+    recipe = options.recipe
+    if recipe is None:
+        recipe = RECIPES[options.paper][options.scale] + ("" if options.init is None else "_from_trained")
     out = options.out or Path("outputs/tables") / f"{recipe}-{options.id}"
-    try:
-        if options.init and options.paper != "energy":
-            raise ConfigError(f"--init is for fine-tuning, and {options.paper} trains every network from scratch")
-        rows = [row for row in ROWS[options.paper] if options.scale == "full" or row not in AT_FULL_SCALE]
-        jobs = [(row, plan(row, seed, recipe, options)) for seed in options.seeds for row in rows]
-        done: list[Run] = []
-        for row, settings in jobs:
-            if row == "jem":
-                # The first seed's classifier measures the samples of all seeds, so that distances compare.
-                draw(row, settings, done[0], CHAIN_STEPS[options.scale])
-            done.append(carry_out(row, settings))
-        first = jobs[0][1]
-        if options.paper == "jem":
-            attack(done, first, ATTACKS[options.scale])
-        records = [read_record(folder) for folder in dict.fromkeys(run.folder for run in done)]
-        tables = write_tables(records, out, options.paper, first.protocol.name, expected=titles(first))
-        if options.paper == "jem":
-            draw_reliability(done, out / "reliability.png")
-        if options.record:
-            for record in records:
-                keep_record(record, options.record, recipe)
-    except FaroutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    rows = [row for row in ROWS[options.paper] if options.scale == "full" or row not in AT_FULL_SCALE]
+    jobs = [(row, plan(row, seed, recipe, options)) for seed in options.seeds for row in rows]
+    folder_to_write("--out", out)
+    folder_to_write("paths.outputs", Path(jobs[0][1].paths.outputs))
+    done = run_all(jobs, options)
+    first = jobs[0][1]
+    records = [read_record(folder) for folder in dict.fromkeys(run.folder for run in done)]
+    tables = write_tables(records, out, options.paper, first.protocol.name, expected=titles(first))
+    if options.paper == "jem":
+        draw_reliability(done, out / "reliability.png")
+    if options.record:
+        for record in records:
+            keep_record(record, options.record, recipe)
     for name, table in tables.items():
         console = Console() if sys.stdout.isatty() else Console(width=width(table))
         console.print(to_terminal(table))
         say(f"written: {out / f'{name}.md'} and {out / f'{name}.csv'}")
     return 0
+
+
+def run_all(jobs: Sequence[tuple[str, Settings]], options: argparse.Namespace) -> list[Run]:
+    """Train and evaluate every row, sample and attack where the paper does."""
+    done: list[Run] = []
+    for row, settings in jobs:
+        if row == "jem":
+            # The first seed's classifier measures the samples of all seeds, so that distances compare.
+            draw(row, settings, done[0], CHAIN_STEPS[options.scale])
+        done.append(carry_out(row, settings))
+    if options.paper == "jem":
+        attack(done, jobs[0][1], ATTACKS[options.scale])
+    return done
 
 
 def plan(row: str, seed: int, recipe: str, options: argparse.Namespace) -> Settings:

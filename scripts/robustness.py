@@ -21,7 +21,7 @@ from rich.table import Table
 
 from farout.data import default_paths
 from farout.engine.progress import say
-from farout.errors import FaroutError
+from farout.launch.arguments import Parser, guarded, number, seed, whole
 from farout.launch.environment import choose_device
 from farout.launch.robustness import EPSILONS, Found, Plan, assess
 from farout.launch.runs import open_run
@@ -30,48 +30,52 @@ from farout.report.figures.robustness import AXES
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; argparse itself exits with status 2 on a misspelt option."""
-    shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shape)
+    """The command line; raises ConfigError on a wrong one."""
+    parser = Parser(description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("baseline", type=Path, nargs="?", metavar="BASELINE_RUN", help="one to compare with")
     parser.add_argument("--norm", nargs="+", choices=list(EPSILONS), default=list(EPSILONS), help="default: both")
     for name, unit in (("linf", "in 255ths"), ("l2", "over pixels in [0, 1]")):
         known = " ".join(f"{epsilon:g}" for epsilon in EPSILONS[name])
         parser.add_argument(
-            f"--{name}", nargs="+", type=float, metavar="EPSILON", default=EPSILONS[name],
+            f"--{name}", nargs="+", type=number(above=True), metavar="EPSILON", default=EPSILONS[name],
             help=f"epsilons {unit} (default: {known})",
         )  # fmt: skip
     add = parser.add_argument
-    add("--refine", nargs="+", type=int, metavar="K", help="steps of the chain (default: 0 1 10 for a JEM run, else 0)")
-    add("--images", type=int, default=Plan.images, help="the first so many test images (default: %(default)s)")
-    add("--steps", type=int, default=Plan.steps, help="of the attack (default: %(default)s)")
-    add("--restarts", type=int, default=Plan.restarts, help="random starts (default: %(default)s, official: 20)")
-    add("--copies", type=int, default=Plan.copies, help="of an image in JEM-k (default: %(default)s)")
-    add("--input-noise", type=float, help="of each copy (default: the run's own; official: 0.03, against L2 0)")
-    add("--distal-steps", type=int, default=Plan.distal_steps, help="from noise (default: %(default)s, 0: none)")
-    add("--distal-step", type=float, default=Plan.distal_step, help="L2 length of one (default: %(default)s)")
-    add("--batch-size", type=int, default=Plan.batch_size, help="images at a time (default: %(default)s)")
-    add("--seed", type=int, default=Plan.seed, help="of starts and noise (default: %(default)s)")
+    add(
+        "--refine",
+        nargs="+",
+        type=whole(0),
+        metavar="K",
+        help="steps of the chain (default: 0 1 10 for JEM, else 0)",
+    )
+    add("--images", type=whole(), default=Plan.images, help="the first so many test images (default: %(default)s)")
+    add("--steps", type=whole(), default=Plan.steps, help="of the attack (default: %(default)s)")
+    add("--restarts", type=whole(), default=Plan.restarts, help="random starts (default: %(default)s, official: 20)")
+    add("--copies", type=whole(), default=Plan.copies, help="of an image in JEM-k (default: %(default)s)")
+    add("--input-noise", type=number(), help="of each copy (default: the run's own; official: 0.03, against L2 0)")
+    add("--distal-steps", type=whole(0), default=Plan.distal_steps, help="from noise (default: %(default)s, 0: none)")
+    add(
+        "--distal-step",
+        type=number(above=True),
+        default=Plan.distal_step,
+        help="its L2 length (default: %(default)s)",
+    )
+    add("--batch-size", type=whole(), default=Plan.batch_size, help="images at a time (default: %(default)s)")
+    add("--seed", type=seed, default=Plan.seed, help="of starts and noise (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     return parser.parse_args(arguments)
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Attack, print a table a norm, name the files; 2 after a one-line error."""
     options = parse(arguments)
-    try:
-        same = {f.name: getattr(options, f.name) for f in fields(Plan) if f.name != "epsilons"}
-        plan = Plan({norm: sorted(set(getattr(options, norm))) for norm in options.norm}, **same)
-        run = open_run(options.run)
-        baseline = None if options.baseline is None else open_run(options.baseline)
-        found = assess(run, baseline, plan, default_paths(ROOT), choose_device(options.device))
-    except FaroutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: repeat the command to go on after the last curve", file=sys.stderr)
-        return 130
+    same = {f.name: getattr(options, f.name) for f in fields(Plan) if f.name != "epsilons"}
+    plan = Plan({norm: sorted(set(getattr(options, norm))) for norm in options.norm}, **same)
+    run = open_run(options.run)
+    baseline = None if options.baseline is None else open_run(options.baseline)
+    found = assess(run, baseline, plan, default_paths(ROOT), choose_device(options.device, "--device"))
     for norm in plan.epsilons:
         show(found, norm)
     for path in found.files:

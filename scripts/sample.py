@@ -17,7 +17,7 @@ from typing import Any
 
 from farout.data import default_paths
 from farout.engine.progress import say
-from farout.errors import FaroutError
+from farout.launch.arguments import Parser, folder_to_write, guarded, number, seed, whole
 from farout.launch.environment import choose_device
 from farout.launch.evaluation import renew_report
 from farout.launch.runs import open_run
@@ -36,40 +36,40 @@ examples:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; argparse itself exits with status 2 on a misspelt option."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """The command line; raises ConfigError on a wrong one."""
+    parser = Parser(description=__doc__, epilog=EPILOG)
     add, usual = parser.add_argument, Sampling()
     add("run", type=Path, metavar="RUN", help="folder of a finished JEM run")
     add("--from", dest="source", choices=("buffer", "noise"), default="buffer", help="default: buffer")
-    add("--rounds", type=int, help="of chains (default: none from the buffer, 20 from noise)")
-    add("--steps", type=int, default=usual.steps, help=f"Langevin steps of a round (default: {usual.steps})")
-    add("--reinit", type=float, default=usual.reinit, help=f"share of chains begun anew (default: {usual.reinit:g})")
-    add("--count", type=int, default=usual.count, help=f"images of a fresh buffer (default: {usual.count})")
-    add("--batch-size", type=int, default=usual.batch_size, help=f"chains at a time (default: {usual.batch_size})")
+    add("--rounds", type=whole(0), help="of chains (default: none from the buffer, 20 from noise)")
+    add("--steps", type=whole(), default=usual.steps, help=f"Langevin steps of a round (default: {usual.steps})")
+    add(
+        "--reinit",
+        type=number(0, 1),
+        default=usual.reinit,
+        help=f"share of new chains (default: {usual.reinit:g})",
+    )
+    add("--count", type=whole(2), default=usual.count, help=f"images of a fresh buffer (default: {usual.count})")
+    add("--batch-size", type=whole(), default=usual.batch_size, help=f"chains at a time (default: {usual.batch_size})")
     add("--by-class", action="store_true", help="also: grouped by predicted class, and chains that seek a class")
     add("--chain", action="store_true", help="also: chains from noise to image, step by step")
     add(
-        "--chain-steps", type=int, default=usual.chain_steps, metavar="K",
+        "--chain-steps", type=whole(), default=usual.chain_steps, metavar="K",
         help=f"steps of the chains of --by-class and --chain (default: {usual.chain_steps})",
     )  # fmt: skip
     add("--features", type=Path, metavar="RUN2", help="a classifier's run: Frechet distance on its features")
     add("--inception", type=Path, metavar="FILE", help=f"Inception's weights (default: DATA/{INCEPTION_WEIGHTS})")
-    add("--reference-images", type=int, metavar="N", help="compare with at most N images of a split (default: all)")
-    add("--seed", type=int, default=usual.seed, help=f"default: {usual.seed}")
+    add("--reference-images", type=whole(4), metavar="N", help="compare with N images of a split (default: all)")
+    add("--seed", type=seed, default=usual.seed, help=f"default: {usual.seed}")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--out", type=Path, help="another folder (default: RUN/samples)")
     return parser.parse_args(arguments)
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw, measure, write; 2 after a one-line error."""
-    try:
-        sample(parse(arguments))
-    except FaroutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    sample(parse(arguments))
     return 0
 
 
@@ -78,9 +78,8 @@ def sample(options: argparse.Namespace) -> None:
     rounds = options.rounds if options.rounds is not None else (0 if options.source == "buffer" else 20)
     names = ("source", "steps", "reinit", "count", "batch_size", "chain_steps", "seed")
     sampling = Sampling(rounds=rounds, **{name: getattr(options, name) for name in names})
-    if options.reference_images is not None and options.reference_images < 4:
-        raise FaroutError(f"--reference-images {options.reference_images} is too few: give at least 4")
-    run, paths, device = open_run(options.run), default_paths(ROOT), choose_device(options.device)
+    folder_to_write("--out", options.out)
+    run, paths, device = open_run(options.run), default_paths(ROOT), choose_device(options.device, "--device")
     classifier = None if options.features is None else open_run(options.features)
     sampler = Sampler(run, sampling, device)
     folder = options.out or run.folder / "samples"

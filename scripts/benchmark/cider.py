@@ -8,7 +8,6 @@ follows. Both get the same embeddings; losses, prototypes and gradients must agr
 float32 to 1e-4 of the largest gradient. Then the two alternate, and the fastest round of each is compared.
 """
 
-import argparse
 import math
 import platform
 import sys
@@ -19,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from farout.engine.timing import interleaved
+from farout.launch.arguments import Parser, guarded, number, whole
+from farout.launch.environment import choose_device
 from farout.methods.cider import dispersion_loss, update_prototypes
 
 Update = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -73,19 +74,20 @@ def require_equal(inputs: Inputs, momentum: float) -> None:
                 raise SystemExit(f"error: {name} differ by {error:.1e} in {dtype}: the comparison is void")
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, measure and print a line for each number of classes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1024, help="embeddings a batch, both views counted")
-    parser.add_argument("--dimensions", type=int, default=128)
-    parser.add_argument("--classes", type=int, nargs="+", default=[10, 100])
-    parser.add_argument("--momentum", type=float, default=0.95)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = Parser(description=__doc__)
+    parser.add_argument("--samples", type=whole(), default=1024, help="embeddings a batch, both views counted")
+    parser.add_argument("--dimensions", type=whole(), default=128)
+    parser.add_argument("--classes", type=whole(2), nargs="+", default=[10, 100])
+    parser.add_argument("--momentum", type=number(0, 1), default=0.95)
+    parser.add_argument("--rounds", type=whole(), default=20)
+    parser.add_argument("--threads", type=whole(1, 4096), default=1)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
+    device = choose_device(options.device, "--device")
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     print(f"{options.samples} embeddings of {options.dimensions}, float32, {where}, {options.threads} thread(s):")
     for classes in options.classes:

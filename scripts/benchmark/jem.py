@@ -22,17 +22,19 @@ from torch import Tensor
 
 from farout.backbones import Backbone
 from farout.engine.timing import interleaved
+from farout.launch.arguments import Parser, guarded, whole
 from farout.launch.compose import compose_settings
+from farout.launch.environment import choose_device
 from farout.methods import JEM, Batch
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--backbone", default="wrn_10_2_jem", help="default: %(default)s; the paper's: wrn_28_10_jem")
-    parser.add_argument("--batch", type=int, default=64, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=20, help="SGLD steps (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: %(default)s)")
+    parser.add_argument("--batch", type=whole(), default=64, help="default: %(default)s")
+    parser.add_argument("--steps", type=whole(), default=20, help="SGLD steps (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole(), default=5, help="turns of each (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="also time our step with the trunk compiled")
     return parser.parse_args(arguments)
@@ -116,10 +118,11 @@ def check(words: argparse.Namespace, model: Backbone, batches: dict[str, Batch])
         sys.exit("error: the two implementations differ: nothing to compare")
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, time, print."""
     words = parse(arguments)
-    device = torch.device(words.device)
+    device = choose_device(words.device, "--device")
     settings = compose_settings(["method=jem", f"backbone={words.backbone}"])
     torch.manual_seed(0)
     model: Backbone = settings.backbone.build(num_classes=10).to(device)

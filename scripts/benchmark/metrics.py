@@ -14,6 +14,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -21,12 +22,15 @@ import numpy as np
 import torch
 
 from farout.engine.timing import interleaved
+from farout.errors import MissingDataError
+from farout.launch.arguments import Parser, guarded, whole
 from farout.metrics import both_conventions, detection_metrics
 
 GIB = 2**30
 
 
-def main(arguments: list[str]) -> int:
+@guarded
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print one line a dtype with both ratios, then the memory; 2 where pytorch-ood is missing."""
     options = _options(arguments)
     if options.own_memory:
@@ -37,24 +41,20 @@ def main(arguments: list[str]) -> int:
         for dtype in (np.float32, np.float64):
             _report_times(options.images, np.dtype(dtype), options.rounds)
     except ImportError:
-        print("error: pytorch-ood is missing: pip install pytorch-ood", file=sys.stderr)
-        return 2
+        raise MissingDataError("pytorch-ood is missing: pip install pytorch-ood") from None
     n = options.memory_images
     used = measured_memory(n)
     print(f"{n:,} ID + {n:,} OOD float64 scores: {used / GIB:.2f} GiB, {used / (2 * GIB):.2f} of 2 GiB")
     return 0
 
 
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1_000_000, help="timed scores of each class (1,000,000)")
-    parser.add_argument("--memory-images", type=int, default=10_000_000, help="measured scores of each (10,000,000)")
-    parser.add_argument("--rounds", type=int, default=7, help="turns that each task takes (7)")
-    parser.add_argument("--own-memory", type=int, default=0, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if min(options.images, options.memory_images, options.rounds) < 1:
-        parser.error("--images, --memory-images and --rounds must be at least 1")
-    return options
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--images", type=whole(), default=1_000_000, help="timed scores of each class (1,000,000)")
+    parser.add_argument("--memory-images", type=whole(), default=10_000_000, help="measured scores (10,000,000)")
+    parser.add_argument("--rounds", type=whole(), default=7, help="turns that each task takes (7)")
+    parser.add_argument("--own-memory", type=whole(0), default=0, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
 
 
 def _report_times(n: int, dtype: np.dtype, rounds: int) -> None:
@@ -111,4 +111,4 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -8,7 +8,6 @@ outputs, and measured under the protocol. Two ratios of everything to the forwar
 pass over the training images, which scores that fit something need once per network, and without it on either side.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from farout.errors import FaroutError
+from farout.launch.arguments import Parser, guarded
 from farout.launch.coerce import Component
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device
@@ -32,19 +31,16 @@ from farout.scores import Fitting, Outputs
 SCORES = "score=[msp,max_logit,energy,uniform_cross_entropy,mahalanobis,knn,react,ash,dice,vim]"
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 2 after a one-line error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for eval.py, e.g. score=[msp,knn]")
-    options = parser.parse_args(arguments)
-    try:
-        run = open_run(options.run)
-        composed = compose_settings([SCORES, "ood_data=stand_in", "trainer.cache_gib=0", *options.overrides], "eval")
-        measure(run, settings_for(composed, run))
-    except FaroutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = parser.parse_intermixed_args(arguments)
+    run = open_run(options.run)
+    composed = compose_settings([SCORES, "ood_data=stand_in", "trainer.cache_gib=0", *options.overrides], "eval")
+    measure(run, settings_for(composed, run))
     return 0
 
 

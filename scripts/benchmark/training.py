@@ -9,13 +9,14 @@ as `fit` does them. Overrides are those of train.py.
 """
 
 import sys
+from collections.abc import Sequence
 
 import torch
 
 from farout.engine.fit import Checkpointing, Loop
 from farout.engine.progress import say
 from farout.engine.timing import interleaved
-from farout.errors import FaroutError
+from farout.launch.arguments import Parser, guarded
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device, device_name
 from farout.launch.inputs import training_data
@@ -25,19 +26,16 @@ from farout.launch.training import batches_of, optimisation_of, place
 ROUNDS = 5
 
 
-def main(overrides: list[str]) -> int:
+@guarded
+def main(arguments: Sequence[str] | None = None) -> int:
     """Time the three, print milliseconds and ratios; 2 after a one-line error."""
-    if {"-h", "--help"} & set(overrides):
-        print(__doc__)
-        return 0
-    try:
-        named = any(word.startswith("experiment=") for word in overrides)
-        settings = compose_settings(overrides if named else ["method=energy", "id_data=digits", *overrides])
-        device = choose_device(settings.trainer.device)
-        batches = batches_of(settings, training_data(settings), device)
-    except FaroutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    parser = Parser(description=__doc__)
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
+    overrides = parser.parse_args(arguments).overrides
+    named = any(word.startswith("experiment=") for word in overrides)
+    settings = compose_settings(overrides if named else ["method=energy", "id_data=digits", *overrides])
+    device = choose_device(settings.trainer.device)
+    batches = batches_of(settings, training_data(settings), device)
     precision = resolve_precision(settings, device)
     torch.manual_seed(0)
     model = build_backbone(settings.backbone, settings.id_data.num_classes)
@@ -64,4 +62,4 @@ def main(overrides: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -13,7 +13,7 @@ Views and step both cost about so much an image, so small batches show nearly th
 import argparse
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import torch
@@ -26,6 +26,7 @@ from farout.data.streams import EpochShuffle
 from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
 from farout.engine.timing import interleaved
+from farout.launch.arguments import Parser, guarded, whole
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device, device_name
 
@@ -33,10 +34,11 @@ LIGHT = ["transform.jitter_probability=0", "transform.grayscale_probability=0"]
 ONE_BY_ONE = 128  # images that torchvision gets
 
 
-def main(arguments: list[str]) -> int:
+@guarded
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print each task's milliseconds and its share of the network's; 2 after a wrong option."""
     options = _options(arguments)
-    device = choose_device(options.device)
+    device = choose_device(options.device, "--device")
     images = torch.randint(0, 256, (options.batch, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     images = F.avg_pool2d(images.float(), 5, 1, 2).to(torch.uint8)  # neighbouring pixels are alike, as in photographs
     heavy, light = (batches_of(images, changes, device) for changes in ([], LIGHT))
@@ -62,17 +64,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=512, help="images, of which two views are made (512)")
-    parser.add_argument("--width", type=int, default=64, help="channels of the network's first stage (64)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns that each task takes (5)")
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--batch", type=whole(), default=512, help="images, of which two views are made (512)")
+    parser.add_argument("--width", type=whole(), default=64, help="channels of the network's first stage (64)")
+    parser.add_argument("--rounds", type=whole(), default=5, help="turns that each task takes (5)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (auto)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the network (fp32)")
-    options = parser.parse_args(arguments)
-    if min(options.batch, options.width, options.rounds) < 1:
-        parser.error("--batch, --width and --rounds must be at least 1")
-    return options
+    return parser.parse_args(arguments)
 
 
 def batches_of(images: torch.Tensor, changes: list[str], device: torch.device) -> DeviceBatches:
@@ -118,4 +117,4 @@ def one_by_one(images: torch.Tensor) -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

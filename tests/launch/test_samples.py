@@ -92,9 +92,9 @@ def test_the_command_writes_everything_and_changes_nothing(
         (["absent"], "is not a run folder"),
         (["--rounds", "-1"], "--rounds -1 must be at least 0"),
         (["--from", "noise", "--rounds", "0"], "leaves noise"),
-        (["--reinit", "1.5"], "is a probability"),
+        (["--reinit", "1.5"], "--reinit 1.5 must be at most 1"),
         (["--batch-size", "0"], "--batch-size 0 must be at least 1"),
-        (["--reference-images", "2"], "too few"),
+        (["--reference-images", "2"], "2 must be at least 4"),
         (["--features", "absent"], "is not a run folder"),
     ],
 )

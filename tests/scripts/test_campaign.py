@@ -172,7 +172,7 @@ def test_init_replaces_the_pre_training(script: ModuleType, in_one_go: Path, tmp
         (["--table", "energy", "--id", "digits"], "no row digits_softmax"),
         ([*SMALL, "seed=3"], "use --seeds"),
         ([*SMALL, "m_inn=3"], "m_inn"),
-        ([*SMALL, "--minutes", "0"], "must be positive"),
+        ([*SMALL, "--minutes", "0"], "--minutes 0 must be above 0"),
         ([*SMALL, "--init", "nowhere"], "not a run folder"),
     ],
 )

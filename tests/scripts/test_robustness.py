@@ -196,12 +196,12 @@ def test_a_set_in_class_order_gives_images_of_every_class(monkeypatch: pytest.Mo
     ("words", "message"),
     [
         (["CE", "--refine", "1"], "has no chain to refine images with: give it --refine 0"),
-        (["JEM", "--refine", "-1"], "steps to refine, distal steps and input noise must not be negative"),
+        (["JEM", "--refine", "-1"], "--refine -1 must be at least 0"),
         (["JEM", "OTHER"], "was trained on other data"),
         (["absent"], "is not a run folder"),
-        (["JEM", "--linf", "0", "1"], "the linf epsilons must be above 0"),
-        (["JEM", "--images", "0"], "images, batch size, copies, steps, restarts must be at least 1"),
-        (["JEM", "--restarts", "0"], "restarts must be at least 1"),
+        (["JEM", "--linf", "0", "1"], "--linf 0 must be above 0"),
+        (["JEM", "--images", "0"], "--images 0 must be at least 1"),
+        (["JEM", "--restarts", "0"], "--restarts 0 must be at least 1"),
         (["JEM", "--device", "tpu"], "is not a device"),
     ],
 )

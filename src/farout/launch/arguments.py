@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -21,7 +21,11 @@ from farout.errors import ConfigError, FaroutError, one_line
 DONE, FAILED, INTERRUPTED, NOBODY_READS, TERMINATED = 0, 2, 130, 141, 143  # 128 + the signal's number, as shells say
 NO_MEMORY = re.compile(r"(not enough|can't allocate|out of) memory", re.IGNORECASE)
 
-Main = Callable[[Sequence[str] | None], int]
+
+class Main(Protocol):
+    """What a command does with its words (None: those of the command line); returns the exit status."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int: ...
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,6 +35,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
 
     def error(self, message: str) -> NoReturn:
+        option, _, reason = message.removeprefix("argument ").partition(": ")
+        if message.startswith("argument "):
+            message = f"{option}: {reason}" if reason.startswith(("invalid", "expected")) else f"{option} {reason}"
         raise ConfigError(f"{message}: see --help")
 
 

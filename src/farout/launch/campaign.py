@@ -67,7 +67,7 @@ class Campaign:
     def settings(self, row: str, seed: int) -> Settings:
         """One row's settings, composed as `python train.py experiment=TABLE/ID_ROW seed=SEED ...` would."""
         words = [f"experiment={experiment(self.table, self.id_data, row)}", *self.overrides, f"seed={seed}"]
-        settings = compose_settings(words + ([f"scale={self.scale}"] if self.scale else []))
+        settings = compose_settings(words + ([] if self.scale is None else [f"scale={self.scale}"]))
         settings = replace(settings, paths=replace(settings.paths, outputs=str(self.outputs)))
         if self.init is None:
             return settings

@@ -31,7 +31,11 @@ Task = Callable[[Settings], Any]
 
 def main(config_name: str, task: Task) -> NoReturn:
     """Compose, check and run; exits 0, or 2 after one line that says what is wrong and what to do."""
-    sys.exit(reported(lambda words: command(config_name, task, words or ()), sys.argv[1:]))
+
+    def act(arguments: Sequence[str] | None = None) -> int:
+        return command(config_name, task, arguments or ())
+
+    sys.exit(reported(act, sys.argv[1:]))
 
 
 def command(config_name: str, task: Task, words: Sequence[str]) -> int:

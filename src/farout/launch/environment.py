@@ -13,16 +13,16 @@ from farout.errors import ConfigError
 from farout.launch.settings import ROOT
 
 
-def choose_device(name: str) -> torch.device:
-    """The device that trainer.device names; auto is CUDA where there is one."""
+def choose_device(name: str, option: str = "trainer.device") -> torch.device:
+    """The device that an option names; auto is CUDA where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ConfigError(f"trainer.device={name} is not a device: choose auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"cpu|cuda(:\d{1,9})?", name):
+        raise ConfigError(f"{option}={name} is not a device: choose auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count() or "no"
-        raise ConfigError(f"trainer.device={name}, but there is {count} CUDA device here: use trainer.device=cpu")
+        raise ConfigError(f"{option}={name}, but there is {count} CUDA device here: use {option}=cpu")
     return device
 
 
