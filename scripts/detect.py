@@ -7,6 +7,7 @@ images of --calibration. Images of another size are resized (shorter side) and c
 
 import argparse
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the verdicts; 2 after a one-line error."""
     options = parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="note: %(message)s")
     with warnings.catch_warnings(record=True, action="always", category=DetectorNote) as notes:
         detect(options)
     for note in (note for note in notes if issubclass(note.category, DetectorNote)):

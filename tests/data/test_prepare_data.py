@@ -275,7 +275,7 @@ def test_a_wrong_count_is_refused(server, own, add_dataset, run, capsys):
     assert "should have 2 images but here are 1" in capsys.readouterr().err
 
 
-def test_choice_of_files_by_seed_or_by_list_is_recorded(tmp_path, own, add_dataset, run):
+def test_choice_of_files_by_seed_or_by_list_is_recorded(tmp_path, own, add_dataset, run, capsys):
     folder = tmp_path / "places"
     folder.mkdir()
     for i in range(20):
@@ -292,6 +292,9 @@ def test_choice_of_files_by_seed_or_by_list_is_recorded(tmp_path, own, add_datas
     assert run("places", "--from", str(folder), "--names", str(tmp_path / "list.txt"), "--force") == 0
     second = open_dataset("places", "test", own)
     assert len(second) == 2 and second.info["names_sha256"] != first.info["names_sha256"]
+    (tmp_path / "list.txt").write_text("p03.png\np99.png\n")
+    assert run("places", "--from", str(folder), "--names", str(tmp_path / "list.txt"), "--force") == 2
+    assert "1 of the 2 listed images are not there, the first is p99.png" in capsys.readouterr().err
     # a pack already holds the choice
     assert run("places", "--pack", "--out", str(own.packs / "p.tar"), "--split", "test") == 0
     assert run("places", "--from", str(own.packs / "p.tar"), "--force") == 0

@@ -1,6 +1,7 @@
 """scripts/detect.py as a user calls it."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +60,24 @@ def test_a_table_with_a_verdict_per_image(detect: Callable[..., Done], run: Run,
             found.name, f"{found.score:.5g}", f"{expect.tau:.5g}", verdict
         ]  # fmt: skip
     assert f"tau {expect.tau:.5g} accepts 95 % of 176 images (holdout of digits (train))" in done.out
+
+
+def test_files_with_any_name_and_none_that_is_hidden(
+    detect: Callable[..., Done], run: Run, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (photos / "[red]more").rename(photos / os.fsdecode(b"caf\xe9\nbar"))
+    (photos / ".thumbnails").mkdir()
+    (photos / ".thumbnails/x.png").write_bytes((photos / "digit0.png").read_bytes())
+    (photos / "linked").symlink_to(photos / os.fsdecode(b"caf\xe9\nbar"))
+    os.mkfifo(photos / "pipe.png")
+    done = detect(run.folder, photos)
+    assert done.status == 0, done.err
+    shown = [line.split("│")[0].strip().removeprefix(f"{photos}/") for line in done.out.splitlines() if "png" in line]
+    assert shown == [r"caf\xe9\nbar/noise.png", "digit0.png", "digit1.png", "linked/noise.png"]
+    said = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    assert said == [f"{photos}: passed over 2 that are no images (1 .txt, 1 devices or pipes)"]
+    listed = json.loads(detect(run.folder, photos, "--json").out)["images"]
+    assert os.fsencode(listed[0]["image"]) == os.fsencode(photos) + b"/caf\xe9\nbar/noise.png"
 
 
 def test_json_and_a_saved_detector(detect: Callable[..., Done], run: Run, photos: Path, tmp_path: Path) -> None:

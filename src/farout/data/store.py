@@ -127,7 +127,7 @@ def from_images(definition: Definition, path: Path, names: list[str] | None = No
     try:
         listing = list_images(path)
         if own.get("choose") and not holds_strips(listing):
-            names = names or _draw(listing.names, **own["choose"])
+            names = _listed(names, listing.names) if names else _draw(listing.names, **own["choose"])
             wanted = set(names)
             keep = lambda name: name in wanted or Path(name).name in wanted  # noqa: E731
         decoded = read_listed(listing, handling_of(definition), keep)
@@ -140,6 +140,15 @@ def from_images(definition: Definition, path: Path, names: list[str] | None = No
         decoded = select_classes(decoded, own["drop_classes"])
     decoded.facts.setdefault("built_from", printable(path.name))
     return decoded
+
+
+def _listed(wanted: list[str], names: list[str]) -> list[str]:
+    here = {*names, *(Path(name).name for name in names)}
+    absent = [name for name in wanted if name not in here]
+    if absent:
+        count = f"{len(absent):,} of the {len(wanted):,} listed images are"
+        raise FaroutError(f"{count} not there, the first is {absent[0]}: correct the list, or give the other files too")
+    return wanted
 
 
 def _draw(names: list[str], count: int, seed: int) -> list[str]:
