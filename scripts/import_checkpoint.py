@@ -245,7 +245,7 @@ def choose_backbone(sets: Sequence[WeightSet], names: Sequence[str], id_data: Id
     networks = [_network(name, id_data.num_classes) for name in names]
     trained = [part for part in sets if not part.averaged] or sets
     tried = [Choice(spec, model, fit) for part in trained for spec, model in networks for fit in fits(model, part)]
-    exact = [choice for choice in tried if not choice.fit.differences]
+    exact = _outermost([choice for choice in tried if not choice.fit.differences])
     if not exact:
         raise _misfit(tried, trained, names, id_data)
     first = exact[0].fit.weights
@@ -257,6 +257,15 @@ def choose_backbone(sets: Sequence[WeightSet], names: Sequence[str], id_data: Id
         held = listed(sorted({choice.fit.weights.label for choice in exact}))
         raise FaroutError(f"the file holds several sets of weights that fit ({held}): choose one with --entry")
     return replace(exact[0], beside=_beside(exact, sets))
+
+
+def _outermost(exact: Sequence[Choice]) -> list[Choice]:
+    """Without networks that are a part of another that fits: an encoder and classifier beside a projection head."""
+
+    def within(inner: WeightSet, outer: WeightSet) -> bool:
+        return inner.path == outer.path and inner.prefix != outer.prefix and inner.prefix.startswith(outer.prefix)
+
+    return [one for one in exact if not any(within(one.fit.weights, other.fit.weights) for other in exact)]
 
 
 def _beside(exact: Sequence[Choice], sets: Sequence[WeightSet]) -> tuple[str, ...]:

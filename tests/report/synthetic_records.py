@@ -52,6 +52,7 @@ def record(method: str, seed: int, rows: list[dict[str, Any]], **more: Any) -> d
             "id_data": "cifar10",
             "outliers": "cifar100" if tuned else None,
             "scale": "small",
+            "precision": "fp32",
             "seed": seed,
             "parent": f"ce-{seed}" if tuned else None,
             **more.get("identity", {}),

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,16 @@ def test_the_oe_paper_tells_tuned_from_scratch() -> None:
     table = table1([tuned, scratch], "oe", "oe")
     assert close(cell(table, "oe_tune", "svhn").difference, 10 - 4.76)
     assert close(cell(table, "oe_scratch", "svhn").difference, 10 - 2.11)
+
+
+def test_every_table_says_in_which_precision_its_rows_were_trained() -> None:
+    rows = [row("msp", "svhn", 0.1)]
+    mixed = [record("ce", 1, rows), record("oe", 1, rows, identity={"precision": "bf16"})]
+    text = to_markdown(table1(mixed))
+    assert re.search(r"at commit abcdef0123 in fp32 \(softmax.*\), bf16 \(OE.*\); evaluated", text)
+    assert "The papers trained in fp32" in text and "The papers trained" not in to_markdown(table1(mixed[:1]))
+    others = record("ce", 1, rows, identity={"method": {"name": "imported"}})
+    assert "in a precision not known to us" in to_markdown(table1([others]))
 
 
 def test_markdown_equals_the_golden_table() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,12 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.models import resnet18, resnet34, resnet50
 
-from farout.backbones import Backbone
+from farout.backbones import Backbone, load_foreign_state
 from farout.backbones.allconv import AllConv
 from farout.backbones.cifar_resnet import CifarResNet
 from farout.backbones.plain_wide_resnet import PlainWideResNet
 from farout.backbones.projected_resnet import ProjectedResNet18
 from farout.backbones.resnet import ResNet18
+from farout.backbones.torchvision_resnet import TorchvisionResNet
 from farout.backbones.wide_resnet import WideResNet
 from farout.data import DataPaths, ImageSet, open_dataset
 from farout.engine.evaluate import accuracy, collect
@@ -246,6 +248,50 @@ def _supcon(network: Backbone) -> dict[str, Any]:
     """SupContrast and CIDER's early cross-entropy baseline: command-line arguments beside the weights."""
     state = _renamed(network, {"linear.": "fc.", "": "encoder.module."})
     return {"opt": argparse.Namespace(batch_size=512), "model": state, "epoch": 100}
+
+
+def _openood_cider(network: Backbone) -> State:
+    return _renamed(network, {"linear.": "backbone.fc.", "projection.": "head.", "": "backbone."})
+
+
+def _solo_learn(network: Backbone) -> dict[str, Any]:
+    state = _renamed(network, {"linear.": "classifier.", "fc.": "classifier.", "": "backbone."})
+    return {"state_dict": {key.replace(".shortcut.", ".downsample."): value for key, value in state.items()}}
+
+
+def _weiaicunzai(network: Backbone) -> State:
+    """weiaicunzai/pytorch-cifar100: stages numbered from 2, residual functions as sequences."""
+    state = _renamed(network, {"conv1.": "conv1.0.", "bn1.": "conv1.1.", "linear.": "fc."})
+    for i in (1, 2, 3, 4):
+        state = {re.sub(f"^layer{i}", f"conv{i + 1}_x", key): value for key, value in state.items()}
+    parts = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4}
+    return {
+        re.sub(r"_x\.(\d)\.(conv1|bn1|conv2|bn2)", lambda m: f"_x.{m[1]}.residual_function.{parts[m[2]]}", key): value
+        for key, value in state.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("network", "save", "backbone"),
+    [
+        (lambda: ProjectedResNet18(7), _openood_cider, "resnet18_cider"),
+        (lambda: ResNet18(7), _solo_learn, "resnet18"),
+        (lambda: TorchvisionResNet(18, 7), _solo_learn, "resnet18_imagenet"),
+        (lambda: ResNet18(7), _weiaicunzai, "resnet18"),
+        (lambda: ResNet18(7), lambda n: {"net": _energy(n), "acc": 93.0, "epoch": 9}, "resnet18"),
+    ],
+)
+def test_names_of_other_code_bases(
+    script: ModuleType, network: Callable[[], Backbone], save: Callable[[Backbone], Any], backbone: str
+) -> None:
+    ours = network()
+    id_data = script.read_id_data("digits")
+    chosen = script.choose_backbone(script.weight_sets(save(ours)), script.options("backbone"), id_data)
+    assert chosen.spec.name == backbone
+    copy = network()
+    load_foreign_state(copy, chosen.fit.weights.state)
+    wanted = {key: value for key, value in ours.state_dict().items() if value.is_floating_point()}
+    assert all(torch.equal(copy.state_dict()[key], value) for key, value in wanted.items())
 
 
 # (what it is, network, its official file, what the import chooses: network and normalisation)

@@ -7,6 +7,10 @@ What the official code saves, as this module meets it:
                                layers that its joint objective never uses (`f.linear.*`, `energy_output.*`)
     CIDER, SupCon              {"state_dict" or "model": ..., "epoch": ..., ...}; `encoder.*`, `head.*`, `fc.*`
     torchvision                a state dict; `downsample` where our CIFAR ResNets have `shortcut`
+    kuangliu/pytorch-cifar     {"net": ..., "acc": ..., "epoch": ...}; our names
+    weiaicunzai/pytorch-cifar100   a state dict; `conv2_x.0.residual_function.0.weight`, ...
+    OpenOOD                    a state dict; `shortcut` and `fc`, for CIDER `backbone.*` and `head.*`
+    solo-learn                 {"state_dict": ...}; `backbone.*`, `classifier.*`
 
 Wrapping dicts, averages of the weights and prefixes of any name are weight_sets.py's part.
 """

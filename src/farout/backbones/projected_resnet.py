@@ -50,7 +50,13 @@ class ProjectedResNet(Projected, ResNet):
         projection: "mlp" (linear, ReLU, linear, as wide as the features) or "linear".
     """
 
-    foreign_names: ClassVar[dict[str, str]] = {"encoder.": "", "head.": "projection.", "fc.": "linear."}
+    foreign_names: ClassVar[dict[str, str]] = {
+        "backbone.fc.": "linear.",  # OpenOOD's CIDER
+        "backbone.": "",
+        "encoder.": "",
+        "head.": "projection.",
+        "fc.": "linear.",
+    }
 
     def __init__(
         self,

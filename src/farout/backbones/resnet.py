@@ -32,8 +32,22 @@ class ResNet(Backbone):
     """`blocks` counts the residual blocks of the four stages; the first stage is `width` channels wide."""
 
     head_name = "linear"
-    foreign_names: ClassVar[dict[str, str]] = {"encoder.": "", "fc.": "linear."}  # encoder + classifier of CIDER's code
-    foreign_parts: ClassVar[dict[str, str]] = {".downsample.": ".shortcut."}  # torchvision, its stem changed for CIFAR
+    foreign_names: ClassVar[dict[str, str]] = {
+        "encoder.": "",  # CIDER's code: encoder and classifier
+        "backbone.": "",  # solo-learn
+        "classifier.": "linear.",
+        "fc.": "linear.",
+        "conv1.0.": "conv1.",  # weiaicunzai/pytorch-cifar100
+        "conv1.1.": "bn1.",
+        **{f"conv{i + 1}_x.": f"layer{i}." for i in (1, 2, 3, 4)},
+    }
+    foreign_parts: ClassVar[dict[str, str]] = {
+        ".downsample.": ".shortcut.",  # torchvision, its stem changed for CIFAR
+        ".residual_function.0.": ".conv1.",
+        ".residual_function.1.": ".bn1.",
+        ".residual_function.3.": ".conv2.",
+        ".residual_function.4.": ".bn2.",
+    }
 
     def __init__(self, blocks: tuple[int, int, int, int], num_classes: int, width: int = 64) -> None:
         super().__init__(num_classes, 8 * width)

@@ -24,6 +24,8 @@ class TorchvisionResNet(Backbone):
     Raises ConfigError for another depth.
     """
 
+    # torchvision's own names, or an encoder and a classifier beside each other
+    foreign_names: ClassVar[dict[str, str]] = {"encoder.": "", "backbone.": "", "classifier.": "fc.", "linear.": "fc."}
     networks: ClassVar[dict[int, Callable[..., ResNet]]] = {18: resnet18, 34: resnet34, 50: resnet50}
 
     def __init__(self, depth: int, num_classes: int) -> None:

@@ -24,7 +24,8 @@ def caption_lines(paper: Paper, how: str, rows: Sequence[TableRow]) -> list[str]
         f"scale {_per_row(ran, lambda run: run.identity.get('scale') or 'not stated')}; outliers {outliers}; "
         f"seeds {_per_row(ran, lambda run: run.seed)}",
         how,
-        f"trained {_stamp(ran, lambda run: run.trained)}; evaluated {_stamp(ran, lambda run: run.evaluated)}",
+        f"trained {_stamp(ran, lambda run: run.trained)} in {_per_row(ran, precision_of)}; "
+        f"evaluated {_stamp(ran, lambda run: run.evaluated)}",
     ]
 
 
@@ -55,6 +56,8 @@ def note_lines(
         notes.append("No mean of AUPR: the sets' base rates differ, and AUPR follows the base rate.")
     if any(len(row.runs) > 1 for row in rows):
         notes.append("± is the sample standard deviation over seeds.")
+    if any(precision_of(run) in ("bf16", "tf32") for row in rows for run in row.runs):
+        notes.append("The papers trained in fp32; in another precision, logits, losses and scores are fp32 here too.")
     if absent := [row.kind.label for row in rows if not row.runs]:
         notes.append(f"Not run: {', '.join(absent)}.")
     notes += [f"Missing: {s.title} ({s.reason})." for s in sets if s.reason]
@@ -113,6 +116,13 @@ def _stamp(rows: Sequence[TableRow], get: Callable[[Run], Mapping[str, Any]]) ->
     device = _per_row(rows, lambda run: _of(get(run), "device"))
     commit = _per_row(rows, lambda run: _of(get(run), "commit")[:10])
     return f"{day} on {device} at commit {commit}"
+
+
+def precision_of(run: Run) -> str:
+    """What the network's trunk was trained in; nothing is known of networks that others trained."""
+    if name_of(run.identity.get("method")) == "imported":
+        return "a precision not known to us"
+    return _of(run.identity, "precision")
 
 
 def _network(run: Run) -> str:
