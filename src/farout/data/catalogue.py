@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ SPLIT_KEYS = {"source", "pack", "files", "read", "make", "folder", "parameter"} 
 # What the bytes are checked against, and where they come from: no part of what they are.
 CHECKS = {"size", "pack_sha256", "pack_size", "optional"}
 SPLIT_KEYS |= CHECKS
+MOST_MADE = 100_000  # images of a set that is generated
 STORE_FORMAT = 1  # part of every store's identity: raise it when the same definition gives other bytes
 
 
@@ -154,7 +156,16 @@ def _with_argument(name: str, own: dict[str, Any]) -> dict[str, Any]:
     base, _, value = name.partition("@")
     if not own.get("parameter") or not value:
         raise ConfigError(f"data set '{base}' takes no argument, so '{name}' means nothing")
-    return {**own, "make": {**own["make"], own["parameter"]: yaml.safe_load(value)}}
+    usual = own["make"].get(own["parameter"])
+    return {**own, "make": {**own["make"], own["parameter"]: _whole(name, value) if type(usual) is int else value}}
+
+
+def _whole(name: str, value: str) -> int:
+    """The number of images after the @ of a set's name."""
+    if not re.fullmatch(r"[1-9]\d*", value) or int(value) > MOST_MADE:
+        base = name.partition("@")[0]
+        raise ConfigError(f"{name}: {value} is no number of images: give 1 to {MOST_MADE:,}, e.g. {base}@2000")
+    return int(value)
 
 
 def conflicts(ood_name: str, outliers_name: str | None, paths: DataPaths) -> str | None:

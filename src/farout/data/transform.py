@@ -37,6 +37,11 @@ class Transform:
         self.std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
         self.flip, self.crop_padding, self.outlier_augmentation = flip, crop_padding, outlier_augmentation
 
+    def check_side(self, side: int) -> None:
+        """Raises ConfigError where images of this side cannot be augmented so: a border wider than the image itself."""
+        if self.crop_padding > side:
+            raise ConfigError(f"transform.crop_padding={self.crop_padding}: give at most the images' side, {side}")
+
     def __call__(self, images: Tensor, raw: bool = False) -> Tensor:
         """Test-time input: (B, C, H, W) uint8 or floats in [0, 1] -> float32. `raw` values pass unchanged."""
         if raw:

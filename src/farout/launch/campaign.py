@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from farout.data import open_dataset
+from farout.data.streams import holdout_split
 from farout.engine.evaluate import collect
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.launch.compose import compose_settings
 from farout.launch.evaluation import already_evaluated
+from farout.launch.foresight import foresee_evaluation, foresee_training
 from farout.launch.inputs import absence, capped, known_paths, training_data
 from farout.launch.runs import Run, build_backbone, open_run, parent_run, resolve_precision, run_of, settings_for
 from farout.launch.settings import ROOT, Settings, parent_settings
@@ -172,10 +175,19 @@ def check_data(stages: Sequence[Stage]) -> dict[str, str]:
             needed.add((own.corruption_base, own.corruption_split))
         for name, split in sorted(needed):
             open_dataset(name, split, paths)
-        if stage.kind == "evaluate":
-            reasons = {name: absence(name, settings, paths) for name in settings.ood_data.sets}
-            gaps |= {name: reason for name, reason in reasons.items() if reason is not None}
+        if stage.kind == "evaluate" and not stage.done:
+            gaps |= foresee_evaluation(settings, _labels(settings)).missing
+        elif stage.kind == "train" and not stage.done:
+            foresee_training(replace(settings, evaluate=False), training_data(settings))
     return gaps
+
+
+def _labels(settings: Settings) -> Tensor:
+    """(N,) labels of what a row trains on."""
+    images = open_dataset(settings.id_data.name, settings.id_data.train_split, known_paths(settings))
+    if images.labels is None:
+        raise ConfigError(f"id_data={images.name} has no labels: give class folders")
+    return images.labels[holdout_split(len(images), settings.holdout, settings.holdout_rule)[0]]
 
 
 def carry_out(stages: Sequence[Stage], deadline: float) -> bool:

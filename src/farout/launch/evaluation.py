@@ -1,5 +1,6 @@
 """Evaluate a finished run: one forward pass a set, all scores, the paper's protocol and the plain one."""
 
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from farout.data import ImageSet
 from farout.data.controls import as_jpeg, resampled
@@ -17,18 +17,22 @@ from farout.engine.progress import say
 from farout.errors import FaroutError
 from farout.files import load_json, save_json, write_atomically
 from farout.launch.calibration import calibration_facts, confidence_of, held_out_temperature
+from farout.launch.dependence import already_evaluated, dependencies
 from farout.launch.environment import stamp
+from farout.launch.foresight import check_any
 from farout.launch.geometry import Geometry, probed
-from farout.launch.inputs import EvaluationData, absence, evaluation_data
+from farout.launch.inputs import EvaluationData, evaluation_data
 from farout.launch.logger import RunLogger
 from farout.launch.runs import Run
-from farout.launch.scoring import Observer, ready_scores
-from farout.launch.settings import ROOT, Settings, read_protocol
+from farout.launch.scoring import Observer, ready_scores, skip_unmeasurable
+from farout.launch.settings import Settings, plain_protocol
 from farout.metrics import detection_metrics, expected_calibration_error
 from farout.metrics.protocol import Protocol, apply, mean_over_sets
 from farout.report.drawings import save_figures
 from farout.report.evidence import Evidence, Pictures
 from farout.report.html import write_report
+from farout.report.marks import MARKS, marks_of, written
+from farout.report.marks import read as read_marks
 from farout.report.rebuild import rebuild_report
 from farout.report.training_card import save_training
 from farout.scores import Outputs, Score
@@ -40,6 +44,8 @@ UNTRAINED = {
     "ece": None,
     "no_accuracy": "the classifier was never trained: accuracy, ECE and scores of logits mean nothing",
 }
+
+__all__ = ["already_evaluated", "evaluate_run", "renew_report"]
 
 ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
 
@@ -54,28 +60,36 @@ class Observed:
 
 
 def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: RunLogger) -> list[dict[str, Any]]:
-    """Evaluate and append to results.json; scores, plots, report and W&B beside it. Returns the new entries."""
+    """Evaluate and append to results.json; scores, plots, report and W&B beside it. Returns the new entries.
+
+    Raises MissingDataError where there is no OOD set, FaroutError where no score can be had; nothing is written then.
+    """
     data = evaluation_data(settings)
+    check_any(data, settings)
     for name, reason in data.missing.items():
         say(f"  left out: {name} - {reason}")
     if not run.classifier_trained:
         say(f"  note: {UNTRAINED['no_accuracy']}")
     observer = Observer(run, settings, device)
-    scores, facts = ready_scores(observer, settings)
+    skipped: dict[str, str] = {}
+    scores, facts = ready_scores(observer, settings, skipped)
     geometry = Geometry(observer)
     temperature = held_out_temperature(observer) if run.classifier_trained else None
     id_outputs = observer.outputs(data.id_test)
     observed = _observe(observer, scores, data, temperature, geometry)
+    skip_unmeasurable(observed.values, skipped)
+    depends = dependencies(run, settings, data)
     evaluations = _evaluations(settings, data, id_outputs, observed.values, facts, device)
     probe = {"linear_probe": probed(observer, id_outputs)} if settings.linear_probe else {}
     for entry in evaluations:
         protocol = Protocol(**entry["protocol"])
-        entry["geometry"] = geometry.facts()
+        entry |= {"geometry": geometry.facts(), "depends_on": depends}
+        entry |= {"skipped_scores": skipped} if skipped else {}
         entry["id"] |= probe if run.classifier_trained else {**probe, **UNTRAINED}
         if run.classifier_trained:
             entry["calibration"] = calibration_facts(protocol, id_outputs, observed.confidences, temperature)
     evidence = replace(_evidence(data, id_outputs, observed, settings), sphere=geometry.sphere(data.id_test.classes))
-    _save_scores(run.folder / "scores", observed.values, data.id_test, evidence)
+    _save_scores(run.folder / "scores", observed.values, data.id_test, evidence, depends)
     _save_points(run.folder / "geometry.npz", evidence)
     plots = _present(run, evaluations, evidence, data)
     _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
@@ -171,7 +185,7 @@ def _evaluations(
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """One entry under the chosen protocol and one under the plain protocol (all images)."""
-    plain = _plain_protocol()
+    plain = plain_protocol()
     protocols = [settings.protocol] + ([plain] if settings.protocol.name != plain.name else [])
     shared = {
         **stamp(device),
@@ -184,11 +198,6 @@ def _evaluations(
         "controls": _control_rows(values),
     }
     return [{**shared, **_under(protocol, data, id_outputs, values)} for protocol in protocols]
-
-
-def _plain_protocol() -> Protocol:
-    """conf/protocol/plain.yaml: all images, no redraws."""
-    return read_protocol(OmegaConf.load(ROOT / "conf/protocol/plain.yaml"))
 
 
 def _under(protocol: Protocol, data: EvaluationData, id_outputs: Outputs, values: ScoresOfSets) -> dict[str, Any]:
@@ -267,8 +276,13 @@ def _head(run: Run) -> dict[str, Any]:
     return {**head, "identity": {**record["identity"], "scale": record.get("scale")}}
 
 
-def _save_scores(folder: Path, values: ScoresOfSets, id_test: ImageSet, evidence: Evidence) -> None:
-    """scores/SET.npz: a float64 array per score in the set's order; for ID also label, prediction and confidence."""
+def _save_scores(
+    folder: Path, values: ScoresOfSets, id_test: ImageSet, evidence: Evidence, depends: Mapping[str, Any]
+) -> None:
+    """scores/SET.npz: a float64 array per score in the set's order; for ID also label, prediction and confidence.
+
+    Scores that earlier evaluations left of the very same images stay beside the new ones; those of others go.
+    """
     for name, by_score in values.items():
         extra: dict[str, Any] = {}
         if name == "id" and id_test.labels is not None:
@@ -278,7 +292,28 @@ def _save_scores(folder: Path, values: ScoresOfSets, id_test: ImageSet, evidence
             if evidence.confidence is not None:
                 extra["confidence"] = evidence.confidence
         path = folder / f"{name.replace('control:', 'control_')}.npz"
-        write_atomically(path, partial(_write_arrays, arrays={**by_score, **extra}))
+        marks = marks_of(depends, name)
+        kept = _arrays_of_same(path, marks)
+        own = {key: mark for key, mark in marks["scores"].items() if key in by_score}
+        arrays = {**kept, **by_score, **extra}
+        scores = {key: mark for key, mark in {**_marks_in(kept), **own}.items() if key in arrays}
+        arrays[MARKS] = written({"set": marks["set"], "scores": scores})
+        write_atomically(path, partial(_write_arrays, arrays=arrays))
+
+
+def _arrays_of_same(path: Path, marks: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """All arrays of a score file, marks too, where it belongs to the very images that `marks` name; else none."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # absent, or damaged: then it is made anew
+        return {}
+    found = read_marks(arrays)
+    return arrays if found is not None and found["set"] == marks["set"] else {}
+
+
+def _marks_in(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return dict((read_marks(arrays) or {"scores": {}})["scores"])
 
 
 def _save_points(path: Path, evidence: Evidence) -> None:
@@ -292,24 +327,3 @@ def _save_points(path: Path, evidence: Evidence) -> None:
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray], save: Callable[..., None] = np.savez) -> None:
     with path.open("wb") as file:
         save(file, allow_pickle=False, **arrays)
-
-
-def already_evaluated(run: Run, settings: Settings) -> bool:
-    """Whether results.json holds this very evaluation, with nothing missing that could now be had."""
-    if not run.results.exists():
-        return False
-    wanted = (settings.ood_data.name, settings.protocol, settings.max_eval_images)
-    names = {component.build().name for component in settings.scores}
-    for entry in load_json(run.results)["evaluations"]:
-        same = (entry["ood_data"], Protocol(**entry["protocol"]), entry["max_eval_images"]) == wanted
-        sets = {row["ood"] for row in entry["rows"]} | {gap["ood"] for gap in entry["missing"]}
-        if settings.linear_probe and "linear_probe" not in entry["id"]:
-            continue
-        if same and names <= {row["score"] for row in entry["rows"]} and set(settings.ood_data.sets) <= sets:
-            return not _newly_available(entry, settings)
-    return False
-
-
-def _newly_available(entry: Mapping[str, Any], settings: Settings) -> bool:
-    paths = settings.paths.data_paths()
-    return any(absence(gap["ood"], settings, paths) is None for gap in entry["missing"])

@@ -108,6 +108,9 @@ def evaluation_data(settings: Settings) -> EvaluationData:
         found.duplicates[name] = len(duplicated)
         if len(duplicated):
             image_set = image_set.subset(np.setdiff1d(np.arange(len(image_set)), duplicated))
+        if len(image_set) == 0:
+            found.missing[name] = f"none of its {len(duplicated)} images is left: training or ID has copies of all"
+            continue
         found.ood[name] = capped(image_set, settings.max_eval_images)
     return found
 
@@ -131,16 +134,26 @@ def capped(image_set: ImageSet, limit: int | None) -> ImageSet:
     """Evenly spread rows where a smoke run wants only a few (sets are often sorted by class)."""
     if limit is None or len(image_set) <= limit:
         return image_set
-    return image_set.subset(np.linspace(0, len(image_set) - 1, limit).round().astype(np.int64))
+    return image_set.subset(spread(len(image_set), limit))
+
+
+def spread(n: int, limit: int | None) -> np.ndarray:
+    """(min(n, limit),) int64: evenly spread rows of n."""
+    if limit is None or n <= limit:
+        return np.arange(n)
+    return np.linspace(0, n - 1, limit).round().astype(np.int64)
 
 
 def corruption_sets(settings: Settings, limit: int) -> dict[str, ImageSet]:
     """The validation corruptions of the set that id_data names, at most `limit` images each."""
-    base, split, paths = (
-        settings.id_data.corruption_base,
-        settings.id_data.corruption_split,
-        settings.paths.data_paths(),
-    )
+    base, split = corruption_source(settings)
+    paths = settings.paths.data_paths()
+    return {kind: capped(open_dataset(f"corruption_{kind}@{base}", split, paths), limit) for kind in KINDS}
+
+
+def corruption_source(settings: Settings) -> tuple[str, str]:
+    """The set and split whose corruptions choose; raises ConfigError where there is none."""
+    base = settings.id_data.corruption_base
     if base is None:
         raise ConfigError(f"id_data={settings.id_data.name} has no validation corruptions to choose by: tune nothing")
-    return {kind: capped(open_dataset(f"corruption_{kind}@{base}", split, paths), limit) for kind in KINDS}
+    return base, settings.id_data.corruption_split

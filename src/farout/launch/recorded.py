@@ -26,6 +26,7 @@ IDENTITY_GROUPS = ("method", "backbone", "transform", "id_data", "outliers")
 EVALUATION_GROUPS = ("ood_data", "protocol", "score")
 EVALUATION_SCALARS = ("max_eval_images", "max_fit_images", "max_tune_images", "geometry_images", "linear_probe")
 CORRUPTIONS = ("corruption_base", "corruption_split")
+LEFT_OUT = {"holdout_rule": "permuted", "keep": "last"}  # what an identity does not name
 IMPORTED = "imported"  # the method of weights from elsewhere, of which nothing but the network is known
 
 
@@ -155,7 +156,7 @@ def _identity_words(identity: Facts, scale: object) -> Iterator[str]:
     if _is_file("method", method):
         yield from _leaves("", identity["method"], _arguments("method", str(method)))
     yield from _leaves("", schedule_of(identity), [entry.name for entry in fields(Schedule)])
-    given = {key: value for key, value in identity.items() if value is not None}
+    given = {**LEFT_OUT, **{key: value for key, value in identity.items() if value is not None}}
     yield from _leaves("", given, ["seed", "holdout", "holdout_rule", "keep", "outlier_order"])
     if identity.get("precision") in get_args(TrainerSettings.__annotations__["precision"]):
         yield f"trainer.precision={identity['precision']}"
@@ -225,7 +226,7 @@ def _compared(settings: Settings, identity: Facts) -> Iterator[tuple[str, Any, A
         return
     yield from _pairs("", settings.method.record(), identity.get("method") or {}, but=("name",))
     yield from _pairs("", asdict(settings.schedule), schedule_of(identity))
-    known = {"holdout_rule": "permuted", "keep": "last", **identity}
+    known = {**LEFT_OUT, **identity}
     if known.get("outliers") is None:
         known = {key: value for key, value in known.items() if key not in ("outliers", "outlier_order")}
     for key in ("seed", "holdout", "holdout_rule", "keep", "outliers", "outlier_order"):

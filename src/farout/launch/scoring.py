@@ -22,6 +22,7 @@ from farout.launch.runs import Run
 from farout.launch.settings import ROOT, Settings
 from farout.launch.unseen import training_images, unseen_images
 from farout.metrics import detection_metrics
+from farout.metrics.vectors import finite_scores
 from farout.scores import Fitting, Head, ImageScore, Outputs, Score
 
 
@@ -99,25 +100,81 @@ class Observer:
         return {name: values.double().numpy() for name, values in found.items()}
 
 
-def ready_scores(observer: Observer, settings: Settings) -> tuple[dict[str, Score], dict[str, dict[str, Any]]]:
-    """Every chosen score, tuned where asked and fitted where it needs it; and the facts of each for the record."""
+class Fitter:
+    """Fits scores on what a run was trained on, whose outputs are looked up once."""
+
+    def __init__(self, observer: Observer, settings: Settings) -> None:
+        self.observer, self.settings = observer, settings
+
+    @cached_property
+    def train(self) -> Outputs:
+        """Outputs of the ID training images."""
+        return self.observer.outputs(train_images(self.observer.run, self.settings))
+
+    def fit(self, scores: Sequence[Score]) -> None:
+        """Fit those that want it."""
+        for score in scores:
+            if "train" in score.needs or "head" in score.needs:
+                score.fit(Fitting(self.observer.head, self.train if "train" in score.needs else None))
+
+
+def ready_scores(
+    observer: Observer, settings: Settings, skipped: dict[str, str] | None = None
+) -> tuple[dict[str, Score], dict[str, dict[str, Any]]]:
+    """Every chosen score, tuned where asked and fitted where it needs it; and the facts of each for the record.
+
+    Where `skipped` is given, scores that cannot be fitted go there, with the reason, and the others go on; raises the
+    first one's error where none is left.
+    """
     scores, facts = {}, {}
-    asked = [component.build() for component in settings.scores]
-    _fit([score for score in asked if not score.candidates()], observer, settings)
-    for score in asked:
-        chosen, selection = _tuned(score, observer, settings) if score.candidates() else (score, {})
-        fitted_on = {"fitted_on": len(train_images(observer.run, settings))} if "train" in chosen.needs else {}
+    fitter = Fitter(observer, settings)
+    first: FaroutError | None = None
+    for score in [part.build() for part in settings.scores]:
+        try:
+            chosen, selection = _ready(score, fitter)
+        except (FaroutError, torch.linalg.LinAlgError, np.linalg.LinAlgError) as error:
+            reason = " ".join(str(error).split())
+            first = first or (error if isinstance(error, FaroutError) else FaroutError(f"{score.name}: {reason}"))
+            if skipped is None:
+                raise first from None
+            skip(score.name, reason, skipped)
+            continue
+        fitted_on = {"fitted_on": len(fitter.train)} if "train" in chosen.needs else {}
         scores[score.name], facts[score.name] = chosen, {**chosen.facts(), **fitted_on, **selection}
+    if first is not None and not scores:
+        raise first
     return scores, facts
 
 
-def _fit(scores: Sequence[Score], observer: Observer, settings: Settings) -> None:
-    wanting = [score for score in scores if "train" in score.needs or "head" in score.needs]
-    train = None
-    if any("train" in score.needs for score in wanting):
-        train = observer.outputs(train_images(observer.run, settings))
-    for score in wanting:
-        score.fit(Fitting(observer.head, train if "train" in score.needs else None))
+def skip(score: str, reason: str, skipped: dict[str, str]) -> None:
+    """Note, and say, that a score takes no part in an evaluation."""
+    skipped[score] = reason
+    say(f"  skipped: {reason if score in reason else f'{score} - {reason}'}")
+
+
+def skip_unmeasurable(values: dict[str, dict[str, np.ndarray]], skipped: dict[str, str]) -> None:
+    """Take scores that are not finite on some set out of `values` (set -> score -> (N,)), as `skip` does.
+
+    Raises FaroutError where none is left.
+    """
+    for score in list(values["id"]):
+        try:
+            for name, by_score in values.items():
+                finite_scores(by_score[score], f"the {score} scores of {name}")
+        except FaroutError as error:
+            if len(values["id"]) == 1:
+                raise
+            skip(score, str(error), skipped)
+            for by_score in values.values():
+                del by_score[score]
+
+
+def _ready(score: Score, fitter: Fitter) -> tuple[Score, dict[str, Any]]:
+    """The score as it is to be used, and how it was selected where it was."""
+    if score.candidates():
+        return _tuned(score, fitter)
+    fitter.fit([score])
+    return score, {}
 
 
 def train_images(run: Run, settings: Settings) -> ImageSet:
@@ -125,10 +182,10 @@ def train_images(run: Run, settings: Settings) -> ImageSet:
     return capped(training_images(run, settings.paths.data_paths()), settings.max_fit_images)
 
 
-def _tuned(asked: Score, observer: Observer, settings: Settings) -> tuple[Score, dict[str, Any]]:
+def _tuned(asked: Score, fitter: Fitter) -> tuple[Score, dict[str, Any]]:
     """The candidate with the lowest mean FPR95 on the validation corruptions (the first of equals)."""
-    candidates = asked.candidates()
-    _fit(candidates, observer, settings)
+    candidates, observer, settings = asked.candidates(), fitter.observer, fitter.settings
+    fitter.fit(candidates)
     images, source = selection_images(observer.run, settings)
     corruptions = corruption_sets(settings, len(images))
     base = f"{settings.id_data.corruption_base} ({settings.id_data.corruption_split})"

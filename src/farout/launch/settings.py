@@ -255,6 +255,7 @@ class Settings:
     max_tune_images: int | None
     geometry_images: int | None
     linear_probe: bool
+    allow_batch_norm: bool = False
     run: str | None = None
     words: tuple[str, ...] | None = None  # what was typed to eval.py; None where nobody typed this evaluation
 
@@ -280,6 +281,7 @@ SCALARS: dict[str, Any] = {
     "max_tune_images": int | None,
     "geometry_images": int | None,
     "linear_probe": bool,
+    "allow_batch_norm": bool,
 }
 EVALUATION_SCALARS: dict[str, Any] = {"run": str | None}  # eval.py's own
 
@@ -403,6 +405,11 @@ def read_protocol(values: Any) -> Protocol:
     """A protocol from its YAML."""
     given = {key: value for key, value in values.items() if key != "_target_"}
     return build_dataclass(Protocol, given, "protocol")
+
+
+def plain_protocol() -> Protocol:
+    """conf/protocol/plain.yaml: all images, no redraws."""
+    return read_protocol(OmegaConf.load(ROOT / "conf/protocol/plain.yaml"))
 
 
 def _check(settings: Settings) -> None:

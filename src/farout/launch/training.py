@@ -29,6 +29,7 @@ from farout.launch.album import Album
 from farout.launch.coerce import locate
 from farout.launch.environment import choose_device, conditions, stamp
 from farout.launch.evaluation import already_evaluated, evaluate_run
+from farout.launch.foresight import foresee_evaluation, foresee_training, train_labels
 from farout.launch.geometry import nearest_class_accuracy
 from farout.launch.inputs import TrainingData, capped, corruption_sets, training_data
 from farout.launch.logger import RunLogger, run_logger
@@ -67,6 +68,8 @@ def train(settings: Settings, deadline: float | None = None) -> float | None:
         deadline = time.monotonic() + 60 * settings.trainer.budget_minutes
     data = training_data(settings)
     run = run_of(settings, device)
+    if not run.finished:
+        foresee_training(settings, data)
     with run.locked():
         _train_and_evaluate(run, settings, data, device, deadline)
     validation = run.record.get("validation")
@@ -376,6 +379,7 @@ def evaluate(settings: Settings) -> None:
             f"{run.folder} {state}: train it with the same overrides (train.py), or name one with run=PATH"
         )
     own = settings_for(settings, run) if settings.run else settings
+    foresee_evaluation(own, train_labels(run, own))
     allow_tf32(False)
     where = f"while {run.name} was evaluated: repeat the command to evaluate it"
     with run.locked(), run_logger(run, own) as logger, _known_as(where):

@@ -38,6 +38,8 @@ class Method(nn.Module):
     `trains_classifier` is False where the loss never reaches the network's last linear layer: its logits are then
     noise, and nobody may report an accuracy of them. `embeds` is True where the loss sees `model.embed`, the unit
     vectors of a projection head.
+
+    `admits_batch_norm` is False where the loss needs an image's output to depend on that image alone.
     """
 
     streams: ClassVar[tuple[str, ...]] = ("labelled",)
@@ -45,6 +47,7 @@ class Method(nn.Module):
     full_precision: ClassVar[bool] = False
     trains_classifier: ClassVar[bool] = True
     embeds: ClassVar[bool] = False
+    admits_batch_norm: ClassVar[bool] = True
 
     def __init__(self) -> None:  # no knobs; nn.Module's own signature would admit anything
         super().__init__()

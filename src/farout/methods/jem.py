@@ -53,6 +53,7 @@ class JEM(Method):
 
     streams: ClassVar[tuple[str, ...]] = ("labelled", "unlabelled")
     whole_batches: ClassVar[bool] = True
+    admits_batch_norm: ClassVar[bool] = False
     full_precision: ClassVar[bool] = True  # as in the paper: chains add up what lower precision loses
 
     def __init__(

@@ -28,8 +28,7 @@ def linear_probe(
     fitted_on, tested_on = (np.asarray(values, dtype=np.float64) for values in (train_features, features))
     if not (np.isfinite(fitted_on).all() and np.isfinite(tested_on).all()):
         raise FaroutError("the features of a linear probe are not finite: the network has diverged, train it again")
-    if len(np.unique(np.asarray(train_labels))) < 2:
-        raise FaroutError("a linear probe tells classes apart, and the training images have only one: give more images")
+    check_labels(train_labels)
     mean, spread = fitted_on.mean(axis=0), fitted_on.std(axis=0)
     scale = np.where(spread > 0, spread, 1.0)
     probe = LogisticRegression(max_iter=ROUNDS)
@@ -44,3 +43,9 @@ def linear_probe(
         "rounds": rounds,
         "converged": rounds < ROUNDS,
     }
+
+
+def check_labels(train_labels: ArrayLike) -> None:
+    """Raises FaroutError where labels (N,) of training images are of one class."""
+    if len(np.unique(np.asarray(train_labels))) < 2:
+        raise FaroutError("a linear probe tells classes apart, and the training images have only one: give more images")

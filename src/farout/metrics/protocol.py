@@ -16,6 +16,7 @@ from farout.metrics.vectors import ScoreVector, VectorLike, finite_scores
 _METRICS = ("fpr95", "auroc", "aupr")
 _BOTH = ("fpr95_in", "aupr_in", "fpr95_out", "aupr_out")
 _LEVEL = 0.95  # of the bootstrap intervals
+_MOST = {"bins": 10_000, "redraws": 10_000, "bootstrap": 100_000}  # more says nothing further, and never ends
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,18 @@ class Protocol:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ConfigError(f"protocol.{field}={value}: it must be at least 1")
+        for field, most in _MOST.items():
+            if getattr(self, field) > most:
+                raise ConfigError(f"protocol.{field}={getattr(self, field)}: give at most {most:,}")
         if self.seed < 0:
             raise ConfigError(f"protocol.seed={self.seed}: it must not be negative")
         if self.bootstrap < 0 or self.bootstrap == 1:
             raise ConfigError(f"protocol.bootstrap={self.bootstrap}: give 0 for no intervals, or at least 2 resamples")
+
+    def check_sizes(self, n_id: int, n_available: Mapping[str, int]) -> None:
+        """Raise FaroutError where `apply` would, for so many ID images and OOD images by set."""
+        for available in n_available.values():
+            self.ood_count(n_id, available)
 
     def ood_count(self, n_id: int, n_available: int) -> int:
         """OOD images in one draw beside `n_id` ID images; all there are (or `max_ood`) where the set is too small.
@@ -73,7 +82,10 @@ class Protocol:
             return self._whole_batches(at_most)
         wanted = n_id // self.ratio
         if wanted == 0:
-            raise FaroutError(f"protocol {self.name}: {n_id} ID images are too few for 1 OOD image in {self.ratio}")
+            raise FaroutError(
+                f"protocol {self.name}: {n_id} ID images are too few for 1 OOD image in {self.ratio}: "
+                "lower protocol.ratio, or raise max_eval_images"
+            )
         return min(self._whole_batches(wanted), at_most)
 
     def _whole_batches(self, images: int) -> int:

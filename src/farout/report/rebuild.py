@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from farout.errors import ConfigError, MissingDataError
 from farout.report.evidence import ID, Entry, Evidence, Sphere
 from farout.report.html import write_report
+from farout.report.marks import belonging, marks_of
 from farout.report.records import Record, read_record
 
 FACTS = ("label", "prediction", "confidence")  # arrays of scores/id.npz that are no scores
@@ -62,10 +63,12 @@ def _facts(entry: Entry) -> list[Any]:
 
 def read_evidence(folder: Path, entry: Entry) -> Evidence:
     """The arrays of a run's scores folder: the sets of the entry's rows, and confidence where it can be known."""
-    own = _arrays(folder, ID)
+    own = _own_arrays(folder, ID, entry)
     scores = {ID: {name: values for name, values in own.items() if name not in FACTS}}
     for ood in dict.fromkeys(row["ood"] for row in entry["rows"]):
-        scores[ood] = dict(_arrays(folder, ood))
+        scores[ood] = _own_arrays(folder, ood, entry)
+    if not scores[ID]:
+        raise MissingDataError(f"{folder} holds no scores of the last evaluation: evaluate the run again")
     if "no_accuracy" in entry["id"]:
         return Evidence(scores)
     confidence = own.get("confidence", own.get("msp"))  # the score MSP is the confidence
@@ -84,6 +87,12 @@ def read_sphere(folder: Path, entry: Entry) -> Sphere | None:
         return Sphere.from_arrays(_arrays(folder, "geometry"))
     except KeyError as absent:
         raise ConfigError(f"{folder / 'geometry.npz'} lacks {absent}: evaluate the run again") from None
+
+
+def _own_arrays(folder: Path, name: str, entry: Entry) -> dict[str, NDArray[Any]]:
+    """The arrays of one set that the entry's figures were made of, not those of other images or other arguments."""
+    known = entry.get("depends_on")
+    return belonging(_arrays(folder, name), None if known is None else marks_of(known, name))
 
 
 def _arrays(folder: Path, name: str) -> Mapping[str, NDArray[Any]]:

@@ -64,6 +64,21 @@ class Fitting:
     train: Outputs | None = None
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What is known of a score's ground before there is a network.
+
+    Attributes:
+        images: how many training images it would be fitted on.
+        width: D, of the penultimate features.
+        classes: C.
+    """
+
+    images: int
+    width: int
+    classes: int
+
+
 class Network(Protocol):
     """A differentiable classifier of normalised images, in evaluation mode."""
 
@@ -89,6 +104,9 @@ class Score(ABC):
     # Most scores have nothing to fit, so this is not abstract.
     def fit(self, fitting: Fitting) -> None:  # noqa: B027
         """Estimates what the score needs, where its paper does."""
+
+    def check(self, ground: Ground) -> None:  # noqa: B027
+        """Raises FaroutError where `fit` on such a ground would: known before anything is trained."""
 
     @abstractmethod
     def __call__(self, outputs: Outputs) -> Tensor:

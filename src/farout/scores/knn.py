@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from farout.errors import ConfigError, FaroutError
-from farout.scores.base import Fitting, Outputs, Score
+from farout.scores.base import Fitting, Ground, Outputs, Score
 from farout.scores.blocks import in_blocks
 from farout.scores.fitted import fitted, train_outputs
 
@@ -48,13 +48,20 @@ class KNN(Score):
     def fit(self, fitting: Fitting) -> None:
         """Keeps the training features; raises FaroutError where they are fewer than k."""
         features = train_outputs(fitting, self.name).features
-        if len(features) < self.k:
-            raise FaroutError(f"score {self.name} has {len(features)} training images: set k to at most as many")
+        self._check_bank(len(features))
         self._bank = features
         self._scale = in_blocks(lambda rows: _inverse_norms(rows.double()), features, 3 * features.shape[1])
         # |z - b|^2 / 2 = const - (z.b - |b|^2 / 2): a zero vector is nearer than its cosine of 0 says.
         self._lift = torch.where(self._scale == 0, 0.5, 0.0)
         self._has_zeros = bool((self._scale == 0).any())
+
+    def check(self, ground: Ground) -> None:
+        """Raises FaroutError where the training images are fewer than k."""
+        self._check_bank(ground.images)
+
+    def _check_bank(self, size: int) -> None:
+        if size < self.k:
+            raise FaroutError(f"score {self.name} has {size} training images: set k to at most as many")
 
     def __call__(self, outputs: Outputs) -> Tensor:
         """(N,) float64 in [-2, 0], on the bank's device."""
