@@ -340,3 +340,90 @@ def test_frozen_parameters_are_not_optimised_and_stay_to_the_bit():
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     # Weights of the frozen batch norm stay; its running statistics follow the data, as in the official code.
     assert changed == {"0.running_mean", "0.running_var", "0.num_batches_tracked", "1.weight", "1.bias"}
+
+
+# --- the best weights instead of the last
+
+
+def scripted(figures):
+    """A `select` that gives these figures, epoch by epoch, and notes how often it was asked."""
+    figures = iter(figures)
+    return lambda model: next(figures)
+
+
+def fit_best(select, path=None, batches=random_batches, **more):
+    model, method = network(), Counting()
+    rule = Checkpointing(path, minutes=None, steps=1) if path else None
+    result = fit(
+        model,
+        method,
+        batches,
+        Optimisation(lr=0.1),
+        18,
+        steps_per_epoch=4,
+        select=select,
+        checkpointing=rule,
+        **more,
+    )
+    return model, method, result
+
+
+def test_the_first_best_epoch_is_kept_with_the_methods_own_state():
+    model, method, result = fit_best(scripted([0.5, 0.7, 0.7, 0.6, 0.1]))  # after 4, 8, 12, 16 and 18 updates
+    assert result.best == {"epoch": 1, "step": 8, "figure": 0.7}
+    assert result.step == 18 and method.seen == 8 * 8
+    ended, ended_method = network(), Counting()
+    with pytest.raises(Stop):
+        fit(ended, ended_method, stop_at(8), Optimisation(lr=0.1), 18, steps_per_epoch=4)
+    assert tensors_equal(model.state_dict(), ended.state_dict())
+    assert tensors_equal(method.state_dict(), ended_method.state_dict())
+    last, _, plain = fit_best(None)
+    assert plain.best is None and not tensors_equal(model.state_dict(), last.state_dict())
+
+
+@pytest.mark.parametrize("killed_at", [7, 8, 9, 17])
+def test_the_best_weights_survive_a_kill(tmp_path, killed_at):
+    path, figures = tmp_path / "c.pt", [0.5, 0.7, 0.7, 0.6, 0.1]
+    straight, straight_method, expected = fit_best(scripted(figures))
+    with pytest.raises(Stop):
+        fit_best(scripted(figures), path, stop_at(killed_at))
+    model, method, result = fit_best(scripted(figures[killed_at // 4 :]), path)
+    assert result.best == expected.best
+    assert tensors_equal(model.state_dict(), straight.state_dict())
+    assert tensors_equal(method.state_dict(), straight_method.state_dict())
+
+
+def test_what_chooses_leaves_training_as_it_was():
+    """Looked at in evaluation mode after every epoch, but kept only the last: the same weights as without."""
+    rising = iter(range(9))
+
+    def select(model):
+        model.eval()
+        torch.rand(3)
+        return float(next(rising))
+
+    assert tensors_equal(fit_best(select)[0].state_dict(), fit_best(None)[0].state_dict())
+
+
+# --- JEM's rise by steps writes over the rate of every update
+
+
+def official_rates(steps: int, epochs: int, per_epoch: int, milestones: tuple[int, ...]) -> list[float]:
+    """The official loop: a drop multiplies the rate that stands, and the rise sets it without regard to that."""
+    rates, rate, update = [], 0.1, 0
+    for epoch in range(epochs):
+        rate *= 0.3 if epoch in milestones else 1
+        for _ in range(per_epoch):
+            rate = 0.1 * update / steps if update <= steps else rate
+            rates.append(rate)
+            update += 1
+    return rates
+
+
+@pytest.mark.parametrize(("steps", "drops"), [(25, (1, 2, 4)), (20, (2, 4)), (19, (2,)), (7, (1, 3)), (1, (0, 1))])
+def test_the_rise_leads_to_the_full_rate_whatever_milestones_pass(steps, drops):
+    milestones = tuple(epoch - 1 for epoch in drops if epoch)  # ours are last epochs at the old rate
+    course = Course("steps", milestones=milestones, factor=0.3, warm_up=WarmUp(0.0, steps=steps))
+    ours = [course.rate(update, 60, 10, 0.1, 0.0) for update in range(60)]
+    assert ours == pytest.approx(official_rates(steps, 6, 10, drops))
+    assert max(ours) == pytest.approx(0.1)

@@ -10,9 +10,9 @@ import torch
 
 from farout.data.corruptions import KINDS
 from farout.engine.checkpoint import load_state, save_state
-from farout.errors import FaroutError
+from farout.errors import ConfigError, FaroutError
 from farout.launch import training
-from farout.launch.inputs import absence
+from farout.launch.inputs import absence, training_data
 from farout.launch.runs import open_run, run_of, settings_for
 from farout.launch.training import train
 
@@ -217,6 +217,36 @@ def test_finished_files_stand_in_the_record_by_their_hashes(quiet, monkeypatch):
     assert seen == [(name, False, both) for name in both], "the record first, the weights last"
     for name in both:
         assert run.record["files"][name] == hashlib.sha256((run.folder / name).read_bytes()).hexdigest()
+
+
+def test_the_best_epoch_by_the_holdout_is_kept(quiet, monkeypatch):
+    words = ["method=ce", "holdout=0.9", "epochs=3", "max_steps=null", "batch_size=60", "backbone.width=4"]
+    shares, real = [], training.share_correct
+
+    def share(*given):
+        shares.append(real(*given))
+        return shares[-1]
+
+    monkeypatch.setattr(training, "share_correct", share)
+    train(quiet(*words, "keep=best"))
+    run, last = run_of(quiet(*words, "keep=best"), CPU), run_of(quiet(*words), CPU)
+    assert run.identity["keep"] == "best" and "keep" not in last.identity and run.name != last.name
+    kept = run.record["trained"]["kept"]
+    assert len(shares) == 3 and kept["accuracy"] == max(shares) and kept["epoch"] == shares.index(max(shares))
+    data = training_data(quiet(*words))
+    assert kept["step"] == training.steps_of(quiet(*words), data)[1] * (kept["epoch"] + 1)
+    held, transform = data.labelled.subset(data.holdout_rows), quiet(*words).transform.build()
+    assert real(run.model(CPU), transform, held, CPU, 100) == pytest.approx(kept["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("method=ce", "add holdout=0.1, or keep=last"), ("method=cider holdout=0.1", "trains no classifier to choose by")],
+)
+def test_keep_best_needs_something_to_choose_by(settings, words, message):
+    network = ["backbone=resnet18_cider"] if "cider" in words else []
+    with pytest.raises(ConfigError, match=message):
+        settings("keep=best", *words.split(), *network)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])

@@ -96,6 +96,7 @@ class Audience:
             after the last.
         show: gets the method's pictures as often.
         notify: gets every restart.
+        name: of the run, for whoever asks how far it is.
     """
 
     title: str = "training"
@@ -103,6 +104,7 @@ class Audience:
     log_every: int = 50
     show: Show | None = None
     notify: Notify | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,9 @@ def fit(
             _train(loop, batches, seed, bar, audience)
     except KeyboardInterrupt:
         # Nothing is saved: it may fall amid an update, and half an update is no state to resume from.
-        raise stopping.Interrupted(loop.prospect()) from None
+        raise stopping.Interrupted(loop.prospect(audience.name)) from None
     except stopping.Terminated:
-        raise stopping.Terminated(loop.prospect()) from None
+        raise stopping.Terminated(loop.prospect(audience.name)) from None
     return loop.result()
 
 
@@ -326,9 +328,9 @@ class Loop:
         restarts, conditions = tuple(self.restarts), tuple(self.conditions)
         return FitResult(self.step, finished, self.seconds(), self.smoothed.read(), restarts, best, conditions)
 
-    def prospect(self) -> str:
+    def prospect(self, name: str = "") -> str:
         """Where training stands, and where the same command will go on."""
-        where = f"at step {self.step} of {self.total}"
+        where = f"at step {self.step} of {self.total}" + (f" of {name}" if name else "")
         if self.on_disk is None:
             return f"{where}; no checkpoint was written yet: the same command starts afresh"
         return f"{where}: the same command goes on from step {self.on_disk}"

@@ -24,7 +24,7 @@ from farout.metrics.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[3]
 Keep = Literal["last", "best"]  # which weights of a run
-Precision = Literal["fp32", "tf32", "bf16"]  # of the network's trunk while it trains
+Precision = Literal["fp32", "bf16", "tf32"]  # of the network's trunk while it trains
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class TrainerSettings:
     """How to run, none of it part of a run's identity but the resolved precision."""
 
     device: str = "auto"
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
     compile: Literal["auto", True, False] = "auto"
     channels_last: bool = True
     checkpoint_minutes: float | None = 2.0

@@ -235,7 +235,7 @@ def _train(
         training=batches.training,
         survival=settings.schedule.survival(),
         select=_selection(settings, data, device),
-        audience=Audience(settings.method.name, logger.log, every, album, partial(_tell, run, logger)),
+        audience=Audience(settings.method.name, logger.log, every, album, partial(_tell, run, logger), run.name),
     )
     if not result.finished:
         raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")

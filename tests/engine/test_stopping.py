@@ -1,0 +1,71 @@
+"""Signals: at once, or at the end of what must be whole; a second one never waits."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from farout.engine import stopping
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_sigterm_ends_at_once_outside_and_at_the_end_of_what_is_held() -> None:
+    with stopping.signals():
+        with pytest.raises(stopping.Terminated):
+            send(signal.SIGTERM)
+        done = []
+        with pytest.raises(stopping.Terminated), stopping.held():
+            assert not stopping.asked()
+            send(signal.SIGTERM)
+            done.append(stopping.asked())
+        assert done == [True]
+
+
+def test_a_second_sigterm_does_not_wait() -> None:
+    with stopping.signals():
+        done = []
+        with pytest.raises(stopping.Terminated), stopping.held():
+            send(signal.SIGTERM)
+            send(signal.SIGTERM)
+            done.append(1)
+        assert not done
+
+
+def test_no_request_is_left_over_for_the_next_command() -> None:
+    with pytest.raises(stopping.Terminated), stopping.signals(), stopping.held():
+        send(signal.SIGTERM)
+    with stopping.signals(), stopping.held():
+        assert not stopping.asked()
+
+
+def test_after_the_first_sigint_the_system_handles_the_second() -> None:
+    with stopping.signals():
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
+def test_handlers_are_given_back_and_other_threads_have_none() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with stopping.signals():
+        assert signal.getsignal(signal.SIGTERM) is stopping.on_terminate
+        seen: list[str] = []
+
+        def work() -> None:
+            with stopping.signals():
+                seen.append("worked")
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert seen == ["worked"]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_neither_is_taken_for_a_failing_job() -> None:
+    assert not issubclass(stopping.Terminated, Exception) and not issubclass(stopping.Interrupted, Exception)
+    assert issubclass(stopping.Interrupted, KeyboardInterrupt)
