@@ -13,6 +13,7 @@ import re
 import sys
 import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,7 +185,7 @@ def read_sets(path: Path, entry: str | None = None) -> list[WeightSet]:
 def _content(path: Path) -> Any:
     """What the file holds. Argument lists of argparse, which some code bases add, are let through: they are data."""
     try:
-        _check_size(path)
+        _check_file(path)
         if path.suffix == ".safetensors" or _begins(path)[8:9] == b"{":  # a length of 8 bytes, then JSON
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -213,16 +214,30 @@ def _begins(path: Path) -> bytes:
         return file.read(16)
 
 
-def _check_size(path: Path) -> None:
-    """Refuse what would fill the memory, also once it is unpacked: torch.save writes a zip."""
-    size = path.stat().st_size
+def _check_file(path: Path) -> None:
+    """Refuse what would fill the memory, also once it is unpacked, and what is damaged: torch.save writes a zip."""
+    size, parts = path.stat().st_size, []
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
-            size = max(size, sum(part.file_size for part in file.infolist()))
+            parts = file.infolist()
+    size = max(size, sum(part.file_size for part in parts))
     if size > LARGEST_GIB * 2**30:
         raise FaroutError(
             f"{path} has {size / 2**30:.1f} GiB, more than any network here ({LARGEST_GIB}): save its weights alone"
         )
+    for part in parts:
+        if part.CRC:  # torch.save can leave the checksums out; torch.load never looks at them
+            _check_part(path, part)
+
+
+def _check_part(path: Path, part: zipfile.ZipInfo) -> None:
+    try:
+        with zipfile.ZipFile(path) as file, file.open(part) as content:
+            while content.read(2**20):
+                pass
+    except (zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise FaroutError(f"{path} is damaged ({reason}): download or save it again") from None
 
 
 @dataclass(frozen=True)

@@ -496,6 +496,18 @@ def test_files_that_cannot_be_weights_are_refused_at_once(
     assert script.main([str(tmp_path / "x.pt"), "--id", "../x", "--outputs", str(tmp_path)]) == 2
 
 
+def test_a_flipped_bit_is_noticed(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], resnet20: State
+) -> None:
+    torch.save(resnet20, tmp_path / "net.pt")
+    content = bytearray((tmp_path / "net.pt").read_bytes())
+    place = content.index(resnet20["layer3.0.conv1.weight"].numpy().tobytes())
+    content[place + 100] ^= 1
+    (tmp_path / "net.pt").write_bytes(content)
+    assert script.main([str(tmp_path / "net.pt"), "--id", "cifar10", "--outputs", str(tmp_path)]) == 2
+    assert "is damaged (Bad CRC-32" in capsys.readouterr().err
+
+
 # --- torchvision's ResNets
 
 
