@@ -64,11 +64,24 @@ def in_both_heads(content: bytes, local: int, central: int, value: int) -> bytes
 
 
 TAR, ZIP = tar_bytes(), zip_bytes()
+
+
+def with_negative_size() -> bytes:
+    """A tar whose second header says -512 bytes: a reader that believes it goes round and round."""
+    first = 512 + (len(png(0)) + 511) // 512 * 512
+    header = bytearray(tar_bytes()[first : first + 512])
+    header[124:136] = b"\xff" * 10 + b"\xfe\0"
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return tar_bytes()[:first] + bytes(header) + tar_bytes()[first + 512 :]
+
+
 DAMAGED: dict[str, tuple[bytes, str]] = {
     "half.tar": (TAR[: len(TAR) // 2], "damaged"),
     "in_a_header.tar": (TAR[: len(TAR) // 4 // 512 * 512 + 100], "damaged"),
     "between_members.tar": (TAR[: 512 + (len(png(0)) + 511) // 512 * 512], "no end mark"),
     "one_header.tar": (flipped(TAR, 512 + (len(png(0)) + 511) // 512 * 512 + 3), "damaged"),
+    "negative.tar": (with_negative_size(), "a negative size"),
     "half.tar.gz": (gzip.compress(TAR)[:-2000], "damaged"),
     "a_few_bytes.tar.gz": (gzip.compress(TAR)[:30], "damaged"),
     "checksum.tar.gz": (flipped(gzip.compress(TAR), -8 + len(gzip.compress(TAR))), "CRC"),

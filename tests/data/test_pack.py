@@ -36,6 +36,34 @@ def test_large_images_make_shorter_strips(tmp_path, make_set):
     assert torch.equal(torch.from_numpy(read_images(tmp_path / "large.tar").images), images.images)
 
 
+def test_images_of_any_side_come_back(tmp_path, make_set):
+    images = make_set(18, side=224, classes=1)
+    images.images[:] = images.images[:, :, :1, :1]  # flat, so that it is quick
+    write_pack(images, tmp_path / "wide.tar")
+    assert torch.equal(torch.from_numpy(read_images(tmp_path / "wide.tar").images), images.images)
+
+
+def test_an_unpacked_pack_is_the_same_set(tmp_path, make_set):
+    images = make_set(40, classes=3)
+    write_pack(images, tmp_path / "a.tar")
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        tar.extractall(tmp_path / "a", filter="data")
+    folder, pack = read_images(tmp_path / "a"), read_images(tmp_path / "a.tar")
+    assert np.array_equal(folder.images, pack.images) and folder.classes == pack.classes
+    assert np.array_equal(folder.labels, pack.labels)
+
+
+def test_no_class_is_lost_in_a_pack(tmp_path, make_set):
+    from dataclasses import replace
+
+    images = replace(make_set(6, classes=3), classes=(".hidden", "a b", "Thumbs.db"))
+    write_pack(images, tmp_path / "a.tar")
+    back = read_images(tmp_path / "a.tar")
+    assert len(back.images) == 6 and back.classes == ("_Thumbs.db", "_hidden", "a_b")
+    with pytest.raises(FaroutError, match="two classes of tiny would have the folder a_b"):
+        write_pack(replace(images, classes=("a b", "a_b", "c")), tmp_path / "b.tar")
+
+
 def test_float_images_are_refused_and_nothing_is_written(tmp_path, make_set):
     from dataclasses import replace
 

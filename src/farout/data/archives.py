@@ -85,6 +85,11 @@ class _Header(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error}, or no end mark") from None
 
+    def _block(self, count: int) -> int:
+        if count < 0:  # tarfile would go back, and round and round
+            raise tarfile.ReadError("a negative size")
+        return super()._block(count)  # type: ignore[misc]
+
     def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
         extended = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, *_PAX)
         if self.type in extended and self.size > HEADER_LIMIT:
@@ -140,7 +145,7 @@ class TarArchive(Archive):
         if not item.isreg():
             return Member(item.name, "other")
         head = b""
-        if _wants_head(item.name):
+        if wants_head(item.name):
             content = tar.extractfile(item)
             head = content.read(HEAD) if content else b""
         return Member(item.name, "file", item, item.size, item.offset_data, head=head)
@@ -175,7 +180,7 @@ class ZipArchive(Archive):
             )
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             return Member(name, "other")
-        head = self._head(archive, item, name, HEAD) if _wants_head(name) else b""
+        head = self._head(archive, item, name, HEAD) if wants_head(name) else b""
         return Member(name, "file", item, item.file_size, item.header_offset, head=head)
 
     def _head(self, archive: zipfile.ZipFile, item: zipfile.ZipInfo, name: str, count: int) -> bytes:
@@ -213,5 +218,6 @@ def _zip_name(item: zipfile.ZipInfo) -> str:
         return raw.decode(errors="surrogateescape") if item.create_system == 3 else item.filename
 
 
-def _wants_head(name: str) -> bool:
+def wants_head(name: str) -> bool:
+    """Whether a file's first bytes have something to say: its kind, or for WebP whether it is a pack's strip."""
     return needs_head(name) or name.lower().endswith(".webp")

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farout.data.archives import LINK_LIMIT, Archive, Member, open_archive
-from farout.data.decode import HEAD, is_picture, naming, needs_head, read_file, suffix_of
+from farout.data.archives import LINK_LIMIT, Archive, Member, open_archive, wants_head
+from farout.data.decode import HEAD, is_picture, naming, read_file, suffix_of
 from farout.errors import FaroutError, printable
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Listing:
     Attributes:
         path: the folder or archive.
         names: of its images, '/' between folders, in byte order.
-        heads: the first bytes of those whose name does not tell their kind, and of WebP files in archives.
+        heads: the first bytes of those whose name does not tell their kind, and of WebP files.
         passed_over: how many files of which suffix (or for which other reason) are no images.
     """
 
@@ -83,12 +83,12 @@ def passed_over_line(path: Path, passed_over: Mapping[str, int]) -> str:
     return f"{printable(path)}: passed over {sum(passed_over.values()):,} that are no images ({parts})"
 
 
-def list_images(path: Path, wanted: Keep | None = None) -> Listing:
+def list_images(path: Path | str, wanted: Keep | None = None) -> Listing:
     """The images of a folder, tar (any compression) or zip; or the files that are `wanted`, whatever they are.
 
     Raises FaroutError, also for what is none of these.
     """
-    passed: Counter[str] = Counter()
+    path, passed = Path(path), Counter[str]()
     if path.is_dir():
         found, archive, members = _folder_heads(path, passed), None, {}
     else:
@@ -111,7 +111,7 @@ def list_images(path: Path, wanted: Keep | None = None) -> Listing:
 def _folder_heads(path: Path, passed: Counter[str]) -> Iterator[tuple[str, bytes]]:
     for name in folder_files(path, passed):
         head = b""
-        if needs_head(name):
+        if wants_head(name):
             with naming(path / name), (path / name).open("rb") as file:
                 head = file.read(HEAD)
         yield name, head

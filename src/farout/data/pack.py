@@ -1,7 +1,7 @@
 """Reading the images of folders and archives, and the pack format.
 
-A pack is an archive of class folders with nothing but strips: equal-sized square images stacked from top to bottom in
-one lossless WebP, `CLASS/NNN.webp`, whose width is the side. Order: byte order of member names.
+A pack is a tar of class folders with nothing but strips: equal-sized square images stacked from top to bottom in one
+lossless WebP, `CLASS/NNN.webp`, whose width is the side. Order: byte order of member names. Unpacked it stays that set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from farout.data.archives import open_archive
 from farout.data.decode import Handling, decoded, naming
 from farout.data.image_set import Decoded, ImageSet
-from farout.data.listing import Keep, Listing, in_byte_order, list_images, passed_over_line
+from farout.data.listing import Keep, Listing, in_byte_order, is_hidden, list_images, passed_over_line
 from farout.data.pack_files import checksum_file, write_checksum
 from farout.errors import FaroutError, printable
 
@@ -29,8 +29,8 @@ __all__ = ["Handling", "class_folders", "is_pack", "read_images", "read_listed",
 STRIP = re.compile(r"(?:^|/)\d{3,}\.webp$")
 STRIP_LENGTH = 500
 WEBP_LIMIT = 16383  # pixels a side
-WIDEST_STRIP = 128  # a wider numbered WebP is a photograph, not a strip
-PHOTO_ASPECT, PHOTO_SIDE = 16, 8  # nor is a photograph that long and thin, or that small
+USUAL_SIDE = 128  # of strips; what is wider must be as long as no photograph is
+PHOTO_ASPECT, PHOTO_SIDE = 16, 8  # no photograph is that long and thin, or that small
 ONE_CLASS = "all"
 
 
@@ -45,18 +45,20 @@ def holds_strips(listing: Listing) -> bool:
     Strips are lossless, of one width, whole squares high; and as each is filled before the next begins, all but the
     last of a class are longer than any photograph.
     """
-    if listing.archive is None or not listing.names or not all(map(STRIP.search, listing.names)):
+    if not listing.names or not all(map(STRIP.search, listing.names)):
         return False
     sizes = [_lossless_size(listing.heads.get(name, b"")) for name in listing.names]
-    widths = {width for width, _ in sizes}
-    if len(widths) != 1 or not 0 < max(widths) <= WIDEST_STRIP or any(height % width for width, height in sizes):
+    width = sizes[0][0]
+    if width == 0 or any(other != width or height % width for other, height in sizes):
         return False
     heights = defaultdict(list)
     for name, (_, height) in zip(listing.names, sizes, strict=True):
         heights[name.rpartition("/")[0]].append(height)
-    (width,) = widths
     filled = [height for inside in heights.values() for height in inside[:-1]]
-    return width < PHOTO_SIDE or all(height >= PHOTO_ASPECT * width for height in filled)
+    long = min(PHOTO_ASPECT, WEBP_LIMIT // width) * width
+    if width > USUAL_SIDE and max(height for _, height in sizes) < long:
+        return False
+    return width < PHOTO_SIDE or all(height >= long for height in filled)
 
 
 def _lossless_size(head: bytes) -> tuple[int, int]:
@@ -67,7 +69,7 @@ def _lossless_size(head: bytes) -> tuple[int, int]:
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
 
 
-def read_images(path: Path, handling: Handling | None = None, keep: Keep | None = None) -> Decoded:
+def read_images(path: Path | str, handling: Handling | None = None, keep: Keep | None = None) -> Decoded:
     """All images of a pack, a folder or archive of class folders, or a flat folder; classes in byte order.
 
     What is passed over is said in one line, and kept in the facts. Raises FaroutError, which names the file.
@@ -155,6 +157,14 @@ def write_pack(image_set: ImageSet, path: Path) -> None:
     if images.dtype != np.uint8 or images.shape[2] != images.shape[3]:
         found = f"{images.dtype} {images.shape[2:]}"
         raise FaroutError(f"a pack holds square uint8 images; {image_set.name} is {found}")
+    folders = [_folder_name(name) for name in image_set.classes]
+    if len(set(folders)) < len(folders):
+        twice = next(name for name in folders if folders.count(name) > 1)
+        raise FaroutError(f"two classes of {image_set.name} would have the folder {twice} in a pack: rename one")
+    if any(len(name.encode()) > 150 for name in folders):
+        raise FaroutError(
+            f"a class of {image_set.name} has a name of more than 150 bytes, too long for a pack: rename it"
+        )
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as raw:
@@ -186,7 +196,9 @@ def _write_tar(image_set: ImageSet, images: np.ndarray, stream: io.BufferedIOBas
 
 
 def _folder_name(name: str) -> str:
-    return re.sub(r"[^\w.,+-]", "_", name) or ONE_CLASS
+    """A class as a folder that every system takes, and that is not hidden."""
+    plain = re.sub(r"[^\w.,+-]", "_", name) or ONE_CLASS
+    return f"_{plain.lstrip('.')}" if is_hidden(plain) else plain
 
 
 def _lossless_webp(rows: np.ndarray) -> bytes:
