@@ -94,7 +94,22 @@ def test_missing_and_foreign_weights_are_one_line(tmp_path):
     assert "does not fit torchvision's resnet34" in refused(other)
     listed = tmp_path / "list.pth"
     torch.save([1, 2], listed)
-    assert "give a state_dict" in refused(listed)
+    assert "it holds none" in refused(listed)
+
+
+def test_weights_are_found_in_their_wrappers_and_never_guessed(official, tmp_path):
+    path, state = tmp_path / "wrapped.pth", official.state_dict()
+    wrapped = {f"module.{name}": value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save({"state_dict": wrapped, "epoch": 3}, path)
+    model = ImageNetResNet34(3, str(path))
+    model.load_pretrained()
+    assert torch.equal(model.trunk.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
+    torch.save({"state_dict": state, "ema": {name: value + 1 for name, value in state.items()}}, path)
+    with pytest.raises(FaroutError, match=r"several sets of weights \(state_dict, ema\): save the one"):
+        ImageNetResNet34(3, str(path)).load_pretrained()
+    torch.save({**state, "bn1.bias": torch.full((64,), torch.nan)}, path)
+    with pytest.raises(FaroutError, match="has NaN or infinity"):
+        ImageNetResNet34(3, str(path)).load_pretrained()
 
 
 def test_published_weights_without_a_network(tmp_path, monkeypatch):

@@ -158,6 +158,11 @@ def _translated(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> tuple[d
     return theirs, twice
 
 
+def plain_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by their names without what PyTorch's wrappers add."""
+    return {_plain(key): value for key, value in state_dict.items()}
+
+
 def _plain(key: str) -> str:
     """Without what PyTorch's wrappers put in front, or behind `encoder.` where only that was wrapped."""
     return _WRAPPING.sub(r"\1", key)

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet34_Weights, resnet34
 
+from farout.backbones.foreign import plain_names
 from farout.backbones.projected_resnet import Projected, Projection, projection_head
+from farout.backbones.weight_sets import weight_sets
 from farout.errors import ConfigError, FaroutError
 
 PUBLISHED = "imagenet1k_v1"  # torchvision's name of its weights
@@ -29,7 +31,8 @@ class ImageNetResNet34(Projected):
     Args:
         num_classes: C.
         weights: what the trunk starts from: "imagenet1k_v1" (torchvision's cache, or a download), a file with
-            torchvision's names (.pth or .safetensors), or null for chance. Nothing is read before `load_pretrained`.
+            torchvision's names (.pth or .safetensors; wrapped or not), or null for chance. Nothing is read before
+            `load_pretrained`.
         trainable: parts of the trunk that train, e.g. ["layer4"]; null: all of it. The heads always train.
         projection_dim, projection: as of `ProjectedResNet`.
 
@@ -76,12 +79,32 @@ class ImageNetResNet34(Projected):
         if self.weights is None:
             return
         path = weights_file(self.weights)
-        state = {name: value for name, value in _read(path).items() if not name.startswith("fc.")}
+        state = self._own(path)
         try:
-            self.trunk.load_state_dict(state)
+            self.trunk.load_state_dict(state, strict=False)
         except (RuntimeError, AttributeError, TypeError) as error:
             first = str(error).splitlines()[-1].strip()
             raise FaroutError(f"{path} does not fit torchvision's resnet34 ({first}): give its state_dict") from None
+        if not all(value.isfinite().all() for value in self.trunk.state_dict().values()):
+            raise FaroutError(f"{path} has NaN or infinity in its weights: take another file")
+
+    def _own(self, path: Path) -> dict[str, Tensor]:
+        """The one set of weights of a file that has the trunk's names, behind a prefix or not; FaroutError without."""
+        ours = self.trunk.state_dict().keys()
+        needed = {name for name in ours if not name.endswith("num_batches_tracked")}
+        sets = weight_sets(_read(path))
+        found: dict[tuple[int, ...], tuple[str, dict[str, Tensor]]] = {}
+        for part in [inner for outer in sets for inner in map(outer.behind, outer.prefixes(len(needed) / 2))]:
+            state = {name: v for name, v in plain_names(part.state).items() if not name.startswith("fc.")}
+            if needed <= state.keys() <= ours:
+                found.setdefault(tuple(map(id, state.values())), (part.label, state))
+        if len(found) > 1:
+            labels = ", ".join(label or "the top" for label, _ in found.values())
+            raise FaroutError(f"{path} holds several sets of weights ({labels}): save the one to start from alone")
+        if not found:
+            reason = "its tensors have other names" if sets else "it holds none"
+            raise FaroutError(f"{path} does not fit torchvision's resnet34 ({reason}): give its state_dict")
+        return next(iter(found.values()))[1]
 
 
 def weights_mark(weights: str) -> str:
@@ -132,11 +155,11 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, EOFError) as error:
         raise FaroutError(f"{path} cannot be read ({type(error).__name__}): give a state_dict in .pth") from None
     except Exception as error:  # whatever unpickling of a foreign file meets
