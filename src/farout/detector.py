@@ -38,7 +38,7 @@ from farout.launch.scoring import head_of, score_file
 from farout.launch.settings import ROOT
 from farout.launch.unseen import has_labelled_images, labelled_images, overlaps, training_images, unseen_images
 from farout.scores import Fitting, ImageScore, Outputs, Score
-from farout.scores.state import decode, encode, trusted_module
+from farout.scores.state import decode, encode
 
 FORMAT = 1
 METADATA = "farout_detector"
@@ -239,9 +239,9 @@ class Detector:
             if content["spec"]["format"] != FORMAT:
                 raise FaroutError(f"{path} has the format of another version of farout: save the detector again")
             spec = Spec(**{**content["spec"], "classes": tuple(content["spec"]["classes"])})
-            model = build_backbone(_component(spec.network, "backbone", Backbone), spec.num_classes)
-            _component(spec.transform, "transform", Transform)
-            score: Score = _component(spec.score, "score", Score).build()
+            model = build_backbone(_component(spec.network, "backbone"), spec.num_classes)
+            _component(spec.transform, "transform")
+            score: Score = _component(spec.score, "score").build()
             decode(score, content["score_state"], _under("score.", tensors))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FaroutError(f"{path} is damaged ({error}): save the detector again") from None
@@ -337,14 +337,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return content, tensors
 
 
-def _component(values: dict[str, Any], where: str, base: type) -> Component:
-    """A component that a file names: its class must be one of the kind that is wanted here."""
+def _component(values: dict[str, Any], where: str) -> Component:
+    """A component that a file names: a class of ours, and of the kind that is wanted here."""
     target = str(values.get("_target_"))
-    module, _, name = target.rpartition(".")
-    kind = getattr(trusted_module(module), name, None)
-    if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise FaroutError(f"the file's {where} is {target}, which is none: it was not saved by farout")
-    return component(values, where)
+    try:
+        return component(values, where)
+    except ConfigError as error:
+        if not str(error).startswith(f"{where}._target_={target} "):
+            raise
+        raise FaroutError(f"the file's {where} is {target}, which is none: it was not saved by farout") from None
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import inspect
 import json
 import logging
 import os
@@ -104,12 +105,20 @@ def _make(definition: Definition, paths: DataPaths) -> Decoded:
 
 
 def locate(target: str) -> Callable[..., Decoded]:
-    """The function that a dotted name in the catalogue points to. Raises ConfigError."""
+    """The function of farout that a dotted name in the catalogue points to; nothing else is imported.
+
+    Raises ConfigError.
+    """
     module, _, name = target.rpartition(".")
+    if module.partition(".")[0] != "farout":
+        raise ConfigError(f"the catalogue names {target}, which is no function of farout: put it below src/farout")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"the catalogue names a function that is not there: {target} ({error})") from error
+    if not inspect.isfunction(found) or not found.__module__.startswith("farout."):
+        raise ConfigError(f"the catalogue names {target}, which is no function of farout: put it below src/farout")
+    return found
 
 
 def handling_of(definition: Definition) -> Handling:

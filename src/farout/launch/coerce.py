@@ -8,9 +8,15 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from farout.backbones import Backbone
+from farout.data.transform import Transform
 from farout.errors import ConfigError
+from farout.methods import Method
+from farout.scores import Score
 
 T = TypeVar("T")
+# What a `_target_` may name, by the group that it stands in.
+KINDS: dict[str, type] = {"method": Method, "backbone": Backbone, "transform": Transform, "score": Score}
 
 
 def one_of(key: str, value: object, allowed: Sequence[object]) -> ConfigError:
@@ -124,7 +130,10 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A class named by `_target_` with coerced arguments: Hydra's way to say which network, method or score."""
+    """A class named by `_target_` with coerced arguments: Hydra's way to say which network, method or score.
+
+    `component` makes them of what stands in files, and refuses all but our own classes there.
+    """
 
     name: str
     target: str
@@ -132,25 +141,42 @@ class Component:
 
     def build(self, **more: Any) -> Any:
         """Call the class."""
-        return locate(self.target)(**self.arguments, **more)
+        module, _, name = self.target.rpartition(".")
+        return getattr(importlib.import_module(module), name)(**self.arguments, **more)
 
     def record(self) -> dict[str, Any]:
         """What fingerprints and records keep of it."""
         return {"name": self.name, **self.arguments}
 
 
-def locate(target: str) -> Any:
-    """The class that a dotted path names."""
+def locate(target: str, group: str | None = None) -> Any:
+    """The class that a dotted path names: a method, backbone, transform or score (with `group`: that) inside farout.
+
+    Names come from files that anybody may have written, and importing a module runs it: whatever is not of this
+    package is refused by its name alone. Raises ConfigError.
+    """
+    wanted = {group: KINDS[group]} if group else KINDS
     module, _, name = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        raise ConfigError(f"_target_={target} names no class: check the configuration file") from None
+    if module.partition(".")[0] == "farout":
+        try:
+            kind = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError, TypeError):
+            raise ConfigError(f"_target_={target} names no class: check the configuration file") from None
+        if inspect.isclass(kind) and issubclass(kind, tuple(wanted.values())) and kind.__module__.startswith("farout."):
+            return kind
+    kinds = " or ".join(f"farout.{kind.__module__.split('.')[1]}.{kind.__name__}" for kind in wanted.values())
+    raise ConfigError(
+        f"{group or 'its'}._target_={target} is no {_NAMES.get(group or '', 'class')} of farout, and nothing else is "
+        f"built: name a subclass of {kinds} below src/farout"
+    )
 
 
-def signature_of(target: str) -> dict[str, Any]:
-    """Constructor argument names and types of a class."""
-    kind = locate(target)
+_NAMES = {"method": "training method", "backbone": "network", "transform": "transform", "score": "score"}
+
+
+def signature_of(target: str, group: str | None = None) -> dict[str, Any]:
+    """Constructor argument names and types of a class; raises ConfigError as `locate`."""
+    kind = locate(target, group)
     try:
         hints = get_type_hints(kind.__init__)
         names = list(inspect.signature(kind).parameters)
@@ -160,11 +186,15 @@ def signature_of(target: str) -> dict[str, Any]:
 
 
 def component(values: Any, where: str, supplied: Sequence[str] = ()) -> Component:
-    """A component of a group, e.g. {name, _target_, arguments...}; `supplied` arguments come from the code."""
+    """A component of a group, e.g. {name, _target_, arguments...}; `supplied` arguments come from the code.
+
+    `where` begins with the group, which says what kind of class it must be.
+    """
     mapping = _mapping(values, where)
     target = coerce(mapping.pop("_target_", None), str, f"{where}._target_")
     name = coerce(mapping.pop("name", where.rsplit(".", 1)[-1]), str, f"{where}.name")
-    wanted = {key: kind for key, kind in signature_of(target).items() if key not in supplied}
+    signature = signature_of(target, where.partition(".")[0])
+    wanted = {key: kind for key, kind in signature.items() if key not in supplied}
     strange = [f"{where}.{key}" for key in mapping if key not in wanted]
     if strange:
         raise unknown(strange, f"{where}={name}", list(wanted))

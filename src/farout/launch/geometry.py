@@ -164,7 +164,7 @@ class Geometry:
 def _spaces(observer: Observer, train: Outputs) -> dict[str, Space]:
     run = observer.run
     spaces = {"features": _by_class_means(lambda features: features, train)}
-    if hasattr(locate(run.targets["backbone"]), "project"):
+    if hasattr(locate(run.targets["backbone"], "backbone"), "project"):
         project = _projection(observer)
         prototypes = method_state(run).get("prototypes")
         spaces["embedding"] = (

@@ -19,7 +19,6 @@ from farout.engine.fit import Algorithm, Survival
 from farout.engine.schedules import Course, Shape, WarmUp
 from farout.errors import ConfigError
 from farout.launch.coerce import Component, build_dataclass, coerce, component, locate, signature_of, unknown
-from farout.methods import Method
 from farout.metrics.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -309,7 +308,7 @@ def parse(config: DictConfig, root: str = "eval", words: Sequence[str] | None = 
     method_part = dict(raw["method"])
     method_score = coerce(method_part.pop("score", None), str, "method.score")
     target = coerce(method_part.get("_target_"), str, "method._target_")
-    _check_method(target)
+    locate(target, "method")
     allowed = known_root_keys(target, root)
     strange = [key for key in raw if key not in allowed]
     if strange:
@@ -348,12 +347,6 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
         if not isinstance(raw.get(group), dict):
             raise ConfigError(f"{group} is missing or no group of values: choose a file with {group}=..., see --help")
     return raw
-
-
-def _check_method(target: str) -> None:
-    kind = locate(target)
-    if not (isinstance(kind, type) and issubclass(kind, Method)):
-        raise ConfigError(f"method._target_={target} is no training method: name a subclass of farout.methods.Method")
 
 
 def _method(part: dict[str, Any], target: str, raw: dict[str, Any]) -> Component:
