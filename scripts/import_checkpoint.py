@@ -35,6 +35,7 @@ from farout.errors import ConfigError, FaroutError
 from farout.launch.arguments import Parser, folder_to_write, guarded
 from farout.launch.coerce import Component, build_dataclass, component
 from farout.launch.environment import stamp
+from farout.launch.recovery import set_aside_damage
 from farout.launch.runs import Run, build_backbone
 from farout.launch.settings import ROOT, IdData
 
@@ -92,6 +93,7 @@ def import_checkpoint(arguments: argparse.Namespace) -> Run:
     kinds = load_foreign_state(model, chosen.fit.weights.state)
     identity = _identity(arguments, chosen, id_data, transform)
     run = Run(arguments.outputs / "runs" / f"imported-{name}", identity)
+    set_aside_damage(run)
     if (run.folder / "run.json").exists() and run.record["identity"] != identity:
         raise FaroutError(f"{run.folder} holds another import: choose another --name")
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +104,7 @@ def import_checkpoint(arguments: argparse.Namespace) -> Run:
     untrained = {"classifier_trained": False} if isinstance(model, Projected) else {}
     run.write_record(targets=targets, scale="imported", trained=trained, data={}, **untrained)
     save_weights(run.weights, model)
+    run.write_record(files={run.weights.name: hashlib.sha256(run.weights.read_bytes()).hexdigest()})
     _tell(model, chosen, transform, kinds)
     return run
 

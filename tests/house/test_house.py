@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [  # lowest first: a package may import those below it and itself
-    {"errors", "files"},
+    {"errors", "files", "shapes"},
     {"backbones"},
     {"methods", "scores", "data", "metrics", "papers", "attacks"},
     {"engine", "report"},

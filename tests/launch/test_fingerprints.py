@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from farout.errors import ConfigError
 from farout.launch.compose import compose_settings
 from farout.launch.runs import Run, _run, identity_of, parent_run, run_of
 from farout.launch.settings import Settings, parent_settings
@@ -223,3 +224,16 @@ def test_auto_takes_up_a_run_begun_in_the_other_precision(settings):
     own.folder.mkdir(parents=True)
     own.write_record()
     assert run_of(auto, CPU) == own, "the device's own precision goes first"
+
+
+# --- names are folders
+
+
+@pytest.mark.parametrize("word", [f"outliers={name}" for name in ("../cifar100", "/etc", "a/b", "..", ".x")])
+def test_a_name_never_leaves_its_folder(settings, word):
+    with pytest.raises(ConfigError, match=r"is no name of a (data set|run's folder)"):
+        run_of(settings(CHILD, word), CPU)
+    with pytest.raises(ConfigError, match="names a folder"):
+        settings("backbone.name=../x")
+    with pytest.raises(ConfigError, match="is no name of a run's folder"):
+        run_of(settings(f"backbone.name={'x' * 200}"), CPU)

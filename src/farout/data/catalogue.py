@@ -101,8 +101,15 @@ def dataset_names(paths: DataPaths) -> list[str]:
     return sorted(p.stem for p in (paths.conf / "dataset").glob("*.yaml"))
 
 
+def is_set_name(name: str) -> bool:
+    """Whether this can name a data set, also with an @argument: names become folders of the store, never paths."""
+    return re.fullmatch(r"[^./\\\0\n@][^/\\\0\n]*", name) is not None
+
+
 def load_entry(name: str, paths: DataPaths) -> dict[str, Any]:
     """The YAML of data set `name` (without its @argument), checked. Raises ConfigError."""
+    if not is_set_name(name):
+        raise ConfigError(f"{name!r} is no name of a data set: give one of conf/dataset, e.g. cifar10, not a path")
     file = paths.conf / "dataset" / f"{name.partition('@')[0]}.yaml"
     if not file.is_file():
         near = difflib.get_close_matches(name, dataset_names(paths), n=3, cutoff=0.5) or dataset_names(paths)

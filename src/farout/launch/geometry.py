@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from farout.data import ImageSet
@@ -209,7 +208,7 @@ def _has_direction(points: Tensor) -> Tensor:
 
 def method_state(run: Run) -> dict[str, Tensor]:
     """What the method itself learnt, by name (CIDER: "prototypes" (C, D)); empty where it learns nothing."""
-    return load_file(run.method_state) if run.method_state.exists() else {}
+    return run.method_tensors() if run.method_state.exists() else {}
 
 
 def nearest_class_accuracy(train: Outputs, outputs: Outputs) -> float | None:

@@ -1,5 +1,6 @@
 """The image sets of a run: opened, deduplicated, split, capped; and what is missing, with the reason."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,15 @@ class TrainingData:
     def record(self) -> dict[str, Any]:
         """What run.json keeps: variants and counts."""
         sets = {"labelled": self.labelled.info, "outliers": self.outliers.info if self.outliers else None}
-        return {**sets, "duplicates_dropped": self.duplicates, "holdout": len(self.holdout_rows)}
+        counts = {"duplicates_dropped": self.duplicates, "holdout": len(self.holdout_rows)}
+        return {**sets, **counts, "rows_sha256": self._rows_hash()}
+
+    def _rows_hash(self) -> str:
+        """Which rows trained and which were held out, in their order."""
+        digest = hashlib.sha256()
+        for rows in (self.train_rows, self.holdout_rows, self.outlier_rows):
+            digest.update(b"/" if rows is None else rows.to(torch.int64).numpy().tobytes() + b"/")
+        return digest.hexdigest()
 
     @property
     def tag(self) -> str:

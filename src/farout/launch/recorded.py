@@ -12,10 +12,10 @@ from typing import Any, get_args
 
 from omegaconf import OmegaConf
 
-from farout.engine.checkpoint import load_json
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.launch.coerce import signature_of
+from farout.launch.run_records import read_record
 from farout.launch.settings import ROOT, IdData, OodData, Schedule, Settings, TrainerSettings
 from farout.metrics.protocol import Protocol
 
@@ -57,8 +57,8 @@ def words_before(words: Sequence[str]) -> list[str]:
     folder = named_run(words)
     if folder is None:
         return []
-    record = load_json(folder / "run.json")
-    return recorded_words(record.get("identity") or {}, record, words)
+    record = read_record(folder)
+    return recorded_words(record["identity"], record, words)
 
 
 def recorded_words(identity: Facts, record: Facts, typed: Sequence[str] = ()) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -10,18 +11,23 @@ from typing import Any, get_args
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
 
 from farout.backbones import Backbone
 from farout.backbones.imagenet_resnet import weights_mark
 from farout.data.transform import Transform
 from farout.engine.checkpoint import load_weights
 from farout.engine.progress import say
-from farout.errors import ConfigError, FaroutError
-from farout.files import load_json, save_json
+from farout.errors import ConfigError, FaroutError, UnwritableError
+from farout.files import remove_leftovers, save_json, writing
 from farout.launch.coerce import Component, component, locate
 from farout.launch.compose import compose_after
 from farout.launch.recorded import check_agrees, recorded_words
+from farout.launch.run_records import DamagedRun, check_run_name, read_record
 from farout.launch.settings import IdData, Precision, Settings, parent_settings
+from farout.methods import Method
 
 PRECISIONS = get_args(Precision)
 
@@ -61,39 +67,74 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """run.json: identity, data, how it was trained."""
-        found: dict[str, Any] = load_json(self.folder / "run.json")
-        return found
+        """run.json: identity, data, how it was trained; raises DamagedRun."""
+        return read_record(self.folder)
 
     def write_record(self, **parts: Any) -> None:
         """Create or extend run.json."""
         path = self.folder / "run.json"
-        known = load_json(path) if path.exists() else {"run": self.name, "identity": self.identity}
+        known = self.record if path.exists() else {"run": self.name, "identity": self.identity}
         save_json(path, {**known, **parts})
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of a training is here."""
+        return any(path.exists() for path in (self.folder / "run.json", self.weights, self.checkpoint))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time works on a run; others wait and then find it done."""
-        locks = self.folder.parent / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"{self.name}.lock")
+        """One process at a time works on a run; others wait and then find it done.
+
+        A run on a disk that is only read needs no lock.
+        """
+        lock = self._lock()
+        try:
+            # Whoever holds the lock is the only writer: unfinished files are those of a killed process.
+            if lock is not None and self.folder.is_dir():
+                folders = [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
+                remove_leftovers([self.folder, *folders], sole_writer=True)
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _lock(self) -> FileLock | None:
+        path = self.folder.parent / ".locks" / f"{self.name}.lock"
+        try:
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                return self._acquired(FileLock(path))
+        except UnwritableError:
+            if os.access(self.folder.parent, os.W_OK):
+                raise
+            say(f"  note: {self.folder.parent} is only read, so {self.name} is not locked against other processes")
+            return None
+
+    def _acquired(self, lock: FileLock) -> FileLock:
         try:
             lock.acquire(timeout=0.1)
         except Timeout:
             say(f"waiting for another process that works on {self.name}")
             lock.acquire()
-        try:
-            # Whoever holds the lock is the only writer: unfinished files are those of a killed process.
-            for left in self.folder.glob(".*.tmp"):
-                left.unlink()
-            yield
-        finally:
-            lock.release()
+        return lock
 
     def backbone(self) -> Backbone:
-        """The network of this run, freshly initialised."""
-        spec = self.identity["backbone"]
-        return build_backbone(component({**spec, "_target_": self.targets["backbone"]}, "backbone"), self.num_classes)
+        """The network of this run, freshly initialised; raises DamagedRun where run.json describes none."""
+        try:
+            return build_backbone(self._component("backbone"), self.num_classes)
+        except (TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+            raise self._misdescribed("the network cannot be built", error) from None
+
+    def _component(self, group: str) -> Component:
+        """A class of ours with its arguments, as run.json names them."""
+        try:
+            return component({**self.identity[group], "_target_": self.targets[group]}, group)
+        except ConfigError as error:
+            raise self._misdescribed("what it names cannot be built", error) from None
+
+    def _misdescribed(self, what: str, error: Exception) -> DamagedRun:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        return DamagedRun(self.folder / "run.json", f"{what}: {first}")
 
     @property
     def classifier_trained(self) -> bool:
@@ -107,8 +148,10 @@ class Run:
     @property
     def targets(self) -> dict[str, str]:
         """Which classes to build the network and the transform with."""
-        found: dict[str, str] = self.record["targets"]
-        return found
+        found = self.record.get("targets")
+        if found is None:
+            raise DamagedRun(self.folder / "run.json", "targets is missing")
+        return {group: found[group] for group in ("backbone", "transform")}
 
     def reading(self) -> dict[str, Any]:
         """How weights and images become outputs: network and transform, with the classes that build them."""
@@ -116,17 +159,73 @@ class Run:
 
     def transform(self) -> Transform:
         """The normalisation and augmentation that this run was trained with."""
-        spec = {**self.identity["transform"], "_target_": self.targets["transform"]}
-        built: Transform = component(spec, "transform").build()
+        try:
+            built: Transform = self._component("transform").build()
+        except (TypeError, ValueError, RuntimeError, ConfigError) as error:
+            raise self._misdescribed("the transform cannot be built", error) from None
         return built
 
     def model(self, device: torch.device) -> Backbone:
-        """The trained network in evaluation mode, fp32."""
+        """The trained network in evaluation mode, fp32; raises DamagedRun where its files are not what was written."""
         if not self.finished:
             raise FaroutError(f"{self.folder} holds no finished run: repeat its training command to finish it")
         model = self.backbone()
-        load_weights(self.weights, model)
+        self.load(model)
         return model.to(device).eval()
+
+    def load(self, model: Backbone) -> None:
+        """Fill a network with the trained weights, which must be those that were written; raises DamagedRun."""
+        self._load(self.weights, model)
+
+    def load_method(self, method: Method) -> None:
+        """Fill a method with what it learnt; raises DamagedRun."""
+        self._load(self.method_state, method)
+
+    def method_tensors(self) -> dict[str, Tensor]:
+        """What the method learnt, by name; raises DamagedRun."""
+        self._check_content(self.method_state)
+        _shapes(self.method_state)
+        return load_file(self.method_state)
+
+    def _load(self, path: Path, module: torch.nn.Module) -> None:
+        self._check_content(path)
+        try:
+            load_weights(path, module)
+        except FaroutError as error:
+            raise DamagedRun(path, str(error).removeprefix(f"{path} ").rpartition(": ")[0]) from None
+
+    def check_files(self) -> None:
+        """Raise DamagedRun where a finished run's files cannot be what training left, without loading any."""
+        self.transform()
+        with torch.device("meta"):
+            wanted = {key: tuple(value.shape) for key, value in self.backbone().state_dict().items()}
+        for path in (self.weights, self.method_state):
+            if path.exists() or path.name in (self.record.get("files") or {}):
+                self._check_content(path)
+                found = _shapes(path)
+                if path == self.weights and found != wanted:
+                    raise DamagedRun(path, "it does not fit the network of run.json")
+
+    def _check_content(self, path: Path) -> None:
+        """The hash that training wrote down; versions before wrote none."""
+        wanted = (self.record.get("files") or {}).get(path.name)
+        if wanted is None:
+            return
+        if not path.is_file():
+            raise DamagedRun(path, "it is missing")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != wanted:
+            raise DamagedRun(path, f"its hash is {found[:12]}, not {str(wanted)[:12]} as when it was written")
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file; raises DamagedRun."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DamagedRun(path, str(error).splitlines()[0]) from None
 
 
 def build_backbone(spec: Component, num_classes: int) -> Backbone:
@@ -136,11 +235,13 @@ def build_backbone(spec: Component, num_classes: int) -> Backbone:
 
 
 def open_run(folder: str | Path) -> Run:
-    """The run in a folder that the user named."""
+    """The run in a folder that the user named; raises DamagedRun where its run.json is none of ours."""
     path = Path(folder)
+    if path.name in ("", ".."):  # a run is known by its folder's name
+        path = path.resolve()
     if not (path / "run.json").is_file():
         raise FaroutError(f"{folder} is not a run folder (it has no run.json): name one of outputs/runs/")
-    return Run(path, load_json(path / "run.json")["identity"])
+    return Run(path, read_record(path)["identity"])
 
 
 def resolve_precision(settings: Settings, device: torch.device) -> Precision:
@@ -161,7 +262,7 @@ def run_of(settings: Settings, device: torch.device) -> Run:
     own = resolve_precision(settings, device)
     candidates = [own] if settings.trainer.precision != "auto" else [own, *(p for p in PRECISIONS if p != own)]
     runs = [_run(settings, precision, device) for precision in candidates]
-    return next((run for run in runs if (run.folder / "run.json").exists()), runs[0])
+    return next((run for run in runs if run.begun), runs[0])
 
 
 def parent_run(settings: Settings, device: torch.device) -> Run | None:
@@ -249,12 +350,14 @@ def _run(settings: Settings, precision: str, device: torch.device) -> Run:
     if settings.uses_outliers:
         parts.append(str(settings.outliers))
     parts += [fingerprint(identity), f"s{settings.seed}"]
-    return Run(Path(settings.paths.outputs) / "runs" / "-".join(parts), identity)
+    name = "-".join(parts)
+    check_run_name(name, "method.name, backbone.name, id_data.name and outliers")
+    return Run(Path(settings.paths.outputs) / "runs" / name, identity)
 
 
 def targets_of(settings: Settings) -> dict[str, str]:
     """The classes that a run's record names, so that it can be rebuilt without its configuration."""
-    return {"backbone": settings.backbone.target, "transform": settings.transform.target}
+    return {group: getattr(settings, group).target for group in ("method", "backbone", "transform")}
 
 
 # What an evaluation is told by its own command alone, whichever run it is of.

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from farout.data import DataPaths, available, open_dataset
 from farout.data.streams import stable_seed
-from farout.engine.checkpoint import load_weights
 from farout.engine.progress import Bar
 from farout.errors import ConfigError, FaroutError
 from farout.files import save_json, write_bytes
@@ -200,7 +199,7 @@ def jem_of(run: Run) -> JEM:
         raise FaroutError(f"{run.name} was trained with method={name}, which makes no images: give a JEM run") from None
     if not run.method_state.is_file():
         raise FaroutError(f"{run.folder} lacks {run.method_state.name}, its replay buffer: train the run again")
-    load_weights(run.method_state, method)
+    run.load_method(method)
     return method
 
 

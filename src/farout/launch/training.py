@@ -16,7 +16,7 @@ from farout.backbones import Backbone
 from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
 from farout.engine import stopping
 from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream
-from farout.engine.checkpoint import load_weights, weights_content
+from farout.engine.checkpoint import weights_content
 from farout.engine.evaluate import accuracy, collect, share_correct
 from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, Select, fit, seconds_per_step
 from farout.engine.precision import allow_tf32
@@ -34,6 +34,7 @@ from farout.launch.geometry import nearest_class_accuracy
 from farout.launch.inputs import TrainingData, capped, corruption_sets, training_data
 from farout.launch.logger import RunLogger, run_logger
 from farout.launch.recorded import evaluation_record
+from farout.launch.recovery import take_up
 from farout.launch.runs import (
     Run,
     build_backbone,
@@ -80,6 +81,7 @@ def _train_and_evaluate(
     run: Run, settings: Settings, data: TrainingData, device: torch.device, deadline: float | None
 ) -> None:
     """What is left to do of a run; the caller holds its lock. The parent comes first, in a log of its own."""
+    take_up(run, settings, data)
     if run.finished:
         forget(run.checkpoint)  # killed between the weights and this
         say(f"{run.name} is finished: {run.folder}")
@@ -120,10 +122,11 @@ def _ensure_parent(settings: Settings, device: torch.device, deadline: float | N
         return parent
     own = replace(parent_settings(settings), evaluate=False)
     with parent.locked():
+        data = training_data(own)
+        take_up(parent, own, data)
         if parent.finished:
             say(f"starts from {parent.name}")
         else:
-            data = training_data(own)
             say(f"needs {parent.name}, which {_prospect(parent, own, data, device)}")
             _train_and_evaluate(parent, own, data, device, deadline)
     return parent
@@ -257,7 +260,7 @@ def _fresh(run: Run, parent: Run | None, settings: Settings, device: torch.devic
     model = build_backbone(settings.backbone, settings.id_data.num_classes)
     method: Method = settings.method.build()
     if parent is not None:
-        load_weights(parent.weights, model)
+        parent.load(model)
     else:
         model.load_pretrained()  # also where a state follows: it may turn out damaged
     place(model, settings, run.identity["precision"], device)

@@ -89,7 +89,10 @@ def line(run: Run) -> list[Run]:
 def _marked(mark: str, child: Run) -> Run | None:
     """The run that an identity's `parent` means: by the fingerprint of its identity, or by its weights."""
     for record in sorted(child.folder.parent.glob("*/run.json")):
-        run = open_run(record.parent)
+        try:
+            run = open_run(record.parent)
+        except FaroutError:
+            continue  # a damaged neighbour is nobody's parent
         if mark.startswith("weights-"):
             digest = hashlib.sha256(run.weights.read_bytes()).hexdigest() if run.finished else ""
             if digest.startswith(mark.removeprefix("weights-")):
