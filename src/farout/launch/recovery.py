@@ -93,8 +93,8 @@ def _check_images(run: Run, recorded: Mapping[str, Any], data: TrainingData) -> 
             images = getattr(data, part)
             raise _other_images(run, f"the images of {images.name} ({images.split})", theirs, ours)
     theirs, ours = recorded.get("rows_sha256"), now.get("rows_sha256")
-    if theirs is not None and theirs != ours:
-        raise _other_images(run, "the choice among the images (holdout, copies of test images)", theirs, str(ours))
+    if theirs is not None and ours is not None and theirs != ours:
+        raise _other_images(run, "the choice among the images (holdout, copies of test images)", theirs, ours)
 
 
 def _other_images(run: Run, what: str, theirs: str, ours: str) -> FaroutError:
