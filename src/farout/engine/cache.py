@@ -8,6 +8,7 @@ therefore never meet an old entry.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from farout.data import ImageSet
-from farout.files import write_bytes
+from farout.engine.progress import say
+from farout.errors import FaroutError, UnwritableError
+from farout.files import remove_leftovers, write_bytes
 from farout.scores import Outputs
 
 GIB = 2**30
@@ -34,15 +37,17 @@ class OutputCache:
     def __init__(self, folder: Path, limit_gib: float) -> None:
         self.folder = folder
         self.limit = int(limit_gib * GIB)
+        remove_leftovers([folder])
 
     def get(self, key: str, labels: torch.Tensor | None) -> Outputs | None:
         """The outputs under `key` with the set's own labels; None where there are none, or where a file is damaged."""
         path = self._path(key)
         try:
             tensors = load_file(path)
-            path.touch()
+            with suppress(OSError):  # on a disk that is only read nothing ages
+                path.touch()
             return Outputs(tensors["logits"], tensors["features"], labels)
-        except (FileNotFoundError, SafetensorError, KeyError):
+        except (OSError, SafetensorError, KeyError, ValueError, FaroutError):
             return None
 
     def put(self, key: str, outputs: Outputs) -> None:
@@ -50,9 +55,12 @@ class OutputCache:
         tensors = {"logits": outputs.logits.contiguous(), "features": outputs.features.contiguous()}
         if sum(tensor.nbytes for tensor in tensors.values()) > self.limit:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(self._path(key), save(tensors))
-        self._evict()
+        try:
+            write_bytes(self._path(key), save(tensors))
+            self._evict()
+        except (UnwritableError, OSError) as problem:  # nothing depends on it
+            self.limit = 0
+            say(f"  note: outputs are not kept: {problem}")
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"

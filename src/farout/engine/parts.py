@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from farout.errors import FaroutError
-from farout.files import load_json, save_json, write_atomically
+from farout.files import load_json, remove_leftovers, save_json, write_atomically, writing
 
 PART_BYTES = 15 * 2**20
 SECOND_BANK = 500
@@ -41,7 +41,7 @@ def read_manifest(folder: Path, name: str) -> Manifest | None:
     try:
         sound = all(part.fullmatch(entry["name"]) and len(entry["sha256"]) == 64 for entry in manifest["parts"])
         sound = sound and 0 < manifest["bytes"] == sum(entry["bytes"] for entry in manifest["parts"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, IndexError):
         sound = False
     if not sound:
         raise FaroutError(f"{path} is no manifest of parts: give another folder, or remove it to start afresh")
@@ -53,10 +53,12 @@ def pack(folder: Path, name: str, files: Mapping[str, Path], facts: Mapping[str,
 
     The same files give the same parts, byte for byte. Uncompressed: trained weights do not shrink.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     old = read_manifest(folder, name)
     first = SECOND_BANK if old is not None and _number(old["parts"][0]["name"]) < SECOND_BANK else 0
-    with tempfile.TemporaryFile() as archive:
+    remove_leftovers([folder])
+    with writing(folder / name), tempfile.TemporaryFile() as archive:
         _write_tar(archive, files)
         archive.seek(0)
         parts = _cut(archive, folder, name, first)
@@ -106,11 +108,14 @@ def unpack(folder: Path, manifest: Manifest, place: Callable[[str], Path | None]
         for part in manifest["parts"]:
             archive.write(_checked(folder, part))
         archive.seek(0)
-        with tarfile.open(fileobj=archive, mode="r") as tar:
-            for entry in tar:
-                path, content = place(entry.name), tar.extractfile(entry)
-                if path is not None and content is not None:
-                    _write(path, content)
+        try:
+            with tarfile.open(fileobj=archive, mode="r:") as tar:
+                for entry in tar:
+                    path, content = place(entry.name), tar.extractfile(entry) if entry.isreg() else None
+                    if path is not None and content is not None:
+                        _write(path, content)
+        except tarfile.TarError as error:
+            raise FaroutError(f"{folder} holds no archive of ours ({error}): copy the whole folder again") from None
 
 
 def _checked(folder: Path, part: Mapping[str, Any]) -> bytes:

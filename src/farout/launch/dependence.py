@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from farout.data import ImageSet, open_dataset
 from farout.errors import ConfigError
-from farout.files import load_json
 from farout.launch.foresight import train_labels
 from farout.launch.inputs import EvaluationData, corruption_source, evaluation_data, known_paths
+from farout.launch.run_records import DamagedResults, read_results
 from farout.launch.runs import Run
 from farout.launch.settings import Settings
 from farout.metrics.protocol import Protocol
@@ -71,14 +71,24 @@ def already_evaluated(run: Run, settings: Settings) -> bool:
 
     Opens the sets and compares hashes. Raises MissingDataError where ID or the outliers are not there.
     """
-    if not run.results.exists():
+    try:
+        known = read_results(run.folder)["evaluations"]
+    except DamagedResults:  # the evaluation that follows moves it aside
         return False
-    entries = [entry for entry in load_json(run.results).get("evaluations", ()) if _same_request(entry, settings)]
+    entries = [entry for entry in known if _understood(_same_request, entry, settings)]
     if not entries:
         return False
     data = evaluation_data(settings)
     wanted = dependencies(run, settings, data)
-    return any(_covers(entry, wanted, data) for entry in entries)
+    return any(_understood(_covers, entry, wanted, data) for entry in entries)
+
+
+def _understood(question: Callable[..., bool], entry: Facts, *more: Any) -> bool:
+    """The answer; no where the entry holds something else than any version of this code wrote."""
+    try:
+        return question(entry, *more)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _same_request(entry: Facts, settings: Settings) -> bool:

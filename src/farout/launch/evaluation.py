@@ -1,6 +1,5 @@
 """Evaluate a finished run: one forward pass a set, all scores, the paper's protocol and the plain one."""
 
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -14,8 +13,8 @@ from farout.data import ImageSet
 from farout.data.controls import as_jpeg, resampled
 from farout.engine.evaluate import accuracy, correct
 from farout.engine.progress import say
-from farout.errors import FaroutError
-from farout.files import load_json, save_json, write_atomically
+from farout.errors import FaroutError, UnwritableError
+from farout.files import save_json, set_aside, write_atomically, writing
 from farout.launch.calibration import calibration_facts, confidence_of, held_out_temperature
 from farout.launch.dependence import already_evaluated, dependencies
 from farout.launch.environment import stamp
@@ -23,6 +22,7 @@ from farout.launch.foresight import check_any
 from farout.launch.geometry import Geometry, probed
 from farout.launch.inputs import EvaluationData, evaluation_data
 from farout.launch.logger import RunLogger
+from farout.launch.run_records import DamagedResults, read_results
 from farout.launch.runs import Run
 from farout.launch.scoring import Observer, ready_scores, skip_unmeasurable
 from farout.launch.settings import Settings, plain_protocol
@@ -33,7 +33,7 @@ from farout.report.evidence import Evidence, Pictures
 from farout.report.html import write_report
 from farout.report.marks import MARKS, marks_of, written
 from farout.report.marks import read as read_marks
-from farout.report.rebuild import rebuild_report
+from farout.report.rebuild import UNREADABLE, rebuild_report
 from farout.report.training_card import save_training
 from farout.scores import Outputs, Score
 
@@ -89,12 +89,30 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
         if run.classifier_trained:
             entry["calibration"] = calibration_facts(protocol, id_outputs, observed.confidences, temperature)
     evidence = replace(_evidence(data, id_outputs, observed, settings), sphere=geometry.sphere(data.id_test.classes))
-    _save_scores(run.folder / "scores", observed.values, data.id_test, evidence, depends)
-    _save_points(run.folder / "geometry.npz", evidence)
-    plots = _present(run, evaluations, evidence, data)
-    _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
-    logger.results(evaluations, plots)
+    logger.results(evaluations, _keep(run, evaluations, observed, evidence, data, depends))
     return evaluations
+
+
+def _keep(
+    run: Run,
+    evaluations: list[dict[str, Any]],
+    observed: Observed,
+    evidence: Evidence,
+    data: EvaluationData,
+    depends: Mapping[str, Any],
+) -> list[Path]:
+    """Write scores, points, figures, report and results; the figures' PNG files. A run that is only read keeps none."""
+    try:
+        _save_scores(run.folder / "scores", observed.values, data.id_test, evidence, depends)
+        _save_points(run.folder / "geometry.npz", evidence)
+        plots = _present(run, evaluations, evidence, data)
+        _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
+    except UnwritableError:
+        if run.writable:
+            raise
+        say(f"  note: {run.folder} is only read, so nothing of this is kept: evaluate a copy of it to keep results")
+        return []
+    return plots
 
 
 def _observe(
@@ -261,9 +279,13 @@ def _control_rows(values: ScoresOfSets) -> list[dict[str, Any]]:
 
 
 def _append(run: Run, evaluations: list[dict[str, Any]]) -> None:
-    """results.json grows; a damaged or foreign one is an error, never overwritten."""
+    """results.json grows; a damaged one is moved aside, a foreign one is an error, neither is overwritten."""
     path, head = run.results, _head(run)
-    known = load_json(path) if path.exists() else {"evaluations": []}
+    try:
+        known = read_results(run.folder)
+    except DamagedResults as problem:
+        say(f"{problem}: moved aside as {set_aside(path).name}; a new one begins")
+        known = {"evaluations": []}
     if known.get("identity", head["identity"]) != head["identity"]:
         raise FaroutError(f"{path} belongs to another run: move it away and evaluate again")
     save_json(path, {**head, "evaluations": [*known["evaluations"], *evaluations]})
@@ -306,7 +328,7 @@ def _arrays_of_same(path: Path, marks: Mapping[str, Any]) -> dict[str, np.ndarra
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # absent, or damaged: then it is made anew
+    except UNREADABLE:  # absent, or damaged: then it is made anew
         return {}
     found = read_marks(arrays)
     return arrays if found is not None and found["set"] == marks["set"] else {}
@@ -319,7 +341,8 @@ def _marks_in(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 def _save_points(path: Path, evidence: Evidence) -> None:
     """geometry.npz: what the pictures of the embedding are drawn from; an older evaluation's file never stays."""
     if evidence.sphere is None:
-        path.unlink(missing_ok=True)
+        with writing(path):
+            path.unlink(missing_ok=True)
     else:
         write_atomically(path, partial(_write_arrays, arrays=evidence.sphere.arrays(), save=np.savez_compressed))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from farout.errors import FaroutError
+from farout.files import writing
 from farout.launch.runs import Run
 from farout.launch.settings import LoggerSettings, Settings
 
@@ -21,17 +22,24 @@ class RunLogger:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """A point of the curves."""
-        with self.lines.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        self._write({"step": step, **values})
         if self.wandb is not None:
             self.wandb.log({**values, "step": step})
 
     def alert(self, step: int, title: str, text: str, facts: Mapping[str, Any]) -> None:
         """Something that a person should know of: a line among the curves, and W&B's alert."""
-        with self.lines.open("a") as file:
-            file.write(json.dumps({"step": step, "event": title, "text": text, **facts}) + "\n")
+        self._write({"step": step, "event": title, "text": text, **facts})
         if self.wandb is not None:
             self.wandb.alert(title=title, text=text)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        """Append a line, after the half one that a killed process may have left."""
+        with writing(self.lines), self.lines.open("a+b") as file:
+            if file.tell() > 0:
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """A picture of the state of training, a file in the run folder."""

@@ -7,6 +7,7 @@ from typing import Any
 from farout.data.catalogue import is_set_name
 from farout.errors import ConfigError, FaroutError
 from farout.files import load_json
+from farout.report.records import ENTRY
 from farout.shapes import NUMBER, misfit
 
 Record = dict[str, Any]
@@ -78,6 +79,29 @@ def _wrong_values(identity: dict[str, Any]) -> str | None:
     names = [identity["id_data"]["name"], identity["outliers"] or "none"]
     strange = [name for name in names if not is_set_name(name)]
     return f"{strange[0]!r} is no name of a data set" if strange else None
+
+
+class DamagedResults(FaroutError):
+    """A results.json that holds no evaluations."""
+
+
+# What a later command looks at in an evaluation of results.json.
+KEPT = {**ENTRY, "ood_data": (str, None), "max_eval_images": (int, None)}
+
+
+def read_results(folder: Path) -> Record:
+    """What a run's results.json holds; one without evaluations where there is none. Raises DamagedResults."""
+    path = folder / "results.json"
+    if not path.exists():
+        return {"evaluations": []}
+    try:
+        known = load_json(path, "")
+    except FaroutError as problem:
+        raise DamagedResults(str(problem).removesuffix(": ")) from None
+    wrong = misfit(known, {"evaluations": [KEPT]})
+    if wrong:
+        raise DamagedResults(f"{path} is damaged ({wrong})")
+    return dict(known)
 
 
 def is_run_name(name: str) -> bool:

@@ -81,6 +81,11 @@ class Run:
         """Whether anything of a training is here."""
         return any(path.exists() for path in (self.folder / "run.json", self.weights, self.checkpoint))
 
+    @property
+    def writable(self) -> bool:
+        """Whether files can be put into the folder; not on a disk that is only read."""
+        return os.access(self.folder, os.W_OK)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time works on a run; others wait and then find it done.

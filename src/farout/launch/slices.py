@@ -5,7 +5,6 @@ way the checkpoint with the states that a divergence returns to (a finished run 
 scores or plots.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import total_ordering
@@ -16,14 +15,17 @@ from farout.engine.parts import Manifest, pack, read_manifest, unpack
 from farout.engine.progress import say
 from farout.engine.states import forget, furthest, state_files
 from farout.errors import FaroutError
-from farout.files import load_json
+from farout.launch.recovery import set_aside_damage
+from farout.launch.run_records import DamagedResults, is_run_name, read_results
 from farout.launch.runs import Run
+from farout.shapes import misfit
 
 NAME = "campaign"
 # In this order they are unpacked too: weights come last, because their presence means that a run is whole.
 STATES = tuple(file.name for file in state_files(Path("checkpoint.pt")))
 CARRIED = ("run.json", "metrics.jsonl", "results.json", *STATES, "method.safetensors", "weights.safetensors")
 MANY_PARTS = 8
+PROGRESS = {"finished": bool, "step": int, "evaluations": int, "restarts?": int}
 
 
 @total_ordering
@@ -51,11 +53,19 @@ def progress_of(run: Run) -> Progress | None:
     """Where a run stands; None where it has not begun."""
     if not (run.folder / "run.json").exists():
         return None
-    evaluations = len(load_json(run.results)["evaluations"]) if run.results.exists() else 0
+    evaluations = _evaluations(run)
     if run.finished:
         return Progress(True, int(run.record.get("trained", {}).get("steps", 0)), evaluations)
     restarts, step = furthest(run.checkpoint) or (0, 0)
     return Progress(False, step, evaluations, restarts)
+
+
+def _evaluations(run: Run) -> int:
+    """How many the run has; a damaged results.json has none, and is moved aside when the run is evaluated again."""
+    try:
+        return len(read_results(run.folder)["evaluations"])
+    except DamagedResults:
+        return 0
 
 
 def save(state: Path, runs: Iterable[Run], runs_folder: Path, facts: Mapping[str, Any]) -> None:
@@ -92,6 +102,7 @@ def restore(state: Path, runs_folder: Path) -> None:
     packed = _packed_runs(manifest, state)
     further = {}
     for name, progress in packed.items():
+        set_aside_damage(Run(runs_folder / name, {}))
         here = progress_of(Run(runs_folder / name, {}))
         if here is None or progress > here:
             further[name] = Run(runs_folder / name, {})
@@ -110,10 +121,12 @@ def restore(state: Path, runs_folder: Path) -> None:
 
 def _packed_runs(manifest: Manifest, state: Path) -> dict[str, Progress]:
     """The runs that a manifest names, and how far they are; their names become folders, so they are checked."""
+    runs = manifest.get("runs")
+    sound = isinstance(runs, dict) and misfit(runs, dict.fromkeys(runs, PROGRESS)) is None
     try:
-        packed = {name: Progress(**progress) for name, progress in manifest["runs"].items()}
-    except (KeyError, TypeError, AttributeError):
+        packed = {name: Progress(**progress) for name, progress in runs.items()} if runs and sound else {}
+    except TypeError:
         packed = {}
-    if not packed or not all(re.fullmatch(r"\w[\w.-]*", name, re.ASCII) for name in packed):
+    if not packed or not all(is_run_name(name) for name in packed):
         raise FaroutError(f"{state} holds no campaign's state: give another folder")
     return packed

@@ -1,7 +1,9 @@
 """The report of a finished run again, from what its folder holds: results.json, scores, geometry, curves, pictures."""
 
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,9 @@ from farout.report.html import write_report
 from farout.report.marks import belonging, marks_of
 from farout.report.records import Record, read_record
 
+# Whatever a damaged file of arrays makes NumPy and zipfile raise.
+UNREADABLE = (ValueError, OSError, EOFError, KeyError, RuntimeError, OverflowError, MemoryError)
+UNREADABLE += (zipfile.BadZipFile, zlib.error, struct.error)  # type: ignore[assignment]
 FACTS = ("label", "prediction", "confidence")  # arrays of scores/id.npz that are no scores
 
 
@@ -30,7 +35,13 @@ def rebuild_report(folder: Path, out: Path | None = None, name: str = "report.ht
     entries = last_evaluation(record)
     evidence = replace(read_evidence(folder / "scores", entries[0]), sphere=read_sphere(folder, entries[0]))
     mistakes = _mistakes(folder / "report.html")
-    return write_report(out or folder, record, entries, evidence, name=name, run=folder, mistakes=mistakes)
+    try:
+        return write_report(out or folder, record, entries, evidence, name=name, run=folder, mistakes=mistakes)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+        reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        raise ConfigError(
+            f"{folder / 'results.json'} does not say what a report shows ({reason}): evaluate the run again"
+        ) from problem
 
 
 def _mistakes(page: Path) -> str:
@@ -103,6 +114,6 @@ def _arrays(folder: Path, name: str) -> Mapping[str, NDArray[Any]]:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist: evaluate the run again to have a score per image") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
-        reason = str(problem).splitlines()[0]
+    except UNREADABLE as problem:
+        reason = next(iter(str(problem).splitlines()), type(problem).__name__)
         raise ConfigError(f"{path} is damaged ({reason}): evaluate the run again") from None

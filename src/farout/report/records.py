@@ -1,18 +1,43 @@
 """Reading results.json records, and seeing each as one run under one protocol."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farout.errors import ConfigError, MissingDataError
+from farout.errors import ConfigError, FaroutError, MissingDataError
+from farout.files import load_json
+from farout.shapes import misfit
 
 Record = dict[str, Any]
 
 # What further commands leave in a run's folder, by the key that a record has it under.
 SIDE_FILES = {"samples": "samples/samples.json", "robustness": "robustness.json"}
+
+
+_RATE = (int, float, None)
+_ROW = {"score": str, "ood": str, "fpr95?": _RATE, "auroc?": _RATE, "aupr?": _RATE}
+ENTRY = {
+    "protocol": {"name": str},
+    "rows": [_ROW],
+    "id": dict,
+    "means?": [{"score": str, "fpr95?": _RATE, "auroc?": _RATE, "aupr?": _RATE}],
+    "missing?": [{"ood": str, "reason": str}],
+    "controls?": [{"control": str, "score": str}],
+    "duplicates?": dict,
+    "geometry?": (dict, None),
+}
+RECORD = {
+    "run": str,
+    "identity": dict,
+    "evaluations": [ENTRY],
+    "trained?": (dict, None),
+    "data?": (dict, None),
+    "samples?": {"inception?": dict},
+    "robustness?": {"curves?": [dict]},
+}
+SIDE_SHAPES = {"samples": RECORD["samples?"], "robustness": RECORD["robustness?"]}
 
 
 @dataclass(frozen=True)
@@ -55,10 +80,13 @@ def read_record(path: Path) -> Record:
     """
     file = path / "results.json" if path.is_dir() else path
     record: Record = _read_json(file)
-    if not isinstance(record, dict) or not {"run", "identity", "evaluations"} <= record.keys():
-        raise ConfigError(f"{file} is no record of a run: it needs run, identity and evaluations")
-    beside = {key: path / name for key, name in SIDE_FILES.items() if path.is_dir() and (path / name).is_file()}
-    record |= {key: _read_json(side) for key, side in beside.items()}
+    if wrong := misfit(record, RECORD):
+        raise ConfigError(f"{file} is no record of a run ({wrong}): evaluate the run again, or copy the record again")
+    for key, name in SIDE_FILES.items():
+        if path.is_dir() and (path / name).is_file():
+            record[key] = _read_json(path / name)
+            if wrong := misfit(record[key], SIDE_SHAPES[key]):
+                raise ConfigError(f"{path / name} is damaged ({wrong}): move it away, and repeat what wrote it")
     if reason := record.get("samples", {}).get("inception", {}).get("reason"):
         # Which file is missing is worth keeping, not where that machine looked for it.
         record["samples"]["inception"]["reason"] = re.sub(r"(?<![\w.])(?:/[\w.+~-]+)+/", "", reason)
@@ -67,11 +95,11 @@ def read_record(path: Path) -> Record:
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
+        return load_json(file, "evaluate the run again, or copy the record again")
+    except MissingDataError:
         raise MissingDataError(f"{file} does not exist: train and evaluate first, or name another run") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"{file} is not JSON: {problem}") from None
+    except FaroutError as problem:
+        raise ConfigError(str(problem).replace("is not valid JSON", "is not JSON", 1)) from None
 
 
 def read_ledger(folder: Path) -> list[Record]:
