@@ -20,6 +20,7 @@ from farout.backbones.imagenet_resnet import weights_mark
 from farout.data.transform import Transform
 from farout.engine.checkpoint import load_weights
 from farout.engine.progress import say
+from farout.engine.states import begun
 from farout.errors import ConfigError, FaroutError, UnwritableError
 from farout.files import remove_leftovers, save_json, writing
 from farout.launch.coerce import Component, component, locate
@@ -79,7 +80,7 @@ class Run:
     @property
     def begun(self) -> bool:
         """Whether anything of a training is here."""
-        return any(path.exists() for path in (self.folder / "run.json", self.weights, self.checkpoint))
+        return (self.folder / "run.json").exists() or self.finished or begun(self.checkpoint)
 
     @property
     def writable(self) -> bool:
