@@ -13,7 +13,7 @@ from farout.engine.checkpoint import load_state, save_state
 from farout.errors import ConfigError, FaroutError
 from farout.launch import training
 from farout.launch.inputs import absence, training_data
-from farout.launch.runs import open_run, run_of, settings_for
+from farout.launch.runs import Run, open_run, run_of, settings_for
 from farout.launch.training import train
 
 CPU = torch.device("cpu")
@@ -48,8 +48,8 @@ def test_without_a_holdout_there_is_none(quiet):
 
 def test_the_parent_is_trained_once_and_its_weights_are_where_the_child_starts(quiet, runs, capsys, monkeypatch):
     starts = []
-    real = training.load_weights
-    monkeypatch.setattr(training, "load_weights", lambda path, model: starts.append(path) or real(path, model))
+    real = Run.load
+    monkeypatch.setattr(Run, "load", lambda run, model: starts.append(run.weights) or real(run, model))
     train(quiet(CHILD))
     assert re.search(r"needs ce-resnet20-digits-\w+-s1, which is trained first", capsys.readouterr().out)
     train(quiet(CHILD, "m_in=-20"))
