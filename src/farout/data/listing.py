@@ -11,6 +11,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,29 +84,46 @@ def passed_over_line(path: Path, passed_over: Mapping[str, int]) -> str:
     return f"{printable(path)}: passed over {sum(passed_over.values()):,} that are no images ({parts})"
 
 
+@contextmanager
+def reaching(path: Path) -> Iterator[None]:
+    """What a file system refuses inside (permissions, paths that are too long) becomes one line."""
+    try:
+        yield
+    except OSError as error:
+        where = printable(error.filename if isinstance(error.filename, str) else path)
+        raise FaroutError(f"{where} cannot be read ({error.strerror or error})") from None
+
+
 def list_images(path: Path | str, wanted: Keep | None = None) -> Listing:
     """The images of a folder, tar (any compression) or zip; or the files that are `wanted`, whatever they are.
 
     Raises FaroutError, also for what is none of these.
     """
     path, passed = Path(path), Counter[str]()
-    if path.is_dir():
-        found, archive, members = _folder_heads(path, passed), None, {}
-    else:
-        archive = open_archive(path) if path.is_file() else None
-        if archive is None:
-            raise FaroutError(f"{printable(path)} is neither a folder nor a tar nor a zip file")
-        members = dict(_walk(_tree(archive.members(), passed), passed))
-        found = ((name, member.head) for name, member in members.items())
     names: list[str] = []
     heads: dict[str, bytes] = {}
-    for name, head in found:
-        if is_picture(name, head) if wanted is None else wanted(name):
-            names.append(name)
-            heads |= {name: head} if head else {}
-        else:
-            passed[suffix_of(name) or "without suffix"] += 1
+    with reaching(path):
+        found, archive, members = _files_of(path, passed)
+        for name, head in found:
+            if is_picture(name, head) if wanted is None else wanted(name):
+                names.append(name)
+                heads |= {name: head} if head else {}
+            else:
+                passed[suffix_of(name) or "without suffix"] += 1
     return Listing(path, in_byte_order(names), heads, dict(sorted(passed.items())), archive, members)
+
+
+def _files_of(
+    path: Path, passed: Counter[str]
+) -> tuple[Iterable[tuple[str, bytes]], Archive | None, dict[str, Member]]:
+    """(name, first bytes) of all files of a folder or archive; the archive, and its members by name."""
+    if path.is_dir():
+        return _folder_heads(path, passed), None, {}
+    archive = open_archive(path) if path.is_file() else None
+    if archive is None:
+        raise FaroutError(f"{printable(path)} is neither a folder nor a tar nor a zip file")
+    members = dict(_walk(_tree(archive.members(), passed), passed))
+    return [(name, member.head) for name, member in members.items()], archive, members
 
 
 def _folder_heads(path: Path, passed: Counter[str]) -> Iterator[tuple[str, bytes]]:
@@ -136,11 +154,8 @@ def folder_files(path: Path, passed: Counter[str]) -> Iterator[str]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise FaroutError(f"the folder {printable(folder)} cannot be read ({error.strerror})") from None
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 def _identity(folder: os.DirEntry[str] | Path) -> tuple[int, int]:
@@ -157,7 +172,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return "file"
     except OSError as error:
         if error.errno != errno.ELOOP:
-            raise FaroutError(f"{printable(entry.path)} cannot be read ({error.strerror})") from None
+            raise
     return DEAD if entry.is_symlink() and not os.path.exists(entry.path) else OTHER
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms import functional as vision
 
 from farout.data.decode import Handling, decoded, naming, read_file
-from farout.data.listing import list_images
+from farout.data.listing import list_images, reaching
 from farout.errors import FaroutError, printable
 
 Picture: TypeAlias = Tensor | Image.Image | str | Path
@@ -32,19 +32,23 @@ def image_files(places: Iterable[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for place in map(Path, places):
-        if place.is_dir():
-            listing = list_images(place)
-            listing.say()
-            if not listing.names:
-                where = printable(place)
-                raise FaroutError(f"{where} is a folder without images: give files, or a folder that holds some")
-            found += [place / name for name in listing.names]
-        elif place.is_file():
-            found.append(place)
-        else:
-            what = "no regular file" if place.exists() else "not there"
-            raise FaroutError(f"{printable(place)} is {what}: give image files, or folders of images")
+        with reaching(place):
+            found += _images_at(place)
     return found
+
+
+def _images_at(place: Path) -> list[Path]:
+    if place.is_dir():
+        listing = list_images(place)
+        listing.say()
+        if not listing.names:
+            where = printable(place)
+            raise FaroutError(f"{where} is a folder without images: give files, or a folder that holds some")
+        return [place / name for name in listing.names]
+    if place.is_file():
+        return [place]
+    what = "no regular file" if place.exists() else "not there"
+    raise FaroutError(f"{printable(place)} is {what}: give image files, or folders of images")
 
 
 def batches(pictures: Pictures, side: int, size: int) -> Iterator[Tensor]:
