@@ -22,6 +22,7 @@ from torchvision.transforms import functional as vision
 
 from farout.errors import FaroutError, printable
 
+READER = 2  # raise it when the same file gives other pixels: what was computed from them is not reused
 FILE_LIMIT = 2**28  # bytes of one image file; what is larger is no photograph, and would fill the memory
 PIXEL_LIMIT = 2**27  # of a picture after its shorter side was resized: a long, thin one would grow without bound
 

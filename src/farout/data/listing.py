@@ -121,7 +121,8 @@ def _files_of(
         return _folder_heads(path, passed), None, {}
     archive = open_archive(path) if path.is_file() else None
     if archive is None:
-        raise FaroutError(f"{printable(path)} is neither a folder nor a tar nor a zip file")
+        what = "neither a folder nor a tar nor a zip file" if path.exists() else "not there"
+        raise FaroutError(f"{printable(path)} is {what}")
     members = dict(_walk(_tree(archive.members(), passed), passed))
     return [(name, member.head) for name, member in members.items()], archive, members
 
