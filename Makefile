@@ -11,7 +11,7 @@ TABLE   ?= energy
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format data reproduce-table1 reproduce-cider reproduce-jem campaign browser clean
+.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem campaign browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ demo: $(READY)  ## train, fine-tune, evaluate and tabulate on digits: no downloa
 test: $(READY)  ## lint, types and all tests
 	@$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
+
+torture: $(READY)  ## 50 random kills of train.py over all methods must end bit-equal (ARGS="--kills 8 --seed 1")
+	$(PY) scripts/torture.py $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
 	$(VENV)/bin/ruff check .

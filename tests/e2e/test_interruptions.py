@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from script_loader import load_script
+
 pytestmark = pytest.mark.e2e
 
 # train.py, but the process kills itself at the n-th checkpoint of the energy stage: before it takes its name, or after.
@@ -94,37 +96,42 @@ def test_two_jobs_that_need_one_parent_train_it_once(tmp_path, start_python):
     assert said.count("starts from ce-") == 1
 
 
-# train.py, but the process kills itself at one step of one chain.
-IN_A_CHAIN = """
+def test_random_kills_of_a_training_that_diverges_and_restarts(tmp_path, capsys):
+    """The short form of `make torture`: the replay buffer, the states that a divergence returns to, and their files."""
+    torture = load_script("torture")
+    assert torture.main(["--kills", "2", "--methods", "jem_restarts", "--seed", "3", "--folder", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "--seed 3" in said and "kill 2 of 2" in said and "the same end" in said
+    assert "0 restarts" not in said, "the test would show nothing of them"
+
+
+def test_the_comparison_of_the_torture_can_fail(tmp_path):
+    torture = load_script("torture")
+    for name, content in (("whole", b"1"), ("killed", b"2")):
+        folder = tmp_path / name / "runs/jem"
+        folder.mkdir(parents=True)
+        (folder / "weights.safetensors").write_bytes(content)
+    victim = torture.Victim("jem", tmp_path, None, whole=torture.ends(tmp_path / "whole"))
+    assert not victim.compared()
+    assert len(list(tmp_path.glob("differs*/runs/jem"))) == 1, "what differs is kept"
+
+
+# train.py's first lines, told to end before PyTorch is there.
+BEFORE_TORCH = """
 import os, runpy, signal, sys
-import torch
-number, sys.argv = int(sys.argv[1]), ["train.py", *sys.argv[2:]]
-real, seen = torch.autograd.grad, []
 
-def grad(*given, **more):
-    seen.append(1)
-    if len(seen) == number:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*given, **more)
+class Watching:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.Signals[sys.argv.pop()])
 
-torch.autograd.grad = grad
+sys.meta_path.insert(0, Watching())
 runpy.run_path("train.py", run_name="__main__")
 """
 
 
-def test_killed_inside_a_chain(python, tmp_path):
-    """The buffer is part of what a run resumes with: saved after step 3, killed amid the chain of step 4."""
-    words = ["id_data=digits", "scale=smoke", "method=jem", "backbone=wrn_10_2_jem", "backbone.widen_factor=1"]
-    words += ["max_steps=6", "sgld_steps=3", "buffer_size=30", "evaluate=false", "logger=none"]
-    words += ["trainer.checkpoint_steps=2"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done = python("train.py", *words, f"paths.outputs={whole}")
-    assert done.returncode == 0, done.stderr
-    killed = python("-c", IN_A_CHAIN, str(4 * 3 + 2), *words, f"paths.outputs={broken}")
-    assert killed.returncode == -signal.SIGKILL
-    again = python("train.py", *words, f"paths.outputs={broken}")
-    assert again.returncode == 0, again.stderr
-    assert "resumes" in again.stdout
-    for name in ("weights.safetensors", "method.safetensors"):
-        (ours,), (theirs,) = broken.glob(f"runs/jem-*/{name}"), whole.glob(f"runs/jem-*/{name}")
-        assert ours.read_bytes() == theirs.read_bytes(), name
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_while_the_command_starts(python, name, status):
+    done = python("-c", BEFORE_TORCH, name)
+    assert done.returncode == status
+    assert done.stderr.count("\n") == 1 and "before training or evaluation began: nothing is lost" in done.stderr

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from farout.data.streams import holdout_split, steps_per_epoch
+from farout.engine.fit import Loop
 from farout.launch.compose import compose_settings
 from farout.launch.environment import choose_device
 from farout.launch.inputs import training_data
@@ -189,3 +190,37 @@ def test_the_recorded_settings_that_are_usual_stay_out_of_older_fingerprints():
     usual = compose_settings(["method=ce"]).schedule.record()
     assert not {"optimizer", "loss_bound", "max_restarts", "restart_lr_factor", "warm_up_steps"} & usual.keys()
     assert "optimizer" in compose_settings(["method=jem"]).schedule.record()
+
+
+DIVERGING = ["max_steps=10", "batch_size=4", "lr=1", "loss_bound=1e5", "restart_lr_factor=0.5"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_right_after_any_restart_the_end_is_the_same(jem, monkeypatch, tmp_path):
+    """Restarts by a rate that is far too high, halved every time; whatever the clock writes meanwhile."""
+    whole = jem(*DIVERGING, "restart_every=3", "evaluate=false")
+    train(whole)
+    restarts = run(whole).record["trained"]["restarts"]
+    assert len(restarts) > 2
+    real = Loop.go_back
+    for number, habits in ((1, {"checkpoint_minutes": 0.0}), (len(restarts), {"checkpoint_steps": 2})):
+        outputs = replace(whole.paths, outputs=str(tmp_path / str(number)))
+        broken = replace(whole, paths=outputs, trainer=replace(whole.trainer, **habits))
+        left = [number]
+
+        def go_back(self, problem, left=left):
+            restart = real(self, problem)
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return restart
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Loop, "go_back", go_back)
+            train(broken)
+        train(broken)
+        assert same(state(broken), state(whole))
+        assert run(broken).record["trained"]["restarts"] == restarts
