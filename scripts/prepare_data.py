@@ -202,7 +202,8 @@ def handle(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
 @guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    logging.basicConfig(level="INFO", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    shown = RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler(sys.stdout)
+    logging.basicConfig(level="INFO", format="%(message)s", handlers=[shown])  # in a file a line stays a line
     paths = paths_of(options)
     if options.source is not None and (options.all or len(options.names) > 1):
         raise ConfigError("--from is for one data set")

@@ -96,6 +96,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "deflated.zip": (flipped(zip_bytes(compression=zipfile.ZIP_DEFLATED), 50), "damaged"),
     "empty.tar": (b"", "neither a folder nor a tar nor a zip"),
     "text.tar": (b"no tar\n" * 200, "neither a folder nor a tar nor a zip"),
+    "encrypted_webp.zip": (in_both_heads(zip_bytes("a.webp"), 6, 8, 1), "encrypted"),
     "no_images.zip": (zip_bytes("a.txt"), r"holds no images.*1 \.txt"),
     "empty.zip": (b"PK\5\6" + bytes(18), "holds no images"),
     "text.zip": (zip_bytes(content=b"no image"), r"cat/1\.png"),
@@ -151,6 +152,20 @@ def _large_zip(path: Path) -> None:
             file.write(bytes(1 << 24))
 
 
+def _lying_zip(path: Path) -> None:
+    """400 MiB that say they are 1,000 bytes."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("cat/1.png", "w") as file,
+    ):
+        for _ in range(25):
+            file.write(bytes(1 << 24))
+    content = bytearray(path.read_bytes())
+    for at in (22, content.rindex(b"PK\1\2") + 24):
+        content[at : at + 4] = struct.pack("<I", 1000)
+    path.write_bytes(content)
+
+
 def _large_file(path: Path) -> None:
     (path / "cat").mkdir(parents=True)
     with (path / "cat/1.png").open("wb") as file:
@@ -163,7 +178,7 @@ def _long_name(path: Path) -> None:
     path.write_bytes(gzip.compress(member.tobuf() + bytes(2**20)))
 
 
-@pytest.mark.parametrize("make", [_bomb_tar, _large_tar, _large_zip, _large_file, _long_name])
+@pytest.mark.parametrize("make", [_bomb_tar, _large_tar, _large_zip, _lying_zip, _large_file, _long_name])
 def test_what_would_fill_the_memory_is_not_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "set")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -180,7 +180,8 @@ class ZipArchive(Archive):
             )
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             return Member(name, "other")
-        head = self._head(archive, item, name, HEAD) if wants_head(name) else b""
+        readable = wants_head(name) and not item.flag_bits & 1
+        head = self._head(archive, item, name, HEAD) if readable else b""
         return Member(name, "file", item, item.file_size, item.header_offset, head=head)
 
     def _head(self, archive: zipfile.ZipFile, item: zipfile.ZipInfo, name: str, count: int) -> bytes:
@@ -198,7 +199,14 @@ class ZipArchive(Archive):
         with zipfile.ZipFile(self.path) as archive:
             for name, member in ordered:
                 self._refuse_encrypted(member.item, name)
-                yield name, archive.read(member.item)
+                yield name, _unpacked(archive, member.item)
+
+
+def _unpacked(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> bytes:
+    """At most as much as the zip says; read at once, zipfile would first unpack all that is there."""
+    step = 1 << 16 if item.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 1 << 12
+    with archive.open(item) as file:
+        return b"".join(iter(lambda: file.read(step), b""))
 
 
 def _zip_name(item: zipfile.ZipInfo) -> str:
