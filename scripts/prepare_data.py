@@ -6,6 +6,7 @@ Examples:
   python scripts/prepare_data.py lsun_r --from LSUN_resize.tar.gz
   python scripts/prepare_data.py places365 --from folder/of/images --names list.txt
   python scripts/prepare_data.py --pack cifar10            write packs/cifar10_{train,test}.tar
+  python scripts/prepare_data.py --stats mine              mean and std of the training images, for conf/transform/
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -40,7 +42,8 @@ from farout.data.download import silent
 from farout.data.pack import write_pack
 from farout.data.prepare import prepare, prepare_from, splits_to_prepare
 from farout.data.store import available, is_built
-from farout.errors import ConfigError, MissingDataError
+from farout.data.transform import channel_statistics
+from farout.errors import ConfigError, FaroutError, MissingDataError
 from farout.launch.arguments import Parser, folder_to_write, guarded, plain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +71,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="list of file names, for sets that are a choice",
     )
     add("--pack", action="store_true", help="write packs of the named sets (lossless, one file a split)")
+    add("--stats", action="store_true", help="measure mean and std of the training images (or of --split)")
     add("--out", type=Path, help="where --pack writes: a file for one split, else a folder (default: packs/)")
     add("--data", type=Path, metavar="DIR", help="the store (default: $FAROUT_DATA, else data/)")
     add(
@@ -129,17 +133,29 @@ def status_table(names: list[str], paths: DataPaths) -> Table:
     )
     for name in names:
         entry = load_entry(name, paths)
-        for split in split_names(name, paths) or ["any"]:
-            definition = define(name, split, paths)
-            size = definition.own.get("size") or (definition.own.get("make") or {}).get("count")
+        for split in split_names(name, paths) or [""]:
+            if not split:  # your own images, divided or not
+                table.add_row(name, "any", "", _own_state(entry, paths), entry.get("licence", ""))
+                continue
+            more = entry["splits"].get(split)
+            own = {**entry, **more} if isinstance(more, dict) else entry
+            size = own.get("size") or (own.get("make") or {}).get("count")
             table.add_row(
                 name, split, f"{size:,}" if size else "", _state(name, split, paths), entry.get("licence", "")
             )
     return table
 
 
+def _own_state(entry: dict[str, Any], paths: DataPaths) -> str:
+    place = paths.conf.parent / Path(entry["source"]).expanduser()
+    return "can be made here" if place.exists() else f"missing: {entry['source']} does not exist"
+
+
 def _state(name: str, split: str, paths: DataPaths) -> str:
-    definition = define(name, split, paths)
+    try:
+        definition = define(name, split, paths)
+    except ConfigError as error:
+        return str(error)
     if is_built(definition, paths):
         return "ready"
     if available(name, split, paths):
@@ -180,9 +196,27 @@ def write_packs(name: str, options: argparse.Namespace, paths: DataPaths) -> Non
         console.print(f"wrote {target} ({target.stat().st_size:,} bytes)")
 
 
+def show_statistics(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
+    """A file for conf/transform/, ready to paste."""
+    image_set = open_dataset(name, options.split or "train", paths)
+    mean, std = channel_statistics(image_set)
+    values = ", ".join(f"{m:.4f}" for m in mean), ", ".join(f"{s:.4f}" for s in std)
+    if "0.0000" in values[1]:
+        raise FaroutError(f"{name} ({image_set.split}) has a channel of one value: its std is 0, which divides nothing")
+    print(
+        f"# {image_set.info['title']}, {image_set.split}: {len(image_set):,} images of "
+        f"{image_set.info['side']} x {image_set.info['side']}; conf/transform/{name}.yaml\n"
+        f"name: {name}\n_target_: farout.data.transform.Transform\nmean: [{values[0]}]\nstd: [{values[1]}]\n"
+        "flip: true\ncrop_padding: 4\noutlier_augmentation: same"
+    )
+
+
 def handle(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
     if options.pack:
         write_packs(name, options, paths)
+        return
+    if options.stats:
+        show_statistics(name, options, paths)
         return
     splits = splits_to_prepare(name, options.split, paths)
     names = read_names(options.name_list)
@@ -202,8 +236,9 @@ def handle(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
 @guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    shown = RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler(sys.stdout)
-    logging.basicConfig(level="INFO", format="%(message)s", handlers=[shown])  # in a file a line stays a line
+    plain_lines = logging.StreamHandler(sys.stderr if options.stats else sys.stdout)  # in a file a line stays a line
+    shown = RichHandler(console=console, show_path=False) if console.is_terminal and not options.stats else plain_lines
+    logging.basicConfig(level="INFO", format="%(message)s", handlers=[shown])
     paths = paths_of(options)
     if options.source is not None and (options.all or len(options.names) > 1):
         raise ConfigError("--from is for one data set")

@@ -20,6 +20,7 @@ from torchvision import datasets
 
 from farout.data import open_dataset
 from farout.data.pack import write_pack
+from farout.launch.coerce import Component
 from script_loader import ROOT, load_script
 
 RNG = np.random.default_rng(0)
@@ -326,6 +327,22 @@ def test_optional_splits_wait_until_asked_for(own, add_dataset, class_folders, r
     assert [p.name.split("-")[0] for p in (own.store / "noise").glob("[!.]*")] == ["test"]
     assert run("noise", "--split", "large") == 0
     assert len(list((own.store / "noise").glob("large-*"))) == 1
+
+
+def test_statistics_are_ready_to_paste(own, add_dataset, run, capsys):
+    folder = own.conf.parent / "photos/train/cat"
+    folder.mkdir(parents=True)
+    images = pictures(3)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    add_dataset("mine", "title: Mine\nsource: photos\n")
+    assert run("--stats", "mine") == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["mean"] == pytest.approx((images / 255).mean((0, 1, 2)), abs=1e-4)
+    assert printed["std"] == pytest.approx((images / 255).std((0, 1, 2)), abs=1e-4)
+    assert Component(printed.pop("name"), printed.pop("_target_"), printed).build().flip
+    assert run("--stats", "mine", "--split", "test") == 2
+    assert "photos has train but no test" in capsys.readouterr().err
 
 
 def test_list_and_one_line_errors(own, add_dataset, class_folders, run, capsys):

@@ -25,7 +25,7 @@ def test_levels_are_the_digits_own(here):
 
 def test_neither_colour_nor_resolution_gives_photographs_away(here):
     # enlarging 8 x 8 is linear: but for rounding, all such images lie in the same 64 dimensions of 1,024
-    impulses = _enlarge(16 * np.eye(64).reshape(64, 8, 8))[:, 0].reshape(64, -1)
+    impulses = _enlarge(16 * np.eye(64).reshape(64, 8, 8), 32)[:, 0].reshape(64, -1)
     basis = np.linalg.qr(impulses.T.astype(float))[0]
     for name, split in [
         ("digits", "train"),

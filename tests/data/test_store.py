@@ -1,6 +1,9 @@
+import errno
 import hashlib
 import io
+import json
 import multiprocessing
+import os
 import tarfile
 
 import numpy as np
@@ -8,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from farout.data import available, open_dataset
+from farout.data import available, open_dataset, open_verified, stored
 from farout.data.catalogue import define
 from farout.data.image_set import Decoded
 from farout.data.pack import write_pack
 from farout.data.pack_files import checksum_file
 from farout.data.store import build, provider, store_folder
-from farout.errors import ConfigError, FaroutError, MissingDataError
+from farout.data.stored import verify
+from farout.errors import ConfigError, FaroutError, MissingDataError, UnwritableError
 
 MINE = "title: My set\nsource: pictures\n"
 
@@ -97,11 +101,91 @@ def test_what_a_killed_build_left_is_ignored_and_removed(here):
     assert not debris.exists()
 
 
-def test_a_truncated_array_is_refused(here):
-    folder = open_dataset("digits", "test", here).folder
-    np.save(folder / "images.npy", np.zeros((1, 3, 32, 32), np.uint8))
-    with pytest.raises(FaroutError, match="damaged"):
-        open_dataset("digits", "test", here)
+def _spoil(path, name):
+    """Ways in which a file of the store can be damaged; returns what was there."""
+    content = path.read_bytes()
+    if name == "inverted":
+        path.write_bytes(content[:-9] + bytes([content[-9] ^ 0xFF]) + content[-8:])
+    elif name == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif name == "empty":
+        path.write_bytes(b"")
+    elif name == "absent":
+        path.unlink()
+    elif path.suffix == ".json":
+        path.write_text(json.dumps({**json.loads(content), "shape": 3, "facts": []}))
+    else:
+        np.save(path, np.load(path)[:1])
+
+
+@pytest.mark.parametrize("how", ["inverted", "truncated", "empty", "absent", "other"])
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy", "meta.json"])
+def test_what_is_damaged_is_named_moved_aside_and_built_again(here, caplog, file, how):
+    good = open_dataset("digits", "test", here)
+    images, labels, folder = good.images.clone(), good.labels.clone(), good.folder
+    verify(good)
+    _spoil(folder / file, how)
+    again = open_verified("digits", "test", here)
+    assert torch.equal(again.images, images) and torch.equal(again.labels, labels)
+    aside = folder.with_name(f"{folder.name}.damaged")
+    if (file, how) == ("meta.json", "absent"):  # a folder without it is none that was ever complete
+        return
+    assert aside.is_dir()
+    (said,) = [r.getMessage() for r in caplog.records if "moved to" in r.getMessage()]
+    assert str(folder / file) in said and str(aside) in said and "built again" in said and "\n" not in said
+
+
+def test_what_is_damaged_and_cannot_be_built_again_is_one_line(own, add_dataset, make_set):
+    add_dataset("mine", "title: Mine\nsplits: {test: {pack: a.tar}}\n")
+    write_pack(make_set(4), own.packs / "a.tar")
+    folder = open_dataset("mine", "test", own).folder
+    (own.packs / "a.tar").unlink()
+    _spoil(folder / "labels.npy", "truncated")
+    with pytest.raises(MissingDataError) as error:
+        open_dataset("mine", "test", own)
+    assert "labels.npy" in str(error.value) and "put a.tar into the packs folder" in str(error.value)
+    assert "\n" not in str(error.value) and folder.with_name(f"{folder.name}.damaged").is_dir()
+
+
+def test_a_store_of_before_labels_had_a_hash_is_taken_as_it_is(here):
+    digits = open_dataset("digits", "test", here)
+    meta = json.loads((digits.folder / "meta.json").read_text())
+    assert meta.pop("labels_sha256") == hashlib.sha256(digits.labels.numpy().tobytes()).hexdigest()
+    assert meta["sha256"] == hashlib.sha256(digits.images.numpy().tobytes()).hexdigest()
+    (digits.folder / "meta.json").write_text(json.dumps({k: meta[k] for k in meta if k not in ("origin", "stamp")}))
+    verify(open_dataset("digits", "test", here))
+
+
+def test_a_full_or_read_only_disk_is_one_line_and_leaves_nothing(here, monkeypatch):
+    for number, said in ((errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only")):
+        real = stored.os.fsync
+
+        def refuse(handle, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(stored.os, "fsync", refuse)
+        with pytest.raises(UnwritableError) as error:
+            open_dataset("digits", "test", here)
+        assert said in str(error.value) and "FAROUT_DATA" in str(error.value) and "\n" not in str(error.value)
+        assert [path.name for path in (here.store / "digits").iterdir() if path.suffix != ".lock"] == []
+        monkeypatch.setattr(stored.os, "fsync", real)
+    assert len(open_dataset("digits", "test", here)) == 378
+
+
+def test_a_pack_that_was_replaced_is_noticed(own, add_dataset, make_set, caplog):
+    add_dataset("mine", "title: Mine\nsplits: {test: {pack: a.tar}}\n")
+    first, second = make_set(4), make_set(4, seed=1)
+    write_pack(first, own.packs / "a.tar")
+    opened = open_dataset("mine", "test", own)
+    os.utime(own.packs / "a.tar", ns=(1, 1))  # a copy of the same content
+    assert open_dataset("mine", "test", own).folder == opened.folder
+    assert json.loads((opened.folder / "meta.json").read_text())["origin"]["mtime_ns"] == 1
+    write_pack(second, own.packs / "a.tar")
+    caplog.set_level("INFO")
+    assert torch.equal(open_dataset("mine", "test", own).images, second.images)
+    assert "a.tar is another file than before" in caplog.text
+    (own.packs / "a.tar").write_bytes(b"no pack")  # what was built from a good one stays
+    assert torch.equal(open_dataset("mine", "test", own).images, second.images)
 
 
 def _build_slowly(paths, queue):

@@ -26,7 +26,7 @@ def _section(title: str) -> str:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The parts of the repository that a run needs, and a folder of pictures."""
-    for name in ("src", "conf", "train.py", "eval.py"):
+    for name in ("src", "conf", "scripts", "train.py", "eval.py"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     rng = np.random.default_rng(0)
@@ -64,6 +64,8 @@ def test_the_worked_examples_work(copy: Path) -> None:
             path.write_text(text)
     results = next((copy / "outputs/runs").glob("smoothed-*/results.json")).read_text()
     assert '"gap"' in results and '"My photographs"' in results
+    record = next((copy / "outputs/runs").glob("ce-resnet20-ours-*/run.json")).read_text()
+    assert '"holdout": 0.25' in record
 
 
 def test_every_file_and_link_that_it_names_exists() -> None:

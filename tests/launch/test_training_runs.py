@@ -75,7 +75,7 @@ def test_a_named_parent_must_fit(quiet):
     for words, message in {
         "backbone=resnet56": r"init_from was trained with backbone=resnet20: add backbone=resnet20",
         "transform.mean=[0.1,0.1,0.1]": r"init_from was trained with transform=digits",
-        "id_data.num_classes=8": r"init_from has 7 classes",
+        "id_data.num_classes=8": r"has 7 classes, not 8: set id_data.num_classes=7",
     }.items():
         with pytest.raises(FaroutError, match=message):
             train(quiet(CHILD, f"init_from={folder}", words))

@@ -2,7 +2,7 @@
 
 from farout.data.catalogue import DataPaths, conflicts, dataset_names, default_paths, split_names
 from farout.data.image_set import ImageSet
-from farout.data.store import available, open_dataset, register_folder
+from farout.data.store import available, open_dataset, open_verified, register_folder
 
 __all__ = [
     "DataPaths",
@@ -12,6 +12,7 @@ __all__ = [
     "dataset_names",
     "default_paths",
     "open_dataset",
+    "open_verified",
     "register_folder",
     "split_names",
 ]

@@ -21,8 +21,9 @@ from farout.data.decode import READER, Handling, naming, read_file
 from farout.data.image_files import ImageFiles, pool
 from farout.data.image_set import ImageSet
 from farout.data.listing import list_images, passed_over_line
-from farout.errors import ConfigError, MissingDataError
-from farout.files import write_text
+from farout.data.own_sources import survey
+from farout.errors import ConfigError, MissingDataError, UnwritableError
+from farout.files import write_text, writing
 
 log = logging.getLogger(__name__)
 LAYOUT = "train/CLASS/*.JPEG and val/CLASS/*.JPEG"
@@ -61,8 +62,7 @@ def write_index(place: Path, source: Path, classes: Sequence[str]) -> None:
     if not source.is_dir():
         raise MissingDataError(f"{source} is no folder: id_data.folder needs {LAYOUT}")
     wanted = {"source": str(source), "classes": list(classes), "stamp": _stamp(source, classes)}
-    meta = place / "meta.json"
-    if meta.is_file() and json.loads(meta.read_text()).items() >= wanted.items():
+    if _kept(place).items() >= wanted.items():
         return
     passed: Counter[str] = Counter()
     files = {name: _images_in(source / name, passed) for name in classes}
@@ -71,18 +71,33 @@ def write_index(place: Path, source: Path, classes: Sequence[str]) -> None:
     log.info("reading the %s images of %s once, to know them again", f"{sum(map(len, files.values())):,}", source)
     index = {**wanted, "files": files, "sha256": _digest(source, files)}
     index |= {"passed_over": dict(passed)} if passed else {}
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "hashes.npy").unlink(missing_ok=True)  # of the files that were there before
-    write_text(meta, json.dumps(index))
+    try:
+        with writing(place):
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "hashes.npy").unlink(missing_ok=True)  # of the files that were there before
+        write_text(place / "meta.json", json.dumps(index))
+    except UnwritableError as error:
+        why = str(error).replace("paths.outputs=FOLDER", "paths.data=FOLDER or FAROUT_DATA")
+        raise UnwritableError(f"{source} has changed or is new, and {why}") from None
 
 
-def _stamp(source: Path, classes: Sequence[str]) -> list[int]:
-    """Changes when files are added to a class's folder or taken from it."""
+def _kept(place: Path) -> dict[str, Any]:
+    """The index in the store; nothing where there is none, or what is there is none."""
+    try:
+        kept = json.loads((place / "meta.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    whole = isinstance(kept, dict) and {"source", "classes", "stamp", "files", "sha256"} <= kept.keys()
+    return kept if whole and isinstance(kept["files"], dict) else {}
+
+
+def _stamp(source: Path, classes: Sequence[str]) -> str:
+    """Changes with the name, size or time of any file of a class."""
     absent = [name for name in classes if not (source / name).is_dir()]
     if absent:
         more = f" (and {len(absent) - 1} more)" if absent[1:] else ""
         raise MissingDataError(f"class {absent[0]}{more} of the class list has no folder in {source}: correct either")
-    return [(source / name).stat().st_mtime_ns for name in classes]
+    return hashlib.sha256("".join(survey(source / name).stamp for name in classes).encode()).hexdigest()
 
 
 def _images_in(folder: Path, passed: Counter[str]) -> list[str]:
@@ -113,9 +128,11 @@ def open_index(definition: Definition, place: Path) -> ImageSet:
 
     Raises MissingDataError where the folder is gone; where it has changed it is read anew.
     """
-    index: dict[str, Any] = json.loads((place / "meta.json").read_text())
+    index = _kept(place)
+    if not index:
+        raise MissingDataError(f"{place / 'meta.json'} is damaged: add id_data.folder=FOLDER, and it is written again")
     write_index(place, Path(index["source"]), index["classes"])
-    index = json.loads((place / "meta.json").read_text())
+    index = _kept(place)
     own, files = definition.own, index["files"]
     handling = Handling(own["resize"], own["crop"], own.get("filter", "bilinear"))
     names = [f"{folder}/{name}" for folder, inside in files.items() for name in inside]

@@ -88,12 +88,13 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 }
 
 
-def corrupted(split: str, paths: DataPaths, kind: str, base: str, seed: int = 0) -> Decoded:
+def corrupted(split: str, paths: DataPaths, kind: str, base: str, seed: int = 0, side: int | None = None) -> Decoded:
     """Corruption `kind` of the same split of data set `base`; `corruption_jigsaw@cifar10` sets another base.
 
-    The official code corrupts the test set of the OTHER CIFAR: cifar100 where cifar10 is in-distribution.
+    The official code corrupts the test set of the OTHER CIFAR: cifar100 where cifar10 is in-distribution. `side` is
+    handed to the base, where that has a choice.
     """
-    source = open_dataset(base, split, paths)
+    source = open_dataset(base, split, paths, side)
     images = KINDS[kind](source.images.numpy(), np.random.default_rng(seed))
     facts = {"built_from": f"{base} {split}", "base_sha256": source.info["sha256"], "seed": seed}
     return Decoded(images, facts=facts)

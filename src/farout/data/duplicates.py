@@ -20,8 +20,8 @@ CHUNK = 4096  # images read at a time
 def image_hashes(image_set: ImageSet) -> np.ndarray:
     """One 16-byte hash an image, (N,) of dtype V16; kept beside the stored images after the first time."""
     cache = None if image_set.folder is None else image_set.folder / "hashes.npy"
-    if cache is not None and cache.is_file():
-        return np.load(cache).view("V16")[:, 0]
+    if cache is not None and (known := _kept(cache, len(image_set))) is not None:
+        return known
     digests = []
     for start in range(0, len(image_set), CHUNK):
         rows = np.ascontiguousarray(image_set.images[start : start + CHUNK].numpy())
@@ -31,6 +31,15 @@ def image_hashes(image_set: ImageSet) -> np.ndarray:
         with suppress(UnwritableError):  # a store that is only read: hashed again next time
             write_atomically(cache, partial(_save, array=hashes))
     return hashes.view("V16")[:, 0]
+
+
+def _kept(cache: Path, n: int) -> np.ndarray | None:
+    """The hashes that were kept, where they can be those of n images."""
+    try:
+        kept = np.load(cache)
+    except (OSError, ValueError, EOFError):
+        return None
+    return kept.view("V16")[:, 0] if kept.shape == (n, 16) and kept.dtype == np.uint8 else None
 
 
 def _save(path: Path, array: np.ndarray) -> None:

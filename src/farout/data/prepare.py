@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from farout.data.catalogue import DataPaths, Definition, define, split_names
+from farout.data.catalogue import DataPaths, Definition, define, load_entry, split_names
 from farout.data.download import Progress, fetch, file_name, silent, verify
 from farout.data.image_set import Decoded
+from farout.data.listing import list_images
+from farout.data.own_sources import find_part
 from farout.data.store import Provider, build, from_images, handling_of, is_built, locate, open_dataset, provider
 from farout.errors import ConfigError, FaroutError, MissingDataError
 
@@ -126,6 +129,8 @@ def prepare_from(
     """Build `splits` from `path`: official archives (known by name, verified), a pack, or images."""
     if not path.exists():
         raise MissingDataError(f"--from {path}: there is no such file or folder")
+    if load_entry(name, paths).get("source"):
+        raise ConfigError(f"{name} reads the source that its YAML names: write that path there instead of --from")
     built = []
     for split in splits:
         definition = define(name, split, paths)
@@ -170,7 +175,7 @@ def _images_of_split(path: Path, split: str, several: bool) -> Path:
 
 
 def splits_to_prepare(name: str, chosen: str | None, paths: DataPaths) -> list[str]:
-    """The split asked for, or all but `optional` ones; your own source has one, `test`.
+    """The split asked for, or all but `optional` ones; your own source has those that it is divided into, or `test`.
 
     Raises ConfigError for a set that is read where it lies: there is nothing to build.
     """
@@ -179,5 +184,26 @@ def splits_to_prepare(name: str, chosen: str | None, paths: DataPaths) -> list[s
     if chosen:
         define(name, chosen, paths)
         return [chosen]
-    listed = split_names(name, paths) or ["test"]
+    listed = split_names(name, paths) or own_splits(name, paths)
     return [split for split in listed if not define(name, split, paths).own.get("optional")]
+
+
+def own_splits(name: str, paths: DataPaths) -> list[str]:
+    """`train` and `test` of your own source, as far as it is divided into them; an undivided one is a test set."""
+    source = Path(define(name, "train", paths).own["source"]) if _has(name, "train", paths) else None
+    if source is None or not source.exists():
+        return ["test"]
+    names = list_images(source).names
+    found = []
+    for split in ("train", "test"):
+        with suppress(ConfigError):
+            found += [split] if find_part(names, split, None, source) else []
+    return found or ["test"]
+
+
+def _has(name: str, split: str, paths: DataPaths) -> bool:
+    try:
+        define(name, split, paths)
+    except ConfigError:
+        return False
+    return True

@@ -1,7 +1,7 @@
 """Real images that ship with a dependency, for the demo: scikit-learn's digits, crops of three photographs.
 
-All of it is grey, 8 x 8 with 17 levels, enlarged to 32 x 32 by the same bilinear filter, so that neither
-colour nor sharpness nor the number of levels tells digits from photographs.
+All of it is grey, 8 x 8 with 17 levels, enlarged by the same bilinear filter to 32 x 32, or the side of the ID set, so
+that neither colour nor sharpness nor the number of levels tells digits from photographs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from farout.data.image_set import Decoded
 DETAIL, LEVELS, SIDE = 8, 16, 32
 
 
-def digits(split: str, paths: DataPaths, classes: list[int], test_share: float | None = None, seed: int = 0) -> Decoded:
+def digits(
+    split: str,
+    paths: DataPaths,
+    classes: list[int],
+    test_share: float | None = None,
+    seed: int = 0,
+    side: int = SIDE,
+) -> Decoded:
     """The digits of `classes`, labelled 0, 1, ...; all of them, or with `test_share` split from `seed`."""
     bunch = load_digits()
     rows = np.flatnonzero(np.isin(bunch.target, classes))
@@ -28,10 +35,12 @@ def digits(split: str, paths: DataPaths, classes: list[int], test_share: float |
         rows = np.sort({"train": train, "test": test}[split])
     labels = np.searchsorted(np.array(sorted(classes)), bunch.target[rows])
     names = tuple(str(c) for c in sorted(classes))
-    return Decoded(_enlarge(bunch.images[rows]), labels, names, {"built_from": "scikit-learn load_digits"})
+    return Decoded(_enlarge(bunch.images[rows], side), labels, names, {"built_from": "scikit-learn load_digits"})
 
 
-def patches(split: str, paths: DataPaths, photo: str, count: int, seed: int, least_contrast: int) -> Decoded:
+def patches(
+    split: str, paths: DataPaths, photo: str, count: int, seed: int, least_contrast: int, side: int = SIDE
+) -> Decoded:
     """`count` distinct square crops, 24 to 192 pixels wide, of one photograph: china, flower or hopper.
 
     Crops with fewer than `least_contrast` levels between their darkest and brightest pixel are left out: flat
@@ -41,15 +50,15 @@ def patches(split: str, paths: DataPaths, photo: str, count: int, seed: int, lea
     rng = np.random.default_rng(seed)
     crops: dict[bytes, np.ndarray] = {}
     while len(crops) < count:
-        side = int(rng.integers(24, 193))
-        left, top = rng.integers(0, picture.width - side + 1), rng.integers(0, picture.height - side + 1)
-        box = (int(left), int(top), int(left) + side, int(top) + side)
+        width = int(rng.integers(24, 193))
+        left, top = rng.integers(0, picture.width - width + 1), rng.integers(0, picture.height - width + 1)
+        box = (int(left), int(top), int(left) + width, int(top) + width)
         small = np.asarray(picture.resize((DETAIL, DETAIL), Image.Resampling.BOX, box))
         levels = np.rint(small / (255 / LEVELS))
         if np.ptp(levels) >= least_contrast:
             crops.setdefault(levels.tobytes(), levels)
     facts = {"built_from": f"{photo}.jpg of a dependency", "seed": seed}
-    return Decoded(_enlarge(np.stack(list(crops.values()))), facts=facts)
+    return Decoded(_enlarge(np.stack(list(crops.values())), side), facts=facts)
 
 
 def _photo(name: str) -> Image.Image:
@@ -59,8 +68,8 @@ def _photo(name: str) -> Image.Image:
     return Image.fromarray(load_sample_image(f"{name}.jpg"))
 
 
-def _enlarge(levels: np.ndarray) -> np.ndarray:
-    """(N, 8, 8) of levels 0..16 -> uint8 (N, 3, 32, 32)."""
+def _enlarge(levels: np.ndarray, side: int) -> np.ndarray:
+    """(N, 8, 8) of levels 0..16 -> uint8 (N, 3, side, side)."""
     grey = np.rint(levels * (255 / LEVELS)).astype(np.uint8)
-    large = [np.asarray(Image.fromarray(g).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for g in grey]
+    large = [np.asarray(Image.fromarray(g).resize((side, side), Image.Resampling.BILINEAR)) for g in grey]
     return np.repeat(np.stack(large)[:, None], 3, axis=1)

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from farout.data.catalogue import DataPaths
 from farout.data.image_set import Decoded
 from farout.data.store import open_dataset
+from farout.errors import FaroutError
 
 CHUNK = 2000  # a legacy RandomState gives the same stream in pieces, and float64 intermediates stay small
 Draw = Callable[[int, np.random.RandomState, int], np.ndarray]
@@ -48,15 +49,24 @@ def noise(split: str, paths: DataPaths, kind: str, count: int, seed: int, side: 
 
 
 def interpolation(
-    split: str, paths: DataPaths, base: str, noise_std: float, batch_size: int = 100, seed: int = 0
+    split: str,
+    paths: DataPaths,
+    base: str,
+    noise_std: float,
+    batch_size: int = 100,
+    seed: int = 0,
+    side: int | None = None,
 ) -> Decoded:
     """Means of two images of `base`, as JEM's evaluation makes them from its ID test set (wgrathwohl/JEM).
 
     It shuffles the set, and each batch is averaged with the one before: n - batch_size images. Both halves carry
     noise of `noise_std` (on [-1, 1]) by then and the mean gets as much again, a variance of 1.5 noise_std^2; the
-    network's own transform adds noise_std^2, and the rest is here. Values are rounded to grey levels.
+    network's own transform adds noise_std^2, and the rest is here. Values are rounded to grey levels. `side` is handed
+    to the base, where that has a choice. Raises FaroutError where the base has no more than one batch.
     """
-    source = open_dataset(base, split, paths)
+    source = open_dataset(base, split, paths, side)
+    if len(source) <= batch_size:
+        raise FaroutError(f"{base} ({split}) has {len(source)} images: interpolating needs more than {batch_size}")
     rng = np.random.default_rng(seed)
     shuffled = source.images.numpy()[rng.permutation(len(source))]
     means = (shuffled[batch_size:].astype(np.float32) + shuffled[:-batch_size]) / 2

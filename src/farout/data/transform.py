@@ -6,7 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from farout.errors import ConfigError
+from farout.data.image_set import ImageSet
+from farout.errors import ConfigError, FaroutError
+
+CHUNK = 2048  # images counted at a time
 
 
 class Transform:
@@ -59,6 +62,23 @@ class Transform:
         else:
             flip, padding = self.outlier_augmentation == "flip", 0
         return self(random_crop_flip(images, padding, flip, generator))
+
+
+def channel_statistics(image_set: ImageSet) -> tuple[list[float], list[float]]:
+    """(mean, standard deviation) of each channel over all pixels of a set of uint8 images, on the scale [0, 1].
+
+    Raises FaroutError for noise, which is fed without normalisation.
+    """
+    if image_set.raw:
+        raise FaroutError(f"{image_set.name} is noise that is fed as it is: it is never normalised")
+    counts = torch.zeros(3, 256, dtype=torch.float64)
+    for start in range(0, len(image_set), CHUNK):
+        for channel, values in enumerate(image_set.images[start : start + CHUNK].transpose(0, 1)):
+            counts[channel] += torch.bincount(values.flatten(), minlength=256)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean = counts @ levels / counts.sum(1)
+    variance = counts @ levels**2 / counts.sum(1) - mean**2
+    return mean.tolist(), variance.clamp(min=0).sqrt().tolist()
 
 
 def random_crop_flip(

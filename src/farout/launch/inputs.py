@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farout.data import DataPaths, ImageSet, available, conflicts, open_dataset, register_folder
+from farout.data import DataPaths, ImageSet, available, conflicts, open_dataset, open_verified, register_folder
+from farout.data.catalogue import load_entry
 from farout.data.class_folders import read_class_list
 from farout.data.corruptions import KINDS
 from farout.data.duplicates import find_duplicates
 from farout.data.streams import holdout_split
-from farout.errors import ConfigError, MissingDataError
+from farout.errors import ConfigError, FaroutError, MissingDataError
 from farout.launch.settings import Settings
 
 
@@ -57,15 +58,19 @@ def training_data(settings: Settings) -> TrainingData:
         ConfigError: labels and num_classes disagree, or the holdout leaves nothing to train on.
     """
     paths = known_paths(settings)
-    labelled = open_dataset(settings.id_data.name, settings.id_data.train_split, paths)
-    _check_labels(labelled, settings)
+    labelled = open_verified(settings.id_data.name, settings.id_data.train_split, paths)
+    check_labels(labelled, settings)
+    side = int(labelled.info["side"])
+    _check_before_evaluation(labelled, settings, paths)
     train_rows, holdout_rows = holdout_split(len(labelled), settings.holdout, settings.holdout_rule)
     if len(train_rows) == 0 or (settings.holdout > 0 and len(holdout_rows) == 0):
         raise ConfigError(f"holdout={settings.holdout:g} of {len(labelled)} images leaves one side empty")
     if not settings.uses_outliers:
         return TrainingData(labelled, train_rows, holdout_rows, None, None, {})
-    outliers = open_dataset(str(settings.outliers), "train", paths)
-    references = [labelled, open_dataset(settings.id_data.name, "test", paths)]
+    outliers = open_verified(str(settings.outliers), "train", paths, side)
+    if (other := of_another_size(outliers, labelled, paths)) is not None:
+        raise ConfigError(f"outliers={settings.outliers}: {other}")
+    references = [labelled, open_dataset(settings.id_data.name, "test", paths, side)]
     duplicated = find_duplicates(references, outliers)
     kept = np.setdiff1d(np.arange(len(outliers)), duplicated)
     return TrainingData(
@@ -81,12 +86,73 @@ def known_paths(settings: Settings) -> DataPaths:
     return paths
 
 
-def _check_labels(labelled: ImageSet, settings: Settings) -> None:
+def check_labels(labelled: ImageSet, settings: Settings) -> None:
+    """Raise ConfigError where a set has no labels, or not as many classes as the configuration says."""
+    own = settings.id_data
     if labelled.labels is None:
-        raise ConfigError(f"id_data={labelled.name} has no labels: give class folders")
-    highest = int(labelled.labels.max())
-    if highest >= settings.id_data.num_classes:
-        raise ConfigError(f"id_data={labelled.name} has {highest + 1} classes: set id_data.num_classes={highest + 1}")
+        raise ConfigError(f"id_data={labelled.name} ({labelled.split}) has no labels: give class folders")
+    classes = len(labelled.classes) or int(labelled.labels.max()) + 1
+    if classes != own.num_classes:
+        raise ConfigError(
+            f"id_data={labelled.name} ({labelled.split}) has {classes} classes, not {own.num_classes}: "
+            f"set id_data.num_classes={classes}"
+        )
+
+
+def _check_before_evaluation(labelled: ImageSet, settings: Settings, paths: DataPaths) -> None:
+    """Open what an evaluation needs, so that what it would refuse is refused before training.
+
+    Without an evaluation a test set that is not there, or not yet, does not matter.
+    """
+    try:
+        test_set(labelled, settings, paths)
+    except FaroutError as error:
+        if settings.evaluate or (isinstance(error, ConfigError) and _is_whole(labelled)):
+            raise
+    own = settings.id_data
+    if settings.holdout == 0 or own.corruption_base is None:
+        return
+    if available(own.corruption_base, own.corruption_split, paths):
+        base = open_dataset(own.corruption_base, own.corruption_split, paths, int(labelled.info["side"]))
+        if (other := of_another_size(base, labelled, paths)) is not None:
+            raise ConfigError(f"id_data.corruption_base={own.corruption_base}: {other}")
+
+
+def test_set(labelled: ImageSet, settings: Settings, paths: DataPaths) -> ImageSet:
+    """The ID test set at the side of the training images, with the training classes.
+
+    Raises ConfigError where it is no other set than those, or does not fit them.
+    """
+    test = open_verified(settings.id_data.name, "test", paths, int(labelled.info["side"]))
+    if _is_whole(labelled) and _is_whole(test):
+        raise ConfigError(
+            f"id_data={test.name} would be tested on its training images: its source has no folders train and test; "
+            "make them, or write `splits: {holdout: 0.2}` into its YAML"
+        )
+    check_labels(test, settings)
+    if (other := of_another_size(test, labelled, paths)) is not None:
+        raise ConfigError(other)
+    own = "sizes" in test.info  # sets of the catalogue have fixed orders, though not always the same spelling
+    if own and test.classes != labelled.classes:
+        strange = sorted(set(test.classes) ^ set(labelled.classes)) or ["all"]
+        raise ConfigError(f"id_data={test.name}: class {strange[0]} is not in both of {labelled.split} and test")
+    return test
+
+
+def _is_whole(image_set: ImageSet) -> bool:
+    """Whether this is all that an own source holds."""
+    return (image_set.info.get("splits") or {}).get(image_set.split) == "whole"
+
+
+def of_another_size(other: ImageSet, labelled: ImageSet, paths: DataPaths) -> str | None:
+    """Why a set does not fit the network's size, naming both; None where it does or is fed as it is."""
+    side, wanted = other.info["side"], labelled.info["side"]
+    if side == wanted or load_entry(other.name, paths).get("fed_as_is"):
+        return None
+    return (
+        f"{other.name} ({other.split}) is {side} x {side} but {labelled.name} ({labelled.split}) is "
+        f"{wanted} x {wanted}: take sets of one size, or say in their YAML `resize` and `crop`"
+    )
 
 
 @dataclass
@@ -102,17 +168,18 @@ class EvaluationData:
 def evaluation_data(settings: Settings) -> EvaluationData:
     """Open the ID test set and every OOD set of the list that is there, without images that training or ID share."""
     paths = known_paths(settings)
-    id_test = open_dataset(settings.id_data.name, "test", paths)
+    labelled = open_verified(settings.id_data.name, settings.id_data.train_split, paths)
+    id_test, side = test_set(labelled, settings, paths), int(labelled.info["side"])
     found = EvaluationData(capped(id_test, settings.max_eval_images))
-    references = [id_test, open_dataset(settings.id_data.name, settings.id_data.train_split, paths)]
+    references = [id_test, labelled]
     if settings.outliers is not None:
-        references.append(open_dataset(settings.outliers, "train", paths))
+        references.append(open_dataset(settings.outliers, "train", paths, side))
     for name in settings.ood_data.sets:
         reason = absence(name, settings, paths)
         if reason is not None:
             found.missing[name] = reason
             continue
-        image_set = open_dataset(name, "test", paths)
+        image_set = open_verified(name, "test", paths, side)
         duplicated = find_duplicates(references, image_set)
         found.duplicates[name] = len(duplicated)
         if len(duplicated):
@@ -131,12 +198,18 @@ def absence(name: str, settings: Settings, paths: DataPaths) -> str | None:
     clash = conflicts(name, settings.outliers, paths)
     if clash is not None:
         return clash
-    if not available(name, "test", paths):
-        try:
-            open_dataset(name, "test", paths)
-        except MissingDataError as error:
-            return str(error)
-    return None
+    labelled = _labelled(settings, paths)
+    try:
+        image_set = open_dataset(name, "test", paths, None if labelled is None else int(labelled.info["side"]))
+    except MissingDataError as error:
+        return str(error)
+    return None if labelled is None else of_another_size(image_set, labelled, paths)
+
+
+def _labelled(settings: Settings, paths: DataPaths) -> ImageSet | None:
+    """The training images, where they are at hand."""
+    own = settings.id_data
+    return open_dataset(own.name, own.train_split, paths) if available(own.name, own.train_split, paths) else None
 
 
 def capped(image_set: ImageSet, limit: int | None) -> ImageSet:
@@ -156,8 +229,15 @@ def spread(n: int, limit: int | None) -> np.ndarray:
 def corruption_sets(settings: Settings, limit: int) -> dict[str, ImageSet]:
     """The validation corruptions of the set that id_data names, at most `limit` images each."""
     base, split = corruption_source(settings)
-    paths = settings.paths.data_paths()
-    return {kind: capped(open_dataset(f"corruption_{kind}@{base}", split, paths), limit) for kind in KINDS}
+    paths = known_paths(settings)
+    labelled = open_dataset(settings.id_data.name, settings.id_data.train_split, paths)
+    side, found = int(labelled.info["side"]), {}
+    for kind in KINDS:
+        image_set = open_dataset(f"corruption_{kind}@{base}", split, paths, side)
+        if (other := of_another_size(image_set, labelled, paths)) is not None:
+            raise ConfigError(f"id_data.corruption_base={base}: {other}")
+        found[kind] = capped(image_set, limit)
+    return found
 
 
 def corruption_source(settings: Settings) -> tuple[str, str]:
