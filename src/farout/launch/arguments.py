@@ -14,8 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-import torch
-
 from farout.errors import ConfigError, FaroutError, one_line
 
 DONE, FAILED, INTERRUPTED, NOBODY_READS, TERMINATED = 0, 2, 130, 141, 143  # 128 + the signal's number, as shells say
@@ -158,9 +156,7 @@ def _status_of(error: Exception) -> int:
         return NOBODY_READS
     if isinstance(error, FaroutError | OSError):
         _complain(f"error: {plain(error)}")
-    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))
-    ):
+    elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
         _complain("error: there is not enough memory for this: ask for less at a time (images, batch size, network)")
     else:
         raise error

@@ -1,16 +1,21 @@
 """Where curves and results go: JSON lines in the run folder always, Weights & Biases where asked."""
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from farout.errors import FaroutError
+from farout.engine.progress import say
+from farout.errors import FaroutError, one_line, printable
 from farout.files import writing
 from farout.launch.runs import Run
 from farout.launch.settings import LoggerSettings, Settings
+
+NAME_LENGTH = 100  # of what W&B is given: folders of that name, with a date before it, must be possible
 
 
 class RunLogger:
@@ -23,14 +28,12 @@ class RunLogger:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """A point of the curves."""
         self._write({"step": step, **values})
-        if self.wandb is not None:
-            self.wandb.log({**values, "step": step})
+        self._tell(lambda run: run.log({**values, "step": step}))
 
     def alert(self, step: int, title: str, text: str, facts: Mapping[str, Any]) -> None:
         """Something that a person should know of: a line among the curves, and W&B's alert."""
         self._write({"step": step, "event": title, "text": text, **facts})
-        if self.wandb is not None:
-            self.wandb.alert(title=title, text=text)
+        self._tell(lambda run: run.alert(title=title, text=text))
 
     def _write(self, line: Mapping[str, Any]) -> None:
         """Append a line, after the half one that a killed process may have left."""
@@ -43,28 +46,36 @@ class RunLogger:
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """A picture of the state of training, a file in the run folder."""
-        if self.wandb is not None:
-            import wandb
-
-            self.wandb.log({f"pictures/{name}": wandb.Image(str(path)), "step": step})
+        self._tell(lambda run: run.log({f"pictures/{name}": _image(path), "step": step}))
 
     def results(self, evaluations: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> None:
         """Final metrics per OOD set, the table and the plots."""
-        if self.wandb is None:
-            return
-        import wandb
-
-        for evaluation in evaluations:
-            self.wandb.summary.update(summary_of(evaluation))
         columns = ["protocol", "score", "ood", "fpr95", "auroc", "aupr", "n_id", "n_ood"]
         rows = [_row(evaluation, row, columns) for evaluation in evaluations for row in evaluation["rows"]]
-        images = {f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots}
-        self.wandb.log({"results": wandb.Table(columns=list[str | int](columns), data=rows), **images})
+
+        def tell(run: Any) -> None:
+            import wandb
+
+            for evaluation in evaluations:
+                run.summary.update(summary_of(evaluation))
+            images = {f"plots/{plot.stem}": _image(plot) for plot in plots}
+            run.log({"results": wandb.Table(columns=list[str | int](columns), data=rows), **images})
+
+        self._tell(tell)
 
     def close(self, failed: bool = False) -> None:
         """Finish the W&B run."""
-        if self.wandb is not None:
-            self.wandb.finish(exit_code=1 if failed else 0)
+        self._tell(lambda run: run.finish(exit_code=1 if failed else 0))
+
+    def _tell(self, what: Callable[[Any], object]) -> None:
+        """Let W&B know, where it runs; what stops it (the disk, the network) does not stop training."""
+        if self.wandb is None:
+            return
+        try:
+            what(self.wandb)
+        except Exception as error:
+            self.wandb = None
+            say(f"note: Weights & Biases stopped ({_reason(error)}); without it the curves are in {self.lines}")
 
 
 @contextmanager
@@ -95,7 +106,26 @@ def _row(evaluation: Mapping[str, Any], row: Mapping[str, Any], columns: Sequenc
     return [{**row, "protocol": evaluation["protocol"]["name"]}[column] for column in columns]
 
 
+def wandb_id(name: str) -> str:
+    """A run's name as an id that W&B takes: the name itself, or a readable part of it with its hash."""
+    readable = re.sub(r"[^\w.@+-]", "-", name, flags=re.ASCII)
+    if readable == name and len(name) <= NAME_LENGTH:
+        return name
+    return f"{readable[: NAME_LENGTH - 9]}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+
+
+def _image(path: Path) -> Any:
+    import wandb
+
+    return wandb.Image(str(path))
+
+
+def _reason(error: Exception) -> str:
+    return one_line(str(error).strip().split("\n")[0]) or type(error).__name__
+
+
 def _start_wandb(folder: Path, settings: LoggerSettings, config: Mapping[str, Any]) -> Any:
+    name = folder.name or folder.absolute().name
     try:
         import wandb
 
@@ -103,17 +133,15 @@ def _start_wandb(folder: Path, settings: LoggerSettings, config: Mapping[str, An
             project=settings.project,
             mode=settings.mode,
             dir=str(folder),
-            id=folder.name,
-            name=folder.name,
+            id=wandb_id(name),
+            name=printable(name, NAME_LENGTH),
             resume="allow",
             config=dict(config),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
         )
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise FaroutError(
-            f"Weights & Biases did not start ({reason}): use logger=none, or WANDB_MODE=offline"
-        ) from error
+        offline = " or logger.mode=offline" if settings.mode in ("online", "shared") else ""
+        raise FaroutError(f"Weights & Biases did not start ({_reason(error)}): use logger=none{offline}") from error
 
 
 def config_of(settings: Settings, identity: Mapping[str, Any]) -> dict[str, Any]:
