@@ -5,18 +5,16 @@ import functools
 import math
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, Protocol
 
+from farout.engine.stopping import INTERRUPTED, TERMINATED, Terminated, signals
 from farout.errors import ConfigError, FaroutError, one_line
 
-DONE, FAILED, INTERRUPTED, NOBODY_READS, TERMINATED = 0, 2, 130, 141, 143  # 128 + the signal's number, as shells say
+DONE, FAILED, NOBODY_READS = 0, 2, 141  # 128 + SIGPIPE, as shells say
 NO_MEMORY = re.compile(r"(not enough|can't allocate|out of) memory", re.IGNORECASE)
 
 
@@ -121,14 +119,13 @@ def plain(error: BaseException) -> str:
 def guarded(main: Main) -> Main:
     """`main` of a command: what a user can cause becomes one line on stderr and a status; bugs keep their traceback.
 
-    SIGTERM, by which schedulers end jobs, works like Ctrl-C, with a status of its own.
+    SIGTERM, by which schedulers end jobs, works like Ctrl-C, with a status of its own: `farout.engine.stopping`.
     """
 
     @functools.wraps(main)
     def command(arguments: Sequence[str] | None = None) -> int:
-        with _terminations() as ended:
-            status = reported(main, arguments)
-        return TERMINATED if ended and status == INTERRUPTED else status
+        with signals():
+            return reported(main, arguments)
 
     return command
 
@@ -138,10 +135,12 @@ def reported(main: Main, arguments: Sequence[str] | None = None) -> int:
     _settle_streams()
     try:
         status = main(arguments)
-    except KeyboardInterrupt:
-        _complain("interrupted: repeat the command")
-        status = INTERRUPTED
-    except SystemExit as leaving:  # argparse, after --help
+    except (KeyboardInterrupt, Terminated) as stop:
+        word, status = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+        _complain(f"{word} {stop}" if str(stop) else f"{word}: repeat the command")
+    except SystemExit as leaving:  # argparse after --help, rich where nobody reads any more
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return _flushed(NOBODY_READS)
         if not isinstance(leaving.code, int | None):
             raise
         status = leaving.code or DONE
@@ -190,22 +189,3 @@ def _flushed(status: int) -> int:
         with suppress(OSError, ValueError):  # a test's stream has no number
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
     return status
-
-
-@contextmanager
-def _terminations() -> Iterator[list[int]]:
-    """SIGTERM raises KeyboardInterrupt; the list that is yielded then has the signal."""
-    seen: list[int] = []
-
-    def end(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGTERM, before)

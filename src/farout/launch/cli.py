@@ -77,6 +77,8 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         with stopping.signals(), tidied(hydra_folder(typed, config_name) if is_sweep(options) else None):
             _run_hydra(options, parser, job, str(ROOT / "conf"), config_name)
     except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # of rich, where nobody reads any more
+            raise
         return DONE if not leaving.code else FAILED
     except (KeyboardInterrupt, stopping.Terminated) as stop:
         return stopping.farewell(stop)

@@ -6,6 +6,7 @@ overrides that trained the run, and one that would have trained another run is f
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -46,7 +47,9 @@ def named_run(words: Sequence[str]) -> Path | None:
     """The run folder that a command line names, where it is there."""
     named = [word.lstrip("+").removeprefix("run=") for word in words if re.match(r"\+*run=", word)]
     folder = Path(named[-1].strip("'\"")) if named else None
-    return folder if folder is not None and (folder / "run.json").is_file() else None
+    with suppress(OSError, ValueError):  # a name that no folder can have
+        return folder if folder is not None and (folder / "run.json").is_file() else None
+    return None
 
 
 def words_before(words: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from farout.engine.progress import say
 from farout.engine.states import begun
 from farout.errors import ConfigError, FaroutError, UnwritableError
 from farout.files import remove_leftovers, save_json, writing
+from farout.launch.arguments import shorten
 from farout.launch.coerce import Component, component, locate
 from farout.launch.compose import compose_after
 from farout.launch.recorded import check_agrees, recorded_words
@@ -245,8 +246,12 @@ def open_run(folder: str | Path) -> Run:
     path = Path(folder)
     if path.name in ("", ".."):  # a run is known by its folder's name
         path = path.resolve()
-    if not (path / "run.json").is_file():
-        raise FaroutError(f"{folder} is not a run folder (it has no run.json): name one of outputs/runs/")
+    try:
+        there = (path / "run.json").is_file()
+    except (OSError, ValueError):  # a name that no folder can have
+        there = False
+    if not there:
+        raise FaroutError(f"{shorten(folder, 200)} is not a run folder (it has no run.json): name one of outputs/runs/")
     return Run(path, read_record(path)["identity"])
 
 

@@ -313,6 +313,9 @@ def parse(config: DictConfig, root: str = "eval", words: Sequence[str] | None = 
     strange = [key for key in raw if key not in allowed]
     if strange:
         raise unknown(strange, f"method={method_part.get('name')}", allowed)
+    absent = [key for key in SCALARS if key not in raw]
+    if absent:
+        raise ConfigError(f"{absent[0]} is missing: set {absent[0]}=...")
     scalars = {key: coerce(raw[key], kind, key) for key, kind in _scalars(root).items() if key in raw}
     settings = Settings(
         method=_method(method_part, target, raw),
