@@ -12,7 +12,7 @@ import torch
 from farout.engine.checkpoint import save_json
 from farout.errors import ConfigError
 from farout.launch.compose import compose_settings
-from farout.launch.runs import fingerprint, identity_of, open_run, run_of, settings_for
+from farout.launch.runs import fingerprint, identity_of, open_run, parent_run, run_of, settings_for
 from farout.launch.training import train
 
 CPU = torch.device("cpu")
@@ -105,6 +105,15 @@ def test_what_the_run_was_trained_with_may_be_said_again(tuned):
     words = ["method=energy", "m_in=-24", "scale=smoke", "id_data=digits", "backbone=resnet20", "backbone.width=8"]
     found = settings_for(compose_settings([f"run={tuned.folder}", *words, "trainer.precision=auto"], "eval"), tuned)
     assert fingerprint(identity_of(found, "fp32", CPU)) == fingerprint(tuned.identity)
+
+
+def test_a_run_keeps_how_it_is_evaluated_also_where_it_is_not_yet(settings):
+    """A parent that is trained on the way has no command of its own yet."""
+    own = settings("method=energy", "protocol=plain", "evaluate=false", "score=energy", "max_steps=1")
+    train(own)
+    kept = open_run(run_of(own, CPU).folder).record["evaluation"]
+    assert (kept["protocol"]["name"], list(kept["scores"]), kept["ood_data"]["name"]) == ("plain", ["energy"], "smoke")
+    assert "evaluation" not in parent_run(own, CPU).record
 
 
 def facts(entry):

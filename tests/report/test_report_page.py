@@ -145,6 +145,9 @@ def test_absent_parts_are_said(tmp_path: Path) -> None:
     assert "confidence of each image is not known" in words
     assert "No controls were run" in words
     assert "No set of the list is missing" in words
+    made["skipped_scores"] = {"vim": "score vim: no residual is left"}
+    words = Reader(_written(tmp_path, made, facts=Evidence(SMALL))).words
+    assert "Scores that could not be had: vim: score vim: no residual is left" in " ".join(words.split())
     bare = entry(SMALL, OE, rows=[], means=[])
     assert "No OOD set was at hand" in Reader(_written(tmp_path, bare, facts=Evidence(SMALL))).words
     with pytest.raises(FaroutError, match="evaluate the run first"):

@@ -78,9 +78,12 @@ def train(settings: Settings, deadline: float | None = None) -> float | None:
 
 
 def _train_and_evaluate(
-    run: Run, settings: Settings, data: TrainingData, device: torch.device, deadline: float | None
+    run: Run, settings: Settings, data: TrainingData, device: torch.device, deadline: float | None, asked: bool = True
 ) -> None:
-    """What is left to do of a run; the caller holds its lock. The parent comes first, in a log of its own."""
+    """What is left to do of a run; the caller holds its lock. The parent comes first, in a log of its own.
+
+    A run that was `asked` for keeps how its command evaluates; a parent's own command may yet say otherwise.
+    """
     take_up(run, settings, data)
     if run.finished:
         forget(run.checkpoint)  # killed between the weights and this
@@ -92,7 +95,7 @@ def _train_and_evaluate(
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "run.json").exists():
         run.write_record(scale=settings.scale, targets=targets_of(settings), data=data.record())
-    if settings.evaluate and "evaluation" not in run.record:  # not of a parent that is trained on the way
+    if asked and "evaluation" not in run.record:
         run.write_record(evaluation=evaluation_record(settings))
     with run_logger(run, settings) as logger:
         if not run.finished:
@@ -128,7 +131,7 @@ def _ensure_parent(settings: Settings, device: torch.device, deadline: float | N
             say(f"starts from {parent.name}")
         else:
             say(f"needs {parent.name}, which {_prospect(parent, own, data, device)}")
-            _train_and_evaluate(parent, own, data, device, deadline)
+            _train_and_evaluate(parent, own, data, device, deadline, asked=False)
     return parent
 
 

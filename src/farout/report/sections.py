@@ -82,7 +82,9 @@ def absences(entry: Entry) -> str:
     twins = [paragraph("No image of an OOD set was among the ID or outlier images.", "note")]
     if dropped:
         twins = [paragraph("Images left out because the ID or outlier images have them too:"), items(dropped)]
-    return card("Missing sets and duplicates", "missing", gaps, *twins)
+    skipped = [f"{score}: {reason}" for score, reason in (entry.get("skipped_scores") or {}).items()]
+    scores = [paragraph("Scores that could not be had:"), items(skipped)] if skipped else []
+    return card("Missing sets and duplicates", "missing", gaps, *scores, *twins)
 
 
 def controls(entry: Entry) -> str:
