@@ -1,12 +1,16 @@
 """Same overrides, same run: what is part of a run's identity and what is not."""
 
+import json
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
 from farout.errors import ConfigError
 from farout.launch.compose import compose_settings
-from farout.launch.runs import Run, _run, identity_of, parent_run, run_of
-from farout.launch.settings import Settings, parent_settings
+from farout.launch.runs import Run, _run, fingerprint, identity_of, parent_run, run_of
+from farout.launch.settings import ROOT, Settings, parent_settings
 
 CPU = torch.device("cpu")
 CHILD = "method=energy"
@@ -229,7 +233,7 @@ def test_auto_takes_up_a_run_begun_in_the_other_precision(settings):
 # --- names are folders
 
 
-@pytest.mark.parametrize("word", [f"outliers={name}" for name in ("../cifar100", "/etc", "a/b", "..", ".x")])
+@pytest.mark.parametrize("word", [f"ood_data.sets=[{name}]" for name in ("../cifar100", "/etc", "a/b", "..", ".x")])
 def test_a_name_never_leaves_its_folder(settings, word):
     with pytest.raises(ConfigError, match=r"is no name of a (data set|run's folder)"):
         run_of(settings(CHILD, word), CPU)
@@ -237,3 +241,43 @@ def test_a_name_never_leaves_its_folder(settings, word):
         settings("backbone.name=../x")
     with pytest.raises(ConfigError, match="is no name of a run's folder"):
         run_of(settings(f"backbone.name={'x' * 200}"), CPU)
+
+
+# --- runs that are recorded
+
+
+RECORDS = sorted((ROOT / "results").glob("*.json"))
+OWN = [path for path in RECORDS if not json.loads(path.read_text())["run"].startswith("imported-")]
+
+
+def _found(words: list[str], identity: dict[str, Any]) -> bool:
+    """Whether these words mean a run of this identity, whatever it started from."""
+    own = replace(compose_settings([*words, f"seed={identity['seed']}"]), init_from=None)
+    same = {**identity_of(own, identity["precision"], CPU), "parent": identity["parent"]}
+    return same == {key: value for key, value in identity.items() if key != "scale"}
+
+
+@pytest.mark.parametrize("path", [path for path in OWN if path.stem.endswith("-s1")], ids=lambda path: path.stem)
+def test_every_run_of_the_results_is_found_again_from_its_experiment(path):
+    record = json.loads(path.read_text())
+    identity = {key: value for key, value in record["identity"].items() if key != "scale"}
+    rows = sorted((ROOT / "conf/experiment" / path.stem.partition("-")[0]).glob("cifar10_*.yaml"))
+    more = [f"{group}={identity[group]['name']}" for group in ("backbone", "transform")]
+    more += [f"outliers={identity['outliers']}"] if identity["outliers"] else []
+    assert any(_found([f"experiment={row.parent.name}/{row.stem}", *more], identity) for row in rows)
+    assert record["run"].split("-")[-2] == fingerprint(identity)
+
+
+def test_full_runs_of_another_device_are_found_beside_each_other(tmp_path):
+    """The classifier first, as it decides what its children are called; all were trained in bf16."""
+    rows = {
+        "softmax": "ce-wrn_40_2-cifar10-288a3327-s1",
+        "energy_ft": "energy-wrn_40_2-cifar10-cifar100-8719f444-s1",
+        "oe_ft": "oe-wrn_40_2-cifar10-cifar100-55f6d137-s1",
+    }
+    for row, expected in rows.items():
+        words = ["outliers=cifar100", "trainer.precision=bf16", f"paths.outputs={tmp_path}"]
+        run = run_of(compose_settings([f"experiment=energy/cifar10_{row}", *words]), CPU)
+        assert run.name == expected
+        run.folder.mkdir(parents=True)
+        run.write_record()
