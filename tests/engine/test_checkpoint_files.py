@@ -7,7 +7,16 @@ import torch
 from torch import nn
 
 from farout import files
-from farout.engine.checkpoint import load_state, load_weights, save_state, save_weights, tensors_equal
+from farout.engine.checkpoint import (
+    DamagedState,
+    load_state,
+    load_weights,
+    read_state,
+    save_state,
+    save_weights,
+    state_hash,
+    tensors_equal,
+)
 from farout.errors import FaroutError
 from farout.files import write_atomically
 
@@ -91,3 +100,52 @@ def test_tensors_equal():
     assert tensors_equal(a, {"x": torch.zeros(2)})
     assert not tensors_equal(a, {"x": torch.tensor([0.0, 1e-30])})
     assert not tensors_equal(a, {"x": torch.zeros(2), "y": torch.zeros(1)})
+
+
+STATE = {"step": 3, "model": {"w": torch.arange(60.0).reshape(3, 20)}, "rates": [(0.1, 1e-6), None, True], "name": "x"}
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(tmp_path):
+    path, noticed = tmp_path / "state.pt", 0
+    save_state(path, STATE)
+    content = path.read_bytes()
+    for place in range(0, len(content), 11):
+        flipped = bytearray(content)
+        flipped[place] ^= 0x10
+        path.write_bytes(flipped)
+        try:
+            loaded = load_state(path, CPU)
+        except DamagedState:
+            noticed += 1
+            continue
+        assert state_hash(loaded) == state_hash(STATE), place
+    assert noticed > 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 4},
+        {"name": "y"},
+        {"rates": [(0.1, 1e-6), None, 1]},
+        {"model": {"v": STATE["model"]["w"]}},
+        {"model": {"w": STATE["model"]["w"].reshape(20, 3)}},
+        {"model": {"w": STATE["model"]["w"].double()}},
+        {"model": {"w": STATE["model"]["w"].nextafter(torch.tensor(9e9))}},
+    ],
+)
+def test_the_hash_of_a_state_is_of_all_that_it_says(change):
+    assert state_hash({**STATE, **change}) != state_hash(STATE)
+    same = {**STATE, "model": {"w": STATE["model"]["w"].t().contiguous().t()}}
+    assert state_hash(same) == state_hash(STATE), "layout in memory is no content"
+
+
+def test_states_of_before_hashes_are_read_and_their_archives_checked(tmp_path):
+    path = tmp_path / "state.pt"
+    torch.save(STATE, path)
+    assert read_state(path, CPU)[1] is False
+    content = bytearray(path.read_bytes())
+    content[content.index(STATE["model"]["w"].numpy().tobytes()) + 9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedState, match="is damaged"):
+        read_state(path, CPU)

@@ -6,7 +6,8 @@ import torch
 from farout.backbones.cifar_resnet import CifarResNet
 from farout.data import ImageSet
 from farout.data.transform import Transform
-from farout.engine.evaluate import accuracy, collect
+from farout.engine.evaluate import accuracy, collect, share_correct
+from farout.engine.precision import allow_tf32, tf32_allowed
 from farout.scores import Outputs
 
 CPU = torch.device("cpu")
@@ -51,6 +52,27 @@ def test_reduced_precision_is_ignored_and_restored(model, image_set):
     assert not torch.equal(model(TRANSFORM(image_set.images)), expected), "bf16 shows, so the next line can fail"
     assert torch.equal(collect(model, TRANSFORM, image_set, CPU).logits, expected)
     assert model.autocast_dtype == torch.bfloat16
+
+
+def test_the_share_of_correct_ones_alone_is_the_accuracy_in_full_precision(model, image_set):
+    model.autocast_dtype = torch.bfloat16
+    expected = accuracy(collect(model, TRANSFORM, image_set, CPU))
+    assert 0 < expected < 1
+    for size in (4, 23):
+        assert share_correct(model, TRANSFORM, image_set, CPU, size) == pytest.approx(expected)
+    assert model.autocast_dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("measure", [collect, share_correct])
+def test_tf32_is_not_for_measuring(model, image_set, monkeypatch, measure):
+    seen, real = [], type(model).features
+    monkeypatch.setattr(type(model), "features", lambda *given: seen.append(tf32_allowed()) or real(*given))
+    allow_tf32(True)
+    try:
+        measure(model, TRANSFORM, image_set, CPU, 23)
+        assert seen == [False] and tf32_allowed()
+    finally:
+        allow_tf32(False)
 
 
 def test_raw_sets_reach_the_network_as_they_are(model):

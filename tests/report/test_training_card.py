@@ -52,6 +52,13 @@ def test_a_divergence_takes_back_the_steps_after_its_checkpoint(tmp_path: Path) 
     assert course is not None and course.steps.tolist() == [100, 200, 300]
 
 
+def test_the_figure_by_which_an_epoch_is_chosen_is_no_point_of_the_curves(tmp_path: Path) -> None:
+    chosen = [json.dumps({"step": step, "selection": 0.5}) for step in (100, 150)]
+    course = read_course(run(tmp_path, chosen[0], line(100, total=1.0), chosen[1], line(200, total=2.0)))
+    assert course is not None
+    assert (course.steps.tolist(), course.values["total"].tolist()) == ([100, 200], [1, 2])
+
+
 def test_torn_lines_absent_values_and_infinity(tmp_path: Path) -> None:
     torn = ['{"step": 20', "[1]", '{"step": "x"}', '{"total": 1}']
     lines = [line(10, total=1.0), *torn, line(20, total=math.nan, p_x=2.0), line(30, total=math.inf, p_x=3.0)]

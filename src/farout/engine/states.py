@@ -4,6 +4,7 @@
 in turn: the last and the one before. Each state says all that decides what happens next, so any one file will do.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -82,7 +83,8 @@ def also_as(file: Path, name: Path) -> None:
     except OSError:
         write_atomically(name, lambda temporary: shutil.copyfile(file, temporary))
     finally:
-        link.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            link.unlink(missing_ok=True)
 
 
 @dataclass

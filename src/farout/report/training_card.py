@@ -69,7 +69,7 @@ def read_course(run: Path) -> Course | None:
         again = point["resumed_from"] + 1 if "resumed_from" in point else point["step"]
         while kept and kept[-1]["step"] >= again:
             kept.pop()
-        if "event" not in point:
+        if any(name.startswith(LOGGED) for name in point):  # no event, nor the figure by which an epoch is chosen
             kept.append(point)
     steps = np.array([point["step"] for point in kept], dtype=np.float64)
     names = dict.fromkeys(name for point in kept for name in point if name.startswith(LOGGED))
