@@ -1,5 +1,6 @@
 """A folder in ImageNet's layout: which files count, what they look like at test time, and what is wrong with it."""
 
+import os
 import shutil
 
 import numpy as np
@@ -126,6 +127,21 @@ def test_what_changes_in_the_folder_is_noticed_and_where_it_lies_does_not_matter
     assert after.info["sha256"] != before.info["sha256"]
     assert output_key("network", after) != key
     assert len(find_duplicates([opened("test")], after)) == 1, "hashes of the files that were there before are dropped"
+
+
+def test_a_file_that_is_overwritten_in_place_is_noticed_and_a_damaged_index_is_written_again(opened, imagenet_folder):
+    """As cv2.imwrite, PIL's save and cp do: the folder's own time stays."""
+    before = opened()
+    folder = imagenet_folder / "train/n02102040"
+    status = folder.stat()
+    Image.new("RGB", (90, 90), "red").save(folder / "1.JPEG")
+    os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = opened()
+    assert after.info["sha256"] != before.info["sha256"] and len(after) == len(before)
+    for content in (b"", b"[]", b"{", b"\xff", b'{"source": 3}'):
+        (after.folder / "meta.json").write_bytes(content)
+        with pytest.raises(MissingDataError, match=r"damaged: add id_data\.folder=FOLDER"):
+            opened()
 
 
 def test_outputs_are_kept_by_selection(opened):

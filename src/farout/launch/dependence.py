@@ -8,7 +8,7 @@ from typing import Any
 from farout.data import ImageSet, open_dataset
 from farout.errors import ConfigError
 from farout.launch.foresight import train_labels
-from farout.launch.inputs import EvaluationData, corruption_source, evaluation_data, known_paths
+from farout.launch.inputs import EvaluationData, corruption_images, corruption_source, evaluation_data, known_paths
 from farout.launch.run_records import DamagedResults, read_results
 from farout.launch.runs import Run
 from farout.launch.settings import Settings
@@ -21,7 +21,8 @@ def dependencies(run: Run, settings: Settings, data: EvaluationData) -> dict[str
     """What the figures of an evaluation follow from besides its protocol; hashes and numbers, no forward pass."""
     paths, own = known_paths(settings), settings.id_data
     trained = open_dataset(own.name, own.train_split, paths)
-    outliers = [] if settings.outliers is None else [open_dataset(settings.outliers, "train", paths)]
+    side = int(trained.info["side"])
+    outliers = [] if settings.outliers is None else [open_dataset(settings.outliers, "train", paths, side)]
     available = len(train_labels(run, settings))
     fitted_on = min(available, settings.max_fit_images or available)
     fit = {"sha256": trained.info.get("sha256"), "n": fitted_on}
@@ -62,7 +63,7 @@ def _tuning(settings: Settings) -> dict[str, Any]:
         base, split = corruption_source(settings)
     except ConfigError:  # the score will be skipped for it
         return {"base": None}
-    images = open_dataset(base, split, settings.paths.data_paths())
+    images = corruption_images(settings)
     return {"base": f"{base} ({split})", "sha256": images.info.get("sha256"), "images": settings.max_tune_images}
 
 

@@ -10,7 +10,7 @@ from farout.launch.coerce import locate
 from farout.launch.inputs import (
     EvaluationData,
     TrainingData,
-    corruption_source,
+    corruption_images,
     evaluation_data,
     known_paths,
     spread,
@@ -117,4 +117,4 @@ def _check_scores(scores: list[Score], settings: Settings, labels: Tensor) -> No
 
 
 def _check_corruptions(settings: Settings) -> None:
-    open_dataset(*corruption_source(settings), settings.paths.data_paths())
+    corruption_images(settings)

@@ -110,12 +110,19 @@ def _check_before_evaluation(labelled: ImageSet, settings: Settings, paths: Data
         if settings.evaluate or (isinstance(error, ConfigError) and _is_whole(labelled)):
             raise
     own = settings.id_data
-    if settings.holdout == 0 or own.corruption_base is None:
-        return
-    if available(own.corruption_base, own.corruption_split, paths):
-        base = open_dataset(own.corruption_base, own.corruption_split, paths, int(labelled.info["side"]))
-        if (other := of_another_size(base, labelled, paths)) is not None:
-            raise ConfigError(f"id_data.corruption_base={own.corruption_base}: {other}")
+    chooses = settings.holdout > 0 and own.corruption_base is not None
+    if chooses and available(str(own.corruption_base), own.corruption_split, paths):
+        corruption_images(settings, labelled)
+
+
+def corruption_images(settings: Settings, labelled: ImageSet | None = None) -> ImageSet:
+    """The images whose corruptions choose, at the side of the ID set. Raises ConfigError where theirs is another."""
+    (base, split), paths = corruption_source(settings), known_paths(settings)
+    labelled = labelled or open_dataset(settings.id_data.name, settings.id_data.train_split, paths)
+    images = open_dataset(base, split, paths, int(labelled.info["side"]))
+    if (other := of_another_size(images, labelled, paths)) is not None:
+        raise ConfigError(f"id_data.corruption_base={base}: {other}")
+    return images
 
 
 def test_set(labelled: ImageSet, settings: Settings, paths: DataPaths) -> ImageSet:
