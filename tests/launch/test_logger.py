@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from farout.errors import FaroutError
-from farout.launch.logger import NAME_LENGTH, RunLogger, wandb_id
+from farout.launch.logger import NAME_LENGTH, RunLogger, require_package, wandb_id
 from farout.launch.settings import LoggerSettings
 
 Start = Callable[..., RunLogger]
@@ -94,3 +94,6 @@ def test_without_the_package_there_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(FaroutError, match=r"did not start .*wandb.*: use logger=none$"):
         RunLogger(tmp_path, LoggerSettings("wandb"), {})
+    with pytest.raises(FaroutError, match=r"cannot be imported .*wandb.*: use logger=none$"):
+        require_package(LoggerSettings("wandb"))
+    require_package(LoggerSettings("none"))

@@ -124,6 +124,15 @@ def _reason(error: Exception) -> str:
     return one_line(str(error).strip().split("\n")[0]) or type(error).__name__
 
 
+def require_package(settings: LoggerSettings) -> None:
+    """Raise FaroutError where the logger's package cannot be imported: before a run's folder is made."""
+    if settings.name == "wandb":
+        try:
+            import wandb  # noqa: F401
+        except Exception as error:
+            raise FaroutError(f"Weights & Biases cannot be imported ({_reason(error)}): use logger=none") from error
+
+
 def _start_wandb(folder: Path, settings: LoggerSettings, config: Mapping[str, Any]) -> Any:
     name = folder.name or folder.absolute().name
     try:

@@ -32,7 +32,7 @@ from farout.launch.evaluation import already_evaluated, evaluate_run
 from farout.launch.foresight import foresee_evaluation, foresee_training, train_labels
 from farout.launch.geometry import nearest_class_accuracy
 from farout.launch.inputs import TrainingData, capped, corruption_sets, training_data
-from farout.launch.logger import RunLogger, run_logger
+from farout.launch.logger import RunLogger, require_package, run_logger
 from farout.launch.recorded import evaluation_record
 from farout.launch.recovery import take_up
 from farout.launch.runs import (
@@ -65,6 +65,7 @@ def train(settings: Settings, deadline: float | None = None) -> float | None:
     against the validation corruptions; None where there is no holdout.
     """
     device = choose_device(settings.trainer.device)
+    require_package(settings.logger)
     if deadline is None and settings.trainer.budget_minutes is not None:
         deadline = time.monotonic() + 60 * settings.trainer.budget_minutes
     data = training_data(settings)
