@@ -39,8 +39,13 @@ from farout.launch.settings import ROOT
 from farout.launch.unseen import has_labelled_images, labelled_images, overlaps, training_images, unseen_images
 from farout.scores import Fitting, ImageScore, Outputs, Score
 from farout.scores.state import decode, encode
+from farout.shapes import NUMBER, misfit
 
 FORMAT = 1
+# The JSON in a saved detector.
+SPEC = {"network": dict, "transform": dict, "score": dict, "classes": [str], "num_classes": int, "side": int}
+SPEC |= {"run": str, "id_data": str, "tpr": NUMBER, "tau": NUMBER, "calibration": (dict, None), "format": int}
+CONTENT = {"spec": SPEC, "score_state": dict}
 METADATA = "farout_detector"
 BATCH_SIZE = 256
 
@@ -235,6 +240,8 @@ class Detector:
         """
         place = choose_device(device)
         content, tensors = _read(Path(path))
+        if wrong := misfit(content, CONTENT):
+            raise FaroutError(f"{path} is damaged ({wrong}): save the detector again")
         try:
             if content["spec"]["format"] != FORMAT:
                 raise FaroutError(f"{path} has the format of another version of farout: save the detector again")
@@ -243,8 +250,8 @@ class Detector:
             _component(spec.transform, "transform")
             score: Score = _component(spec.score, "score").build()
             decode(score, content["score_state"], _under("score.", tensors))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FaroutError(f"{path} is damaged ({error}): save the detector again") from None
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+            raise FaroutError(f"{path} is damaged ({' '.join(str(error).split())}): save the detector again") from None
         _load_model(model, _under("model.", tensors), path)
         return cls(spec, model, score, place)
 
@@ -332,7 +339,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FaroutError(f"{path} is no detector: make one with Detector.from_run(...).save, or detect.py --save")
     try:
         content = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise FaroutError(f"{path} is damaged: save the detector again") from None
     return content, tensors
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ class RunLogger:
 @contextmanager
 def run_logger(run: Run, settings: Settings) -> Iterator[RunLogger]:
     """The log of one command's work on a run, closed whatever happens; its folder exists by now."""
-    logger = RunLogger(run.folder, settings.logger, config_of(settings, run.identity))
+    own = settings.logger if run.writable else replace(settings.logger, name="none")  # nothing can be kept there
+    logger = RunLogger(run.folder, own, config_of(settings, run.identity))
     failed = True
     try:
         yield logger

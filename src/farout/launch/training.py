@@ -402,7 +402,8 @@ def summarise(evaluations: list[dict[str, Any]], run: Run) -> None:
             f"  {mean['score']}: mean over {mean['votes']} sets FPR95 {100 * mean['fpr95']:.2f} "
             f"AUROC {100 * mean['auroc']:.2f} ({first['protocol']['name']} protocol)"
         )
-    say(f"results: {run.results}")
+    if run.writable:
+        say(f"results: {run.results}")
 
 
 def _accuracy_text(entry: dict[str, Any]) -> str:
