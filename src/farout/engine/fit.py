@@ -156,6 +156,7 @@ def fit(
     steps_per_epoch: int | None = None,
     seed: int = 0,
     checkpointing: Checkpointing | None = None,
+    start: Callable[[], None] | None = None,
     training: Training | None = None,
     survival: Survival | None = None,
     select: Select | None = None,
@@ -163,6 +164,7 @@ def fit(
 ) -> FitResult:
     """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
 
+    `start` is called where no state is resumed: it may read weights into the network.
     `training` gives every labelled training image once, for methods that want to see them before the first step.
     `select` gives a figure of the network after every epoch; weights and the method's state at its first maximum are
     what is left in place in the end.
@@ -183,6 +185,8 @@ def fit(
         model.train()
         method.train()
         if not loop.resume():
+            if start is not None:
+                start()
             method.prepare(model, batches(0), training() if training else ())
             loop.begin()
         with Bar(audience.title, total_steps, loop.step) as bar, stopping.held():

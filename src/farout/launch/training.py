@@ -239,6 +239,7 @@ def _train(
         steps_per_epoch=per_epoch,
         seed=settings.seed,
         checkpointing=_checkpointing(run, settings, data, deadline, facts),
+        start=model.load_pretrained if parent is None else None,
         training=batches.training,
         survival=settings.schedule.survival(),
         select=_selection(settings, data, device),
@@ -259,14 +260,12 @@ def _tell(run: Run, logger: RunLogger, restart: Restart) -> None:
 
 
 def _fresh(run: Run, parent: Run | None, settings: Settings, device: torch.device) -> tuple[Backbone, Method]:
-    """Network and method before the first step: initialised from the seed, or with the parent's weights."""
+    """Network and method as they are built: initialised from the seed, or with the parent's weights."""
     torch.manual_seed(settings.seed)
     model = build_backbone(settings.backbone, settings.id_data.num_classes)
     method: Method = settings.method.build()
     if parent is not None:
         parent.load(model)
-    else:
-        model.load_pretrained()  # also where a state follows: it may turn out damaged
     place(model, settings, run.identity["precision"], device)
     return model, method.to(device)
 
