@@ -80,9 +80,9 @@ def test_composes_and_runs(name, outputs, data):
     if own.holdout > 0:
         words.append("holdout=0")  # no corruptions to build
     if own.id_data.name == "svhn":
-        words += ["id_data.name=digits", "id_data.train_split=train"]
+        words += ["id_data.name=digits", "id_data.num_classes=7", "id_data.train_split=train"]
     if thin or pretrained:
-        words += ["id_data.name=digits", "max_fit_images=300"]
+        words += ["id_data.name=digits", "id_data.num_classes=7", "max_fit_images=300"]
     words += [f"backbone.{key}={'null' if value is None else value}" for key, value in changed.items()]
     settings = compose_settings(words)
     smaller = {"buffer_size": 100} if own.method.name == "jem" else {}
