@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from farout.engine.progress import say
-from farout.errors import FaroutError
-from farout.launch.arguments import Parser, guarded, whole
+from farout.errors import ConfigError, FaroutError
+from farout.launch.arguments import Parser, folder_to_write, guarded, whole
 from farout.launch.settings import ROOT
 
 COMMON = ["scale=smoke", "id_data=digits", "logger=none", "evaluate=false", "trainer.device=cpu", "max_steps=24"]
@@ -62,6 +62,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kill and compare; 1 where something differs."""
     options = parse(arguments)
+    folder_to_write("--folder", options.folder)
+    if options.folder is not None and options.folder.is_dir() and any(options.folder.iterdir()):
+        raise ConfigError(f"--folder {options.folder} is not empty: finished runs would not be trained again")
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     say(f"{options.kills} kills over {', '.join(options.methods)}; the same moments again: --seed {seed}")
     with tempfile.TemporaryDirectory() as scratch:

@@ -98,7 +98,7 @@ WRONG = {
     "id_data.name=nothing": r"no data set 'nothing'",
     "ood_data.sets=[gaussian,nothing]": r"no data set 'nothing'",
     "ood_data.sets=[digits@3]": r"takes no argument",
-    "id_data.num_classes=5": r"id_data=digits has 7 classes: set id_data\.num_classes=7",
+    "id_data.num_classes=5": r"id_data=digits \(train\) has 7 classes, not 5: set id_data\.num_classes=7",
     "method=energy init_from=/nowhere": r"/nowhere is not a run folder",
     # What Hydra does not parse.
     "epochs": r"missing EQUAL",

@@ -125,8 +125,8 @@ in/file --id digits --outputs in/file -> --outputs in/file cannot be a folder
     "prepare_data": """
 -> name a data set, or --all, or --list
 nope -> no data set 'nope'
-'' -> no data set ''
-../x -> no data set '../x'
+'' -> '' is no name of a data set
+../x -> '../x' is no name of a data set
 digits --split nope -> has no split 'nope'
 digits --data in/file -> --data in/file cannot be a folder
 --list --conf nowhere -> nowhere has no dataset/*.yaml
@@ -213,6 +213,14 @@ outliers=nan -> outliers=nan is not there
 --batch 0 -> must be at least 1
 --precision fp64 -> --precision: invalid choice
 --device nope -> --device=nope is not a device
+""",
+    "torture": """
+--nope -> unrecognized arguments: --nope
+--kills 0 -> --kills 0 must be at least 1
+--methods nope -> --methods: invalid choice
+--seed -1 -> --seed -1 must be at least 0
+--folder in/file -> --folder in/file cannot be a folder
+--folder in/list_run -> --folder in/list_run is not empty
 """,
 }
 LINES = [(name, *line.split("-> ", 1)) for name, table in TABLES.items() for line in table.strip().splitlines()]

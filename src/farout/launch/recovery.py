@@ -53,10 +53,11 @@ def _damage(run: Run, learns: bool, same: bool) -> DamagedRun | None:
         record = run.record
         if same and fingerprint(record["identity"]) != fingerprint(run.identity):
             return DamagedRun(path, "it describes another run")
+        described = Run(run.folder, record["identity"])  # a campaign knows its runs by their folders alone
         if record.get("targets") is not None:
-            run.transform()
+            described.transform()
         if run.finished:
-            run.check_files()
+            described.check_files()
             if learns and not run.method_state.exists():
                 return DamagedRun(run.method_state, "it is missing")
     except DamagedRun as problem:
