@@ -33,7 +33,7 @@ def copy(tmp_path: Path) -> Path:
     for kind in ("cats", "dogs"):
         folder = tmp_path / "my_photos" / kind
         folder.mkdir(parents=True)
-        for i in range(8):
+        for i in range(20):
             Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     return tmp_path
 
