@@ -236,6 +236,13 @@ def test_what_cannot_be_read_is_named_in_one_line_by_all(tmp_path: Path, name: s
         assert len(str(caught.value).splitlines()) == 1 and name.split(".")[0].split("\n")[0] in str(caught.value)
 
 
+def test_a_crop_never_reaches_beyond_the_picture() -> None:
+    picture = Image.fromarray(RGB)
+    assert Handling(crop=SIDE)(picture).shape == (3, SIDE, SIDE)
+    with pytest.raises(FaroutError, match="16 x 16 pixels have no part of 17 x 17: add a resize"):
+        Handling(crop=SIDE + 1)(picture)
+
+
 def test_large_pictures_are_read_without_a_warning_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (100, 100), 7).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8000)

@@ -188,7 +188,7 @@ class Handling:
         return self.fit(shown(image))
 
     def fit(self, image: Image.Image) -> np.ndarray:
-        """The same for an image that is RGB and upright. Raises FaroutError for one without pixels, or too thin."""
+        """The same for an image that is RGB and upright. Raises FaroutError for one with too few pixels, or too thin."""
         width, height = image.size
         if min(width, height) < 1:
             raise FaroutError("it has no pixels")
@@ -198,5 +198,8 @@ class Handling:
                 raise FaroutError(f"{width} x {height} pixels: too long and thin to be resized")
             image = vision.resize(image, self.resize, vision.InterpolationMode(self.filter))
         if self.crop is not None:
+            if self.crop > min(image.size):  # torchvision would fill up with black
+                width, height = image.size
+                raise FaroutError(f"{width} x {height} pixels have no part of {self.crop} x {self.crop}: add a resize")
             image = vision.center_crop(image, [self.crop])
         return np.asarray(image).transpose(2, 0, 1)
