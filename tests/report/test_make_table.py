@@ -66,3 +66,30 @@ def test_an_absent_ledger_is_an_error(
 ) -> None:
     assert make_table.main(["--results", str(tmp_path / "none")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("rows", 0, "fpr95"), None),  # taken away
+        (("rows", 0, "vote"), [1]),
+        (("rows", 0, "stand_in_for"), 0.5),
+        (("id", "ece"), "x"),
+        (("geometry",), {"features": "x"}),
+    ],
+)
+def test_figures_of_another_shape_are_one_line(
+    make_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: tuple, value: object
+) -> None:
+    record = full_table()[0]
+    part = record["evaluations"][0]
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    if value is None:
+        del part[place[-1]]
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(record))
+    assert make_table.main(["--run", str(file), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and ("record" in error or record["run"] in error)

@@ -188,7 +188,7 @@ class Handling:
         return self.fit(shown(image))
 
     def fit(self, image: Image.Image) -> np.ndarray:
-        """The same for an image that is RGB and upright. Raises FaroutError for one with too few pixels, or too thin."""
+        """The same for an image that is RGB and upright. Raises FaroutError for one too thin or too small."""
         width, height = image.size
         if min(width, height) < 1:
             raise FaroutError("it has no pixels")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from farout.errors import ConfigError
 from farout.papers import Paper, load
 from farout.report.calibration_table import calibration_table
 from farout.report.cells import Table
@@ -32,11 +33,23 @@ def write_tables(
 ) -> dict[str, Table]:
     """Every table of a paper by name, each written to `NAME.md` and `NAME.csv` in the folder `out`.
 
-    That is the table of OOD detection, whose `rows` may be chosen, and one for each of the paper's sheets.
+    That is the table of OOD detection, whose `rows` may be chosen, and one for each of the paper's sheets. Raises
+    ConfigError where a record holds something else than an evaluation writes.
     """
     paper = load(paper) if isinstance(paper, str) else paper
-    tables = {paper.output: table1(records, paper, protocol, rows, expected)}
-    tables |= {name: SHEETS[name](records, paper, protocol, expected) for name in paper.sheets}
+    try:
+        tables = {paper.output: table1(records, paper, protocol, rows, expected)}
+        tables |= {name: SHEETS[name](records, paper, protocol, expected) for name in paper.sheets}
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+        raise _misshapen(records, problem) from problem
     for name, table in tables.items():
         write_files(table, out, name)
     return tables
+
+
+def _misshapen(records: Sequence[Record], problem: Exception) -> ConfigError:
+    """Figures absent or of another kind: a record that was cut or edited by hand."""
+    names = ", ".join(sorted({str(record["run"]) for record in records})[:3])
+    more = f" or {len(records) - 3} others" if len(records) > 3 else ""
+    what = f"{type(problem).__name__}: {problem}".splitlines()[0]
+    return ConfigError(f"no table can be made of {names}{more} ({what}): leave out what was edited, or evaluate again")

@@ -17,7 +17,8 @@ SIDE_FILES = {"samples": "samples/samples.json", "robustness": "robustness.json"
 
 
 _RATE = (int, float, None)
-_ROW = {"score": str, "ood": str, "fpr95?": _RATE, "auroc?": _RATE, "aupr?": _RATE}
+_NAMES = {"score": str, "ood": str, "title?": str, "stand_in_for?": (str, None), "vote?": (str, None)}
+_ROW = {**_NAMES, "fpr95?": _RATE, "auroc?": _RATE, "aupr?": _RATE}
 ENTRY = {
     "protocol": {"name": str},
     "rows": [_ROW],
