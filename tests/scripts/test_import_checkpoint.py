@@ -27,7 +27,7 @@ from farout.backbones.projected_resnet import ProjectedResNet18
 from farout.backbones.resnet import ResNet18
 from farout.backbones.torchvision_resnet import TorchvisionResNet
 from farout.backbones.wide_resnet import WideResNet
-from farout.data import DataPaths, ImageSet, open_dataset
+from farout.data import DataPaths, open_dataset
 from farout.engine.evaluate import accuracy, collect
 from farout.launch.compose import compose_settings
 from farout.launch.runs import Run, open_run
@@ -41,13 +41,10 @@ from script_loader import load_script
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
-# AUROC (MSP, energy) of the public ResNet-56 on every second CIFAR-10 test image against the first 5,000 images of
-# each pack, measured once with an independent script.
+# AUROC (MSP, energy) of the public ResNet-56 on every second CIFAR-10 test image against all images of the smaller
+# packs, measured once with an independent script. The larger ones would repeat what these show, for minutes.
 SANITY = {
-    ("cifar100", "test"): (0.865, 0.873),
     ("dtd10", "test"): (0.858, 0.852),
-    ("streetchars", "test"): (0.891, 0.908),
-    ("houses_resize", "test"): (0.895, 0.918),
     ("houses_crop", "test"): (0.901, 0.944),
     ("camvid", "test"): (0.915, 0.964),
     ("imagenet_sample", "test"): (0.841, 0.852),
@@ -87,10 +84,6 @@ def test_resnet20_has_its_published_accuracy(packs: Path, data_paths: DataPaths,
     assert round(accuracy(outputs), 4) == 0.9173
 
 
-def _first(image_set: ImageSet) -> ImageSet:
-    return image_set.subset(np.arange(len(image_set))[:5000])
-
-
 @pytest.mark.data
 @pytest.mark.parametrize("name", SANITY, ids=lambda name: name[0])
 def test_resnet56_agrees_with_the_sanity_values(
@@ -98,7 +91,7 @@ def test_resnet56_agrees_with_the_sanity_values(
 ) -> None:
     run, full = resnet56
     half = Outputs(full.logits[::2], full.features[::2])
-    ood = collect(run.model(CPU), run.transform(), _first(open_dataset(*name, data_paths)), CPU)
+    ood = collect(run.model(CPU), run.transform(), open_dataset(*name, data_paths), CPU)
     for score, expected in zip((MSP(), Energy()), SANITY[name], strict=True):
         assert detection_metrics(score(half), score(ood))["auroc"] == pytest.approx(expected, abs=0.002)
 
