@@ -87,12 +87,13 @@ def training_step(width: int, precision: str, batches: DeviceBatches, device: to
     """Forward, backward and update on the same ready views every time."""
     torch.manual_seed(0)
     model = ResNet18(10, width).to(device).to(memory_format=torch.channels_last)
-    model.autocast_dtype = torch.bfloat16 if precision == "bf16" else None
+    dtype = torch.bfloat16 if precision == "bf16" else None
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
     ready = batches(0)["labelled"]
 
     def step() -> None:
-        loss = F.cross_entropy(model(ready.images), ready.targets)
+        with model.precision(dtype):
+            loss = F.cross_entropy(model(ready.images), ready.targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -82,14 +82,24 @@ def test_wide_resnet_initial_spread_is_the_official_one() -> None:
         assert weight.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * weight.numel()))
 
 
+def test_precision_holds_inside_alone_and_ends_with_an_error_too() -> None:
+    network = ResNet18(10, width=4)
+    with network.precision(torch.bfloat16):
+        with pytest.raises(KeyboardInterrupt), network.precision(None):
+            assert network.autocast_dtype is None
+            raise KeyboardInterrupt
+        assert network.autocast_dtype == torch.bfloat16
+    assert network.autocast_dtype is None
+
+
 @pytest.mark.parametrize("network", small_networks(), ids=lambda n: type(n).__name__)
 def test_head_stays_in_float32_under_autocast(network: Backbone) -> None:
     network.eval()
     x = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         exact = network.features(x)
-        network.autocast_dtype = torch.bfloat16
-        features = network.features(x)
+        with network.precision(torch.bfloat16):
+            features, whole = network.features(x), network(x)
         assert features.dtype == torch.float32
         assert not torch.equal(features, exact)  # the trunk did run in bfloat16
         assert (features - exact).norm() < 0.05 * exact.norm()
@@ -98,7 +108,7 @@ def test_head_stays_in_float32_under_autocast(network: Backbone) -> None:
         assert logits.dtype == torch.float32
         expect = features @ network.head.weight.T + network.head.bias
         torch.testing.assert_close(logits, expect)
-        torch.testing.assert_close(network(x), expect)
+        torch.testing.assert_close(whole, expect)
 
 
 @pytest.mark.parametrize(("width", "turned"), [(2, False), (8, True)])

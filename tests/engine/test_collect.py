@@ -48,19 +48,31 @@ def test_batch_norm_is_left_alone_even_after_training_mode(model, image_set):
 
 def test_reduced_precision_is_ignored_and_restored(model, image_set):
     expected = collect(model, TRANSFORM, image_set, CPU).logits
-    model.autocast_dtype = torch.bfloat16
-    assert not torch.equal(model(TRANSFORM(image_set.images)), expected), "bf16 shows, so the next line can fail"
-    assert torch.equal(collect(model, TRANSFORM, image_set, CPU).logits, expected)
-    assert model.autocast_dtype == torch.bfloat16
+    with model.precision(torch.bfloat16):
+        assert not torch.equal(model(TRANSFORM(image_set.images)), expected), "bf16 shows, so the next line can fail"
+        assert torch.equal(collect(model, TRANSFORM, image_set, CPU).logits, expected)
+        assert model.autocast_dtype == torch.bfloat16
 
 
 def test_the_share_of_correct_ones_alone_is_the_accuracy_in_full_precision(model, image_set):
-    model.autocast_dtype = torch.bfloat16
     expected = accuracy(collect(model, TRANSFORM, image_set, CPU))
     assert 0 < expected < 1
-    for size in (4, 23):
-        assert share_correct(model, TRANSFORM, image_set, CPU, size) == pytest.approx(expected)
-    assert model.autocast_dtype == torch.bfloat16
+    with model.precision(torch.bfloat16):
+        for size in (4, 23):
+            assert share_correct(model, TRANSFORM, image_set, CPU, size) == pytest.approx(expected)
+        assert model.autocast_dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("measure", [collect, share_correct])
+def test_a_pass_that_breaks_off_leaves_the_network_its_precision(model, image_set, monkeypatch, measure):
+    def interrupted(images):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "features", interrupted)
+    with model.precision(torch.bfloat16):
+        with pytest.raises(KeyboardInterrupt):
+            measure(model, TRANSFORM, image_set, CPU, 4)
+        assert model.autocast_dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("measure", [collect, share_correct])

@@ -31,18 +31,18 @@ def test_energy_fine_tuning_runs_in_bf16_and_lowers_its_loss(compiled: bool) -> 
     device = torch.device("cuda")
     torch.manual_seed(0)
     model = CifarResNet(20, 10).to(device).to(memory_format=torch.channels_last)
-    model.autocast_dtype = torch.bfloat16
     if compiled:
         model.compile_trunk()
     seen: list[float] = []
-    fit(
-        model,
-        EnergyFineTuning(-25, -7, 0.1, 1.0),
-        _batches(device),
-        Optimisation(lr=0.01),
-        40,
-        audience=Audience(log=lambda step, values: seen.append(values["train/total"]), log_every=10),
-    )
+    with model.precision(torch.bfloat16):
+        fit(
+            model,
+            EnergyFineTuning(-25, -7, 0.1, 1.0),
+            _batches(device),
+            Optimisation(lr=0.01),
+            40,
+            audience=Audience(log=lambda step, values: seen.append(values["train/total"]), log_every=10),
+        )
     assert model(torch.zeros(2, 3, 32, 32, device=device)).dtype == torch.float32
     assert seen[-1] < seen[0]
 

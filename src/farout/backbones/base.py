@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import ClassVar
 
@@ -71,6 +73,15 @@ class Backbone(nn.Module, ABC):
             with torch.autocast(images.device.type, dtype=self.autocast_dtype):
                 features = self._features(images)
         return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+
+    @contextmanager
+    def precision(self, dtype: torch.dtype | None) -> Iterator[None]:
+        """The trunk computes in `dtype` inside (None: in its weights' own); as before afterwards, also on an error."""
+        before, self.autocast_dtype = self.autocast_dtype, dtype
+        try:
+            yield
+        finally:
+            self.autocast_dtype = before
 
     def load_pretrained(self) -> None:
         """Read the weights of others that training starts from, where the configuration names any."""

@@ -20,7 +20,7 @@ def collect(
     Evaluation never runs in reduced precision: bf16 logits collapse energies to a few hundred values. That includes
     TF32.
     """
-    with full_fp32():
+    with full_fp32(), model.precision(None):
         return _collect(model, transform, image_set, device, batch_size)
 
 
@@ -28,7 +28,6 @@ def _collect(
     model: Backbone, transform: Transform, image_set: ImageSet, device: torch.device, batch_size: int
 ) -> Outputs:
     model.eval()
-    half, model.autocast_dtype = model.autocast_dtype, None
     logits, features = [], []
     with Bar(f"  {image_set.name}", len(image_set)) as bar:
         for start in range(0, len(image_set), batch_size):
@@ -37,7 +36,6 @@ def _collect(
             logits.append(model.classify(batch_features).cpu())
             features.append(batch_features.cpu())
             bar.advance(len(images))
-    model.autocast_dtype = half
     return Outputs(torch.cat(logits), torch.cat(features), image_set.labels)
 
 
@@ -48,14 +46,12 @@ def share_correct(
     """Accuracy on a labelled set and nothing else: no bar, no outputs kept; leaves the network in evaluation mode."""
     assert image_set.labels is not None
     model.eval()
-    half, model.autocast_dtype = model.autocast_dtype, None
     right = 0
-    with full_fp32():
+    with full_fp32(), model.precision(None):
         for start in range(0, len(image_set), batch_size):
             images = transform(image_set.images[start : start + batch_size].to(device), raw=image_set.raw)
             labels = image_set.labels[start : start + batch_size].to(device)
             right += int((model.classify(model.features(images)).argmax(1) == labels).sum())
-    model.autocast_dtype = half
     return right / len(image_set)
 
 

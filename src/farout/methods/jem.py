@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from farout.backbones import Backbone
 from farout.errors import ConfigError
 from farout.methods.base import Batch, Method
 from farout.methods.energy import free_energy
@@ -159,20 +161,21 @@ class JEM(Method):
 
     def refine(self, model: nn.Module, images: Tensor, steps: int, labels: Tensor | None = None) -> Tensor:
         """`steps` steps of this model's chain from images (B, ...); the buffer is not touched."""
-        half, model.autocast_dtype = getattr(model, "autocast_dtype", None), self.precision  # type: ignore[assignment]
-        try:
-            with frozen(model):
-                return langevin_chain(
-                    joint_energy(model) if labels is None else class_energy(model, labels),
-                    images,
-                    steps,
-                    self.sgld_lr,
-                    self.sgld_std,
-                    clamp_gradient=self.clamp_gradient,
-                    clamp_images=self.clamp_images,
-                )
-        finally:
-            model.autocast_dtype = half  # type: ignore[assignment]
+        with _computing_in(self.precision, model), frozen(model):
+            return langevin_chain(
+                joint_energy(model) if labels is None else class_energy(model, labels),
+                images,
+                steps,
+                self.sgld_lr,
+                self.sgld_std,
+                clamp_gradient=self.clamp_gradient,
+                clamp_images=self.clamp_images,
+            )
+
+
+def _computing_in(dtype: torch.dtype | None, model: nn.Module) -> AbstractContextManager[None]:
+    """`Backbone.precision`; any other module computes in its weights' own precision, whatever is asked."""
+    return model.precision(dtype) if isinstance(model, Backbone) else nullcontext()
 
 
 def _check_weights(weights: Mapping[str, float]) -> None:
