@@ -1,6 +1,6 @@
 """From image sets to the batches that a step sees: gathered, augmented and normalised on the device."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,3 +100,8 @@ class DeviceBatches:
         for some in rows.split(PASS_SIZE):
             images = self.transform(stream.images[some].to(self.device), raw=stream.raw)
             yield Batch(images.contiguous(memory_format=self.memory_format), stream.labels[some].to(self.device))
+
+
+def repeated(batches: Callable[[int], Mapping[str, Batch]], count: int | None) -> Callable[[int], Mapping[str, Batch]]:
+    """The first `count` batches over and over, each augmented in the same way every time; None: all of them."""
+    return batches if count is None else lambda step: batches(step % count)

@@ -54,6 +54,7 @@ class Schedule:
     max_restarts: int = 0
     restart_lr_factor: float = 1.0
     restart_every: int | None = None
+    overfit_batches: int | None = None
 
     def record(self) -> dict[str, Any]:
         """What determines a network's weights.
@@ -85,7 +86,7 @@ class Schedule:
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot train anything."""
-        for name in ("epochs", "batch_size", "outlier_batch_size", "max_steps"):
+        for name in ("epochs", "batch_size", "outlier_batch_size", "max_steps", "overfit_batches"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} must be at least 1")
@@ -183,6 +184,8 @@ class TrainerSettings:
     eval_batch_size: int = 500
     cache_gib: float = 4.0
     log_every: int = 50
+    detect_anomaly: bool = False
+    profile: bool = False
 
     def check(self) -> None:
         """Raise ConfigError where a value means nothing."""

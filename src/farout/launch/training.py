@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, cast
@@ -15,11 +15,12 @@ import torch
 from farout.backbones import Backbone
 from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
 from farout.engine import stopping
-from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream
+from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream, repeated
 from farout.engine.checkpoint import weights_content
 from farout.engine.evaluate import accuracy, collect, share_correct
-from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, Select, fit, seconds_per_step
+from farout.engine.fit import Audience, Batches, Checkpointing, FitResult, Optimisation, Select, fit, seconds_per_step
 from farout.engine.precision import allow_tf32
+from farout.engine.profiling import StepProfiler
 from farout.engine.progress import say
 from farout.engine.states import begun, forget
 from farout.engine.survival import Restart
@@ -230,27 +231,40 @@ def _train(
     if compiled:
         model.compile_trunk()  # parameters, names and checkpoints stay the network's own
     facts = conditions(device, settings.trainer.channels_last, compiled)
-    result = fit(
-        model,
-        method,
-        batches,
-        optimisation_of(settings),
-        total,
-        steps_per_epoch=per_epoch,
-        seed=settings.seed,
-        checkpointing=_checkpointing(run, settings, data, deadline, facts),
-        start=model.load_pretrained if parent is None else None,
-        training=batches.training,
-        survival=settings.schedule.survival(),
-        select=_selection(settings, data, device),
-        audience=Audience(settings.method.name, logger.log, every, album, partial(_tell, run, logger), run.name),
-    )
+    with _looked_into(run, settings, batches, device) as seen:
+        result = fit(
+            model,
+            method,
+            seen,
+            optimisation_of(settings),
+            total,
+            steps_per_epoch=per_epoch,
+            seed=settings.seed,
+            checkpointing=_checkpointing(run, settings, data, deadline, facts),
+            start=model.load_pretrained if parent is None else None,
+            training=batches.training,
+            survival=settings.schedule.survival(),
+            select=_selection(settings, data, device),
+            audience=Audience(settings.method.name, logger.log, every, album, partial(_tell, run, logger), run.name),
+        )
     if not result.finished:
         raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")
     allow_tf32(False)  # what follows measures
     again = "goes on from its last checkpoint" if begun(run.checkpoint) else "starts it afresh"
     with _known_as(f"after the last step of {run.name}, before its weights were written: the same command {again}"):
         _finish(run, model, method, settings, data, device, result)
+
+
+@contextmanager
+def _looked_into(run: Run, settings: Settings, batches: DeviceBatches, device: torch.device) -> Iterator[Batches]:
+    """The batches that training gets, while that is watched as the files of conf/debug/ ask for it."""
+    trainer, seen = settings.trainer, repeated(batches, settings.schedule.overfit_batches)
+    with ExitStack() as stack:
+        if trainer.detect_anomaly:
+            stack.enter_context(torch.autograd.set_detect_anomaly(True))
+        if trainer.profile:
+            seen = stack.enter_context(StepProfiler(run.folder / "profile", device)).watched(seen)
+        yield seen
 
 
 def _tell(run: Run, logger: RunLogger, restart: Restart) -> None:
