@@ -1,6 +1,6 @@
 """Evaluate a finished run: the overrides that trained it find it, `run=PATH` names one; see --help."""
 
-from farout.launch.entry import start
+from farout.commands.entry import start
 
 if __name__ == "__main__":
     start("eval")

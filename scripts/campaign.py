@@ -20,12 +20,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from farout.commands.arguments import DONE, Parser, folder_to_write, guarded, number, seed
 from farout.engine.progress import say
 from farout.errors import ConfigError
-from farout.launch import slices
-from farout.launch.arguments import DONE, Parser, folder_to_write, guarded, number, seed
-from farout.launch.campaign import TABLES, Campaign, Forecaster, Stage, carry_out, check_data, plan, runs_of
-from farout.launch.environment import choose_device, device_name, stamp
+from farout.reproduce import slices
+from farout.reproduce.campaign import TABLES, Campaign, Forecaster, Stage, carry_out, check_data, plan, runs_of
+from farout.runs.environment import choose_device, device_name, stamp
 
 MORE_TO_DO = 3
 

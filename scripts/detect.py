@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from farout.commands.arguments import Parser, file_to_write, guarded, number, whole
 from farout.data.pictures import image_files
 from farout.detector import Detector, DetectorNote, Prediction
 from farout.errors import ConfigError, FaroutError, printable
-from farout.launch.arguments import Parser, file_to_write, guarded, number, whole
 
 EPILOG = """\
 examples:

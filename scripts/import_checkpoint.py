@@ -29,15 +29,15 @@ from farout.backbones import Backbone, load_foreign_state
 from farout.backbones.foreign import Fit, fits, left_out, listed
 from farout.backbones.projected_resnet import Projected
 from farout.backbones.weight_sets import WeightSet, narrowed, weight_sets
+from farout.commands.arguments import Parser, folder_to_write, guarded
+from farout.config.coerce import Component, build_dataclass, component
+from farout.config.settings import ROOT, IdData
 from farout.engine.checkpoint import save_weights
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
-from farout.launch.arguments import Parser, folder_to_write, guarded
-from farout.launch.coerce import Component, build_dataclass, component
-from farout.launch.environment import stamp
-from farout.launch.recovery import set_aside_damage
-from farout.launch.runs import Run, build_backbone
-from farout.launch.settings import ROOT, IdData
+from farout.runs.environment import stamp
+from farout.runs.recovery import set_aside_damage
+from farout.runs.run import Run, build_backbone
 
 EPILOG = """\
 examples:

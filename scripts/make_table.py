@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from farout import papers
-from farout.launch.arguments import Parser, folder_to_write, guarded
-from farout.report.paper_tables import write_tables
+from farout.commands.arguments import Parser, folder_to_write, guarded
 from farout.report.records import Record, read_ledger, read_record, where
-from farout.report.render import to_terminal, width
+from farout.report.tables.paper import write_tables
+from farout.report.tables.render import to_terminal, width
 
 EPILOG = """\
 examples:

@@ -35,6 +35,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from farout.commands.arguments import Parser, folder_to_write, guarded, plain
 from farout.data import DataPaths, dataset_names, default_paths, open_dataset
 from farout.data.catalogue import define, load_entry, split_names
 from farout.data.download import Progress as Report
@@ -44,7 +45,6 @@ from farout.data.prepare import prepare, prepare_from, splits_to_prepare
 from farout.data.store import available, is_built
 from farout.data.transform import channel_statistics
 from farout.errors import ConfigError, FaroutError, MissingDataError
-from farout.launch.arguments import Parser, folder_to_write, guarded, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 console = Console(width=None if sys.stdout.isatty() else 120)

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from farout.launch.arguments import Parser, folder_to_write, guarded
-from farout.report.rebuild import rebuild_report
+from farout.commands.arguments import Parser, folder_to_write, guarded
+from farout.report.page.rebuild import rebuild_report
 
 
 @guarded

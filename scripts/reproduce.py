@@ -27,28 +27,28 @@ from typing import Any
 
 from rich.console import Console
 
+from farout.commands.arguments import Parser, folder_to_write, guarded, seed
+from farout.config.compose import compose_settings
+from farout.config.settings import Settings
 from farout.data.catalogue import load_entry
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.files import save_json, write_bytes
-from farout.launch.arguments import Parser, folder_to_write, guarded, seed
-from farout.launch.campaign import experiment
-from farout.launch.compose import compose_settings
-from farout.launch.environment import choose_device
-from farout.launch.evaluation import already_evaluated
-from farout.launch.robustness import Plan, assess
-from farout.launch.runs import Run, open_run, run_of, settings_for
-from farout.launch.sample_quality import frechet_facts, inception_facts
-from farout.launch.samples import Sampler, Sampling, class_names, draw_samples, save_samples
-from farout.launch.settings import Settings
-from farout.launch.training import evaluate, train
 from farout.metrics.generation import INCEPTION_WEIGHTS
 from farout.report.figures.reliability import reliability_panels
 from farout.report.figures.style import png_bytes
-from farout.report.paper_tables import write_tables
-from farout.report.rebuild import last_evaluation, read_evidence
+from farout.report.page.rebuild import last_evaluation, read_evidence
 from farout.report.records import read_record
-from farout.report.render import to_terminal, width
+from farout.report.tables.paper import write_tables
+from farout.report.tables.render import to_terminal, width
+from farout.reproduce.campaign import experiment
+from farout.runs.environment import choose_device
+from farout.runs.evaluation import already_evaluated
+from farout.runs.robustness import Plan, assess
+from farout.runs.run import Run, open_run, run_of, settings_for
+from farout.runs.sample_quality import frechet_facts, inception_facts
+from farout.runs.samples import Sampler, Sampling, class_names, draw_samples, save_samples
+from farout.runs.training import evaluate, train
 
 ROWS = {  # paper -> network -> how its file of conf/experiment ends
     "energy": {"softmax": "softmax", "oe": "oe_ft", "energy_ft": "energy_ft"},

@@ -19,14 +19,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from farout.commands.arguments import Parser, guarded, number, seed, whole
+from farout.config.settings import ROOT
 from farout.data import default_paths
 from farout.engine.progress import say
-from farout.launch.arguments import Parser, guarded, number, seed, whole
-from farout.launch.environment import choose_device
-from farout.launch.robustness import EPSILONS, Found, Plan, assess
-from farout.launch.runs import open_run
-from farout.launch.settings import ROOT
 from farout.report.figures.robustness import AXES
+from farout.runs.environment import choose_device
+from farout.runs.robustness import EPSILONS, Found, Plan, assess
+from farout.runs.run import open_run
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from farout.commands.arguments import Parser, folder_to_write, guarded, number, seed, whole
+from farout.config.settings import ROOT
 from farout.data import default_paths
 from farout.engine.progress import say
-from farout.launch.arguments import Parser, folder_to_write, guarded, number, seed, whole
-from farout.launch.environment import choose_device
-from farout.launch.evaluation import renew_report
-from farout.launch.runs import open_run
-from farout.launch.sample_quality import frechet_facts, inception_facts
-from farout.launch.samples import Sampler, Sampling, class_names, draw_samples, save_samples
-from farout.launch.settings import ROOT
 from farout.metrics.generation import INCEPTION_WEIGHTS
-from farout.report.sample_section import quality_lines
+from farout.report.page.samples import quality_lines
+from farout.runs.environment import choose_device
+from farout.runs.evaluation import renew_report
+from farout.runs.run import open_run
+from farout.runs.sample_quality import frechet_facts, inception_facts
+from farout.runs.samples import Sampler, Sampling, class_names, draw_samples, save_samples
 
 EPILOG = """\
 examples:

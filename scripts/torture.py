@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from farout.commands.arguments import Parser, folder_to_write, guarded, whole
+from farout.config.settings import ROOT
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
-from farout.launch.arguments import Parser, folder_to_write, guarded, whole
-from farout.launch.settings import ROOT
 
 COMMON = ["scale=smoke", "id_data=digits", "logger=none", "evaluate=false", "trainer.device=cpu", "max_steps=24"]
 COMMON += ["trainer.checkpoint_steps=2", "trainer.log_every=1"]

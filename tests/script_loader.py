@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from types import ModuleType
 
-from farout.launch.settings import ROOT
+from farout.config.settings import ROOT
 
 
 def load_script(name: str) -> ModuleType:

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from farout.commands.arguments import Parser, guarded, number, whole
 from farout.engine.timing import interleaved
-from farout.launch.arguments import Parser, guarded, number, whole
-from farout.launch.environment import choose_device
 from farout.methods.cider import dispersion_loss, update_prototypes
+from farout.runs.environment import choose_device
 
 Update = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Inputs = tuple[Tensor, Tensor, Tensor]

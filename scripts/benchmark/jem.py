@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from farout.backbones import Backbone
+from farout.commands.arguments import Parser, guarded, whole
+from farout.config.compose import compose_settings
 from farout.engine.timing import interleaved
-from farout.launch.arguments import Parser, guarded, whole
-from farout.launch.compose import compose_settings
-from farout.launch.environment import choose_device
 from farout.methods import JEM, Batch
+from farout.runs.environment import choose_device
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

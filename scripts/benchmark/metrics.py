@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from farout.commands.arguments import Parser, guarded, whole
 from farout.engine.timing import interleaved
 from farout.errors import MissingDataError
-from farout.launch.arguments import Parser, guarded, whole
 from farout.metrics import both_conventions, detection_metrics
 
 GIB = 2**30

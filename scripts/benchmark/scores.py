@@ -17,15 +17,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from farout.launch.arguments import Parser, guarded
-from farout.launch.coerce import Component
-from farout.launch.compose import compose_settings
-from farout.launch.environment import choose_device
-from farout.launch.inputs import evaluation_data
-from farout.launch.runs import Run, open_run, settings_for
-from farout.launch.scoring import Observer, train_images
-from farout.launch.settings import Settings
+from farout.commands.arguments import Parser, guarded
+from farout.config.coerce import Component
+from farout.config.settings import Settings
 from farout.metrics.protocol import apply
+from farout.runs.environment import choose_device
+from farout.runs.inputs import evaluation_data
+from farout.runs.overrides import compose_evaluation
+from farout.runs.run import Run, open_run, settings_for
+from farout.runs.scoring import Observer, train_images
 from farout.scores import Fitting, Outputs
 
 SCORES = "score=[msp,max_logit,energy,uniform_cross_entropy,mahalanobis,knn,react,ash,dice,vim]"
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for eval.py, e.g. score=[msp,knn]")
     options = parser.parse_intermixed_args(arguments)
     run = open_run(options.run)
-    composed = compose_settings([SCORES, "ood_data=stand_in", "trainer.cache_gib=0", *options.overrides], "eval")
+    composed = compose_evaluation([SCORES, "ood_data=stand_in", "trainer.cache_gib=0", *options.overrides])
     measure(run, settings_for(composed, run))
     return 0
 

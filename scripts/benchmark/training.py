@@ -13,15 +13,15 @@ from collections.abc import Sequence
 
 import torch
 
+from farout.commands.arguments import Parser, guarded
+from farout.config.compose import compose_settings
 from farout.engine.fit import Checkpointing, Loop
 from farout.engine.progress import say
 from farout.engine.timing import interleaved
-from farout.launch.arguments import Parser, guarded
-from farout.launch.compose import compose_settings
-from farout.launch.environment import choose_device, device_name
-from farout.launch.inputs import training_data
-from farout.launch.runs import build_backbone, resolve_precision
-from farout.launch.training import batches_of, optimisation_of, place
+from farout.runs.environment import choose_device, device_name
+from farout.runs.inputs import training_data
+from farout.runs.run import build_backbone, resolve_precision
+from farout.runs.training import batches_of, optimisation_of, place
 
 ROUNDS = 5
 

@@ -22,13 +22,13 @@ from torchvision import transforms
 from torchvision.transforms import functional as vision
 
 from farout.backbones.resnet import ResNet18
+from farout.commands.arguments import Parser, guarded, whole
+from farout.config.compose import compose_settings
 from farout.data.streams import EpochShuffle
 from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
 from farout.engine.timing import interleaved
-from farout.launch.arguments import Parser, guarded, whole
-from farout.launch.compose import compose_settings
-from farout.launch.environment import choose_device, device_name
+from farout.runs.environment import choose_device, device_name
 
 LIGHT = ["transform.jitter_probability=0", "transform.grayscale_probability=0"]
 ONE_BY_ONE = 128  # images that torchvision gets

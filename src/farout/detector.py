@@ -24,19 +24,19 @@ from torch import Tensor
 
 import farout
 from farout.backbones import Backbone
+from farout.config.coerce import Component, component
+from farout.config.settings import ROOT
 from farout.data import DataPaths, ImageSet, default_paths
 from farout.data.pictures import Picture, Pictures, batches
 from farout.data.transform import Transform
 from farout.engine.evaluate import collect
 from farout.errors import ConfigError, FaroutError
 from farout.files import write_bytes
-from farout.launch.coerce import Component, component
-from farout.launch.environment import choose_device
-from farout.launch.inputs import capped
-from farout.launch.runs import Run, build_backbone, open_run
-from farout.launch.scoring import head_of, score_file
-from farout.launch.settings import ROOT
-from farout.launch.unseen import has_labelled_images, labelled_images, overlaps, training_images, unseen_images
+from farout.runs.environment import choose_device
+from farout.runs.inputs import capped
+from farout.runs.lineage import has_labelled_images, labelled_images, overlaps, training_images, unseen_images
+from farout.runs.run import Run, build_backbone, open_run
+from farout.runs.scoring import head_of, score_file
 from farout.scores import Fitting, ImageScore, Outputs, Score
 from farout.scores.state import decode, encode
 from farout.shapes import NUMBER, misfit

@@ -7,6 +7,12 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in joined)
 
 
+def shorten(value: object, length: int = 80) -> str:
+    """A value as a message shows it."""
+    text = str(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
 class FaroutError(Exception):
     """A user-facing error. The command line prints its message alone and exits with status 2.
 

@@ -18,9 +18,9 @@ import yaml
 from PIL import Image
 from torchvision import datasets
 
+from farout.config.coerce import Component
 from farout.data import open_dataset
 from farout.data.pack import write_pack
-from farout.launch.coerce import Component
 from script_loader import ROOT, load_script
 
 RNG = np.random.default_rng(0)

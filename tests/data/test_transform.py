@@ -7,9 +7,9 @@ from PIL import Image
 from scipy import stats
 from torchvision import transforms
 
+from farout.config.compose import compose_settings
 from farout.data.transform import Transform, random_crop_flip
 from farout.errors import ConfigError
-from farout.launch.compose import compose_settings
 
 MEAN, STD = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
 

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import ColorJitter, RandomResizedCrop, v2
 from torchvision.transforms import functional as official
 
+from farout.config.compose import compose_settings
 from farout.data.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION, Jitter, apply_jitter, grayscale_, random_jitter
 from farout.data.crop import crop_and_resize, random_crop_boxes
 from farout.data.streams import EpochShuffle
@@ -21,7 +22,6 @@ from farout.data.transform import Transform
 from farout.data.views import Draws, ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
 from farout.errors import ConfigError
-from farout.launch.compose import compose_settings
 
 LEVEL = 0.001
 CPU = torch.device("cpu")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from farout.config.compose import compose_settings
 from farout.data import DataPaths, ImageSet, open_dataset
 from farout.data.streams import holdout_split
-from farout.launch.compose import compose_settings
-from farout.launch.runs import Run, run_of
-from farout.launch.training import train
+from farout.runs.run import Run, run_of
+from farout.runs.training import train
 
 CPU = torch.device("cpu")
 TINY = ["scale=smoke", "id_data=digits", "backbone=resnet20", "logger=none", "evaluate=false", "trainer.device=cpu"]

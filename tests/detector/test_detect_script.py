@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from farout.detector import Detector
-from farout.launch.runs import Run
+from farout.runs.run import Run
 from script_loader import load_script
 
 

@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import farout
+from farout.config.coerce import Component
+from farout.config.settings import ROOT
 from farout.data import DataPaths, ImageSet, open_dataset
 from farout.data.streams import holdout_split
 from farout.detector import Detector, DetectorNote, Prediction, threshold
 from farout.errors import ConfigError, FaroutError
-from farout.launch import unseen
-from farout.launch.coerce import Component
-from farout.launch.runs import Run
-from farout.launch.settings import ROOT
+from farout.runs import lineage as unseen
+from farout.runs.run import Run
 from farout.scores import Outputs, Score
 
 SCORES = sorted(path.stem for path in (ROOT / "conf/score").glob("*.yaml") if path.stem != "all")

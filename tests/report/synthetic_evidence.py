@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from farout.launch.geometry import Space
-from farout.launch.portrait import Portrait
 from farout.metrics import class_directions, detection_metrics
 from farout.metrics.protocol import Protocol, apply, mean_over_sets
 from farout.report.evidence import Evidence, Pictures
+from farout.runs.geometry import Space
+from farout.runs.projection import Portrait
 from farout.scores import Outputs
 
 SCORES = ("msp", "max_logit", "energy", "uniform_ce", "odin", "mahalanobis", "knn", "react", "ash", "vim")

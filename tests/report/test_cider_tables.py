@@ -11,12 +11,12 @@ from rich.console import Console
 from synthetic_records import record, row
 
 from farout.errors import ConfigError
-from farout.report.cells import Cell, Table
-from farout.report.geometry_table import geometry_table
-from farout.report.paper_tables import write_tables
 from farout.report.records import where
-from farout.report.render import to_csv, to_markdown, to_terminal, width
-from farout.report.table import table1
+from farout.report.tables.cells import Cell, Table
+from farout.report.tables.geometry import geometry_table
+from farout.report.tables.paper import write_tables
+from farout.report.tables.render import to_csv, to_markdown, to_terminal, width
+from farout.report.tables.tabulate import table1
 
 PROTOCOL = {"name": "cider", "positive": "id", "ratio": 1, "redraws": 1, "recall": 0.95, "bins": 15}
 OWN = ("svhn", "places365", "lsun_c_32", "isun", "textures")

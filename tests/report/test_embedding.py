@@ -18,14 +18,14 @@ from sklearn.decomposition import PCA
 from synthetic_evidence import CLASSES, ENERGY, entry, evidence, features, head, key, measured, scores
 
 from farout.errors import ConfigError
-from farout.launch.geometry import Space
-from farout.launch.portrait import SHOWN, Plane, Portrait
-from farout.report.drawings import save_figures
 from farout.report.evidence import Evidence, Sphere
+from farout.report.figures.drawings import save_figures
 from farout.report.figures.embedding import CLASS_COLOURS, angle_edges, angle_figure, dots, embedding_figure, shared_box
 from farout.report.figures.style import DPI, canvas, png_bytes, svg_text
-from farout.report.html import write_report
-from farout.report.rebuild import read_sphere, rebuild_report
+from farout.report.page.html import write_report
+from farout.report.page.rebuild import read_sphere, rebuild_report
+from farout.runs.geometry import Space
+from farout.runs.projection import SHOWN, Plane, Portrait
 from farout.scores import Outputs
 
 TITLES = ("SVHN", "iSUN", "CIFAR-100")

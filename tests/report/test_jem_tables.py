@@ -12,14 +12,14 @@ from rich.console import Console
 from synthetic_records import record, row
 
 from farout.errors import ConfigError
-from farout.report.calibration_table import calibration_table
-from farout.report.cells import Cell, Table
-from farout.report.hybrid_table import hybrid_table
-from farout.report.paper_tables import write_tables
 from farout.report.records import read_record, where
-from farout.report.render import to_csv, to_markdown, to_terminal, width
-from farout.report.robustness_table import robustness_table
-from farout.report.table import table1
+from farout.report.tables.calibration import calibration_table
+from farout.report.tables.cells import Cell, Table
+from farout.report.tables.hybrid import hybrid_table
+from farout.report.tables.paper import write_tables
+from farout.report.tables.render import to_csv, to_markdown, to_terminal, width
+from farout.report.tables.robustness import robustness_table
+from farout.report.tables.tabulate import table1
 
 PROTOCOL = {"name": "jem", "positive": "id", "ratio": None, "redraws": 1, "recall": 0.95, "bins": 20}
 OWN = ("svhn", "interp", "cifar100", "celeba")

@@ -8,8 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from farout import papers
+from farout.config.settings import ROOT, read_protocol
 from farout.errors import ConfigError
-from farout.launch.settings import ROOT, read_protocol
 from farout.papers import METRICS, Figure, load
 
 ROWS = {

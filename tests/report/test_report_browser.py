@@ -12,7 +12,7 @@ from page_reader import Reader
 from synthetic_evidence import CLASSES, ENERGY, SCORES, entry, evidence, features, head, measured, scores
 
 from farout.metrics.protocol import Protocol
-from farout.report.html import POLICY, write_report
+from farout.report.page.html import POLICY, write_report
 
 VALUES = scores(1500)
 SPACE = measured(features(n=500))

@@ -14,10 +14,10 @@ from synthetic_evidence import ENERGY, OE, entry, evidence, head, scores
 
 from farout.errors import ConfigError, FaroutError, MissingDataError
 from farout.metrics.protocol import Protocol
-from farout.report.drawings import save_figures
 from farout.report.evidence import Evidence
-from farout.report.html import write_report
-from farout.report.rebuild import last_evaluation, read_evidence, rebuild_report
+from farout.report.figures.drawings import save_figures
+from farout.report.page.html import write_report
+from farout.report.page.rebuild import last_evaluation, read_evidence, rebuild_report
 
 SMALL = scores(90, ("msp", "energy"), ("SVHN", "iSUN", "CIFAR-100"))
 EVIL = '<img src=x onerror="alert(1)">&amp;$x$'
@@ -228,5 +228,6 @@ def test_a_folder_without_its_scores_is_one_line(tmp_path: Path) -> None:
 
 
 def test_pyplot_is_not_loaded() -> None:
-    code = "import sys, farout.report.drawings, farout.report.html; sys.exit('matplotlib.pyplot' in sys.modules)"
+    modules = "farout.report.figures.drawings, farout.report.page.html"
+    code = f"import sys, {modules}; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,10 +12,10 @@ from synthetic_evidence import ENERGY, entry, evidence, head, scores
 from farout.errors import ConfigError
 from farout.report.figures.robustness import DistalRow, distal_figure
 from farout.report.figures.style import svg_text
-from farout.report.html import write_report
-from farout.report.markup import Inliner
-from farout.report.rebuild import rebuild_report
-from farout.report.robustness_card import attack_figure, comparable, robustness_card
+from farout.report.page.html import write_report
+from farout.report.page.markup import Inliner
+from farout.report.page.rebuild import rebuild_report
+from farout.report.page.robustness import attack_figure, comparable, robustness_card
 
 EVIL = '<img src=x onerror="alert(1)">'
 

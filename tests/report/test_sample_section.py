@@ -15,7 +15,7 @@ from PIL import Image
 from farout.errors import ConfigError, FaroutError
 from farout.report.figures.samples import mosaic, mosaic_png, sheet_figure
 from farout.report.figures.style import png_bytes
-from farout.report.sample_section import sample_card
+from farout.report.page.samples import sample_card
 
 SAMPLING: dict[str, Any] = {"source": "noise", "rounds": 3, "steps": 40, "batch_size": 64, "seed": 7, "n": 98}
 SAMPLING["never_drawn"] = 2

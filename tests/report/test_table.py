@@ -12,9 +12,9 @@ from rich.console import Console
 from synthetic_records import PLAIN, full_table, houses, record, row
 
 from farout.errors import ConfigError
-from farout.report.cells import Cell, Table
 from farout.report.records import where
-from farout.report.table import table1, to_csv, to_markdown, to_terminal, write_table
+from farout.report.tables.cells import Cell, Table
+from farout.report.tables.tabulate import table1, to_csv, to_markdown, to_terminal, write_table
 
 GOLDEN = Path(__file__).parent / "golden_table1.md"
 

@@ -10,11 +10,11 @@ import pytest
 from page_reader import Reader
 from synthetic_evidence import ENERGY, entry, evidence, head, scores
 
-from farout.report.figures.course import POINTS, CoursePanel, course_figure, stretches
 from farout.report.figures.style import svg_text
-from farout.report.html import write_report
-from farout.report.markup import Inliner
-from farout.report.training_card import read_course, save_training, training_card
+from farout.report.figures.training_curves import POINTS, CoursePanel, course_figure, stretches
+from farout.report.page.html import write_report
+from farout.report.page.markup import Inliner
+from farout.report.page.training import read_course, save_training, training_card
 
 RESTART = {"diverged_at": 430, "resumed_from": 250, "reason": "the loss <nan> is not finite at step 430"}
 

@@ -14,8 +14,8 @@ from pytorch_ood.detector import EnergyBased as PeerEnergy
 from pytorch_ood.detector import MaxLogit as PeerMaxLogit
 from pytorch_ood.detector import MaxSoftmax as PeerMSP
 
+from farout.config.coerce import component
 from farout.errors import ConfigError, FaroutError
-from farout.launch.coerce import component
 from farout.scores import Outputs, Score
 from farout.scores.energy import Energy
 from farout.scores.max_logit import MaxLogit
@@ -140,9 +140,9 @@ def test_another_setting_is_another_name(override: str) -> None:
 
 
 def test_all_is_every_score_once():
-    from farout.launch.compose import compose_settings
+    from farout.runs.overrides import compose_evaluation
 
-    chosen = [part.name for part in compose_settings(["score=all"], "eval").scores]
+    chosen = [part.name for part in compose_evaluation(["score=all"]).scores]
     files = {path.stem for path in (Path(__file__).parents[2] / "conf/score").glob("*.yaml")}
     assert len(chosen) == len(set(chosen))
     assert set(chosen) == files - {"all", "knn_k100", "knn_k300"}, "of nearest neighbours the first paper's k"

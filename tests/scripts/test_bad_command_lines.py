@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 
-from farout.launch.settings import ROOT
+from farout.config.settings import ROOT
 from script_loader import load_script
 
 DEMO = "--table demo --id digits"

@@ -9,11 +9,11 @@ import pytest
 from safetensors.torch import load_file
 
 import farout.engine.fit
-import farout.engine.parts
-import farout.launch.campaign
+import farout.engine.tar_parts
+import farout.reproduce.campaign
+from farout.config.settings import ROOT
 from farout.engine.checkpoint import tensors_equal
-from farout.launch.campaign import TABLES, experiment
-from farout.launch.settings import ROOT
+from farout.reproduce.campaign import TABLES, experiment
 from script_loader import load_script
 
 SMALL = ["--table", "demo", "--id", "digits", "--scale", "smoke"]
@@ -43,7 +43,7 @@ def clock(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """Time that passes by a second whenever somebody looks at it, so that budgets end after so many steps."""
     now = iter(range(10**9))
     fake = SimpleNamespace(monotonic=lambda: float(next(now)))
-    for module in (script, farout.launch.campaign, farout.engine.fit):
+    for module in (script, farout.reproduce.campaign, farout.engine.fit):
         monkeypatch.setattr(module, "time", fake)
     yield
 
@@ -86,7 +86,7 @@ def test_slices_on_two_machines_equal_one_go(
 def test_state_is_cut_into_parts_and_continues_elsewhere(
     script: ModuleType, in_one_go: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(farout.engine.parts, "PART_BYTES", 100_000)
+    monkeypatch.setattr(farout.engine.tar_parts, "PART_BYTES", 100_000)
     state, first, second = tmp_path / "state", tmp_path / "one", tmp_path / "two"
     command = [*SMALL, *LIMITLESS, "--state", str(state)]
     assert script.main([*command, "--rows", "softmax", "--outputs", str(first), *OVERRIDES, "evaluate=false"]) == 0
@@ -133,7 +133,7 @@ def test_an_error_or_interrupt_still_leaves_the_state(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(farout.launch.campaign, "evaluate", interrupted)
+    monkeypatch.setattr(farout.reproduce.campaign, "evaluate", interrupted)
     command = [*SMALL, "--rows", "softmax", *LIMITLESS, "--state", str(state), "--outputs", str(tmp_path / "out")]
     assert script.main([*command, *OVERRIDES]) == 130
     (run,) = json.loads((state / "campaign.json").read_text())["runs"].values()

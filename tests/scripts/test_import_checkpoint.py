@@ -29,10 +29,10 @@ from farout.backbones.torchvision_resnet import TorchvisionResNet
 from farout.backbones.wide_resnet import WideResNet
 from farout.data import DataPaths, open_dataset
 from farout.engine.evaluate import accuracy, collect
-from farout.launch.compose import compose_settings
-from farout.launch.runs import Run, open_run
-from farout.launch.training import evaluate
 from farout.metrics import detection_metrics
+from farout.runs.overrides import compose_evaluation
+from farout.runs.run import Run, open_run
+from farout.runs.training import evaluate
 from farout.scores import Outputs
 from farout.scores.energy import Energy
 from farout.scores.msp import MSP
@@ -319,7 +319,7 @@ def official(request: pytest.FixtureRequest, script: ModuleType, tmp_path: Path)
 def test_eval_scores_what_the_official_file_holds(official: tuple[Backbone, Run], data_paths: DataPaths) -> None:
     network, run = official
     words = [f"run={run.folder}", "ood_data=smoke", "max_eval_images=5", "logger=none", "score=[msp,energy]"]
-    settings = compose_settings([*words, "trainer.device=cpu", "geometry_images=0"], "eval")
+    settings = compose_evaluation([*words, "trainer.device=cpu", "geometry_images=0"])
     evaluate(replace(settings, paths=replace(settings.paths, outputs=str(run.folder.parents[1]))))
     images = open_dataset("digits", "test", data_paths).images
     chosen = images[np.linspace(0, len(images) - 1, 5).round().astype(int)]

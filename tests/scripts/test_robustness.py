@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from farout.config.compose import compose_settings
 from farout.data import DataPaths, ImageSet, open_dataset
-from farout.launch import robustness
-from farout.launch.compose import compose_settings
-from farout.launch.robustness import Plan, Subject, attacked_images, pixels
-from farout.launch.runs import Run, open_run, run_of
-from farout.launch.training import train
+from farout.runs import robustness
+from farout.runs.robustness import Plan, Subject, attacked_images, pixels
+from farout.runs.run import Run, open_run, run_of
+from farout.runs.training import train
 from script_loader import load_script
 
 CPU = torch.device("cpu")

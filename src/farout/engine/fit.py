@@ -15,9 +15,9 @@ from farout.data.streams import stable_seed
 from farout.engine import stopping
 from farout.engine.checkpoint import save_state
 from farout.engine.progress import Bar, say
+from farout.engine.restarts import Diverged, Restart, Survival
 from farout.engine.schedules import Course
 from farout.engine.states import Point, States, also_as, point_file
-from farout.engine.survival import Diverged, Restart, Survival
 from farout.errors import FaroutError
 from farout.methods import Batch, Method
 

@@ -1,1 +1,1 @@
-"""Figures of one evaluation, one kind a module; `farout.report.drawings` draws them all."""
+"""Figures of one evaluation, one kind a module; `farout.report.figures.drawings` draws them all."""

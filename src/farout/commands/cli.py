@@ -1,0 +1,153 @@
+"""The outer entry of train.py and eval.py: Hydra inside, one-line errors and exit statuses outside."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.version import setbase
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from farout.commands.arguments import DONE, FAILED, plain, reported
+from farout.config.compose import compose_after, explain, hydra_folder, require_jobs
+from farout.config.settings import ROOT, Settings, parse
+from farout.engine import stopping
+from farout.engine.progress import say
+from farout.errors import ConfigError, FaroutError
+from farout.runs.overrides import words_before
+
+Task = Callable[[Settings], Any]
+
+
+def main(config_name: str, task: Task) -> NoReturn:
+    """Compose, check and run; exits 0, or 2 after one line that says what is wrong and what to do."""
+
+    def act(arguments: Sequence[str] | None = None) -> int:
+        return command(config_name, task, arguments or ())
+
+    sys.exit(reported(act, sys.argv[1:]))
+
+
+def command(config_name: str, task: Task, words: Sequence[str]) -> int:
+    """What `main` does, with the command line's words.
+
+    In a sweep every job is tried: a failing one is reported and the rest go on; the status tells at the end.
+    """
+    parser, options = read(words)
+    if options.info is None:  # Hydra prints that with a logger of its own
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
+        logging.getLogger("farout").setLevel(logging.INFO)
+    # Hydra would print its own report and exit with 1: ask for the exception instead.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    typed = list(options.overrides)
+    errors: list[Exception] = []
+    checked: Settings | None = None
+    started = False
+
+    def job(config: DictConfig) -> Any:
+        nonlocal started
+        started = True
+        try:
+            return task(checked or parse(config, config_name, own_words(before) if config_name == "eval" else None))
+        except (FaroutError, OSError) as error:
+            errors.append(error)
+            here = HydraConfig.get()
+            if here.mode == RunMode.MULTIRUN:
+                say(f"job {here.job.num} failed: {plain(error)}")
+                if not all("._internal." in part._target_ for part in (here.sweeper, here.launcher)):
+                    raise  # a sweeper that searches must know, and another process has an `errors` of its own
+            return None
+
+    before: list[str] = []
+    try:
+        if config_name == "eval":  # run=PATH: what the run's record says comes before what was typed
+            before += words_before(typed)
+        checked = refuse(options, config_name, before)
+        options.overrides = [*before, *typed]
+        with stopping.signals(), tidied(hydra_folder(typed, config_name) if is_sweep(options) else None):
+            _run_hydra(options, parser, job, str(ROOT / "conf"), config_name)
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # of rich, where nobody reads any more
+            raise
+        return DONE if not leaving.code else FAILED
+    except (KeyboardInterrupt, stopping.Terminated) as stop:
+        return stopping.farewell(stop)
+    except (FaroutError, OSError):
+        raise
+    except Exception as error:
+        # Before a job starts, whatever Hydra raises (also plain ValueError) is about the command line.
+        if started and not isinstance(error, HydraException | OmegaConfBaseException):
+            raise
+        raise explain(error, config_name, [*before, *typed]) from None
+    if errors:
+        raise errors[0]
+    return DONE
+
+
+def own_words(before: Sequence[str]) -> list[str]:
+    """The overrides of the job that runs, without those that come from a record."""
+    return [word for word in HydraConfig.get().overrides.task if word not in before]
+
+
+def read(words: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """Hydra's options, and overrides anywhere between them; its parser too, which its help describes."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}: see --help for overrides, --hydra-help for options")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    for action in parser._actions:
+        if action.dest == "version":
+            action.version = f"farout {version('farout')}, Hydra {action.version.split()[-1]}"  # type: ignore[attr-defined]
+    return parser, parser.parse_intermixed_args(list(words))
+
+
+def is_sweep(options: argparse.Namespace) -> bool:
+    """Whether several jobs are asked for."""
+    return bool(options.multirun or "hydra.mode=MULTIRUN" in options.overrides)
+
+
+def refuse(options: argparse.Namespace, config_name: str, before: Sequence[str]) -> Settings | None:
+    """Raise ConfigError for what is wrong already, before Hydra makes a folder; the settings of a plain single job."""
+    setbase("1.3")
+    if options.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun would execute what a pickle holds: give the overrides again")
+    if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
+        return None
+    if is_sweep(options):
+        require_jobs(options.overrides)
+        return None
+    elsewhere = options.config_dir or options.config_path or options.config_name
+    if elsewhere or any("${hydra:" in word for word in options.overrides):  # which only a job can look up
+        return None
+    return compose_after(before, options.overrides, config_name, options.overrides if config_name == "eval" else None)
+
+
+@contextmanager
+def tidied(folder: Path | None) -> Iterator[None]:
+    """Leave nothing of Hydra's in the folder that a sweep gives it: nobody reads that, and an empty one is litter."""
+    if folder is None:
+        yield
+        return
+    record = folder / "multirun.yaml"
+    mine = not record.exists()
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if mine:
+                record.unlink(missing_ok=True)
+            for path in absent:
+                path.rmdir()  # fails where something lies in it, and then no folder above is empty either

@@ -1,0 +1,166 @@
+"""Settings from overrides, and what is wrong with overrides, in one line."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from farout.config.coerce import unknown
+from farout.config.settings import ROOT, Settings, known_root_keys, parse
+from farout.errors import ConfigError, one_line, shorten
+
+LISTS = ("score", "experiment")  # groups of which several files can be chosen
+
+
+def compose_settings(overrides: Sequence[str]) -> Settings:
+    """The settings of `python train.py OVERRIDES...`, without a command line; raises ConfigError in one line."""
+    return compose_after([], overrides, "train", None)
+
+
+def compose_after(
+    before: Sequence[str], overrides: Sequence[str], config_name: str, typed: Sequence[str] | None
+) -> Settings:
+    """The settings of the overrides `before` and those after them, of which `typed` are somebody's own."""
+    words = [*before, *overrides]
+    check_words(words)
+    with _hydra():
+        try:
+            config = hydra.compose(config_name, words)
+        except Exception as error:  # of Hydra, OmegaConf and the parsers below them, many kinds
+            raise explain(error, config_name, words) from None
+        return parse(config, config_name, typed)
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra on conf/; that of a command that is under way comes back afterwards."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def check_words(words: Sequence[str]) -> list[Override]:
+    """The overrides, parsed; raises ConfigError for a word that is none, or that chooses what is no file of a group."""
+    parser = OverridesParser.create(
+        GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
+    )
+    found = [_parsed(word, parser) for word in words]
+    for override in found:
+        group = override.key_or_group
+        chosen = not override.is_delete() and not override.is_sweep_override()
+        if chosen and group != "hydra" and (ROOT / "conf" / group).is_dir():
+            _check_choice(group, override.value())
+    return found
+
+
+def _parsed(word: str, parser: OverridesParser) -> Override:
+    try:
+        (override,) = parser.parse_overrides([word])
+    except Exception as error:  # the lexer, the parser and the functions in values raise many kinds
+        reason = re.sub(r"^Error parsing override .*?\n|See https://.*", "", str(error), flags=re.DOTALL).strip()
+        reason = "a character that must stand in quotes" if "LexerNoViableAlt" in reason else one_line(reason)
+        raise ConfigError(
+            f"{shorten(word) or 'an empty word'} cannot be read ({shorten(reason, 200)}): write NAME=VALUE, "
+            "and a value with special characters in quotes: \"NAME='VALUE'\""
+        ) from None
+    if not override.key_or_group:
+        raise ConfigError(f"{shorten(word)} has no name: write NAME=VALUE")
+    return override
+
+
+def _check_choice(group: str, value: Any) -> None:
+    """One file of a group, or several where they can go together."""
+    names = value if isinstance(value, list) and group in LISTS else [value]
+    for name in names:
+        if not isinstance(name, str) or ".." in name.split("/"):
+            raise no_file(group, "null" if name is None else name)
+
+
+def no_file(group: str, name: object) -> ConfigError:
+    """The error for a choice that a group does not have."""
+    return ConfigError(f"{group}={shorten(name)} is not there: choose from {', '.join(_options(group))}")
+
+
+def require_jobs(words: Sequence[str]) -> None:
+    """Raise ConfigError where a sweep over `words` has no job, or cannot be read."""
+    with _hydra():
+        for override in check_words(words):
+            if not override.is_sweep_override() or not override.is_discrete_sweep():
+                continue
+            try:
+                empty = next(override.sweep_string_iterator(), None) is None
+            except Exception as error:
+                raise ConfigError(f"{override.input_line} cannot be swept over: {one_line(str(error))}") from None
+            if empty:
+                raise ConfigError(f"{override.input_line} names nothing, so the sweep has no job: give it values")
+
+
+def hydra_folder(words: Sequence[str], config_name: str) -> Path:
+    """The folder that Hydra makes for a sweep with these words, or would with the values that stand there anyway."""
+    relevant = [word for word in words if re.match(r"(paths|hydra)\.", word)]
+    try:
+        with _hydra():
+            config = hydra.compose(config_name, relevant, return_hydra_config=True)
+            return Path(str(config.hydra.sweep.dir))
+    except Exception:  # swept over, or wrong: whoever composes in earnest says so
+        return Path("outputs/.hydra")
+
+
+def explain(error: Exception, config_name: str, words: Sequence[str]) -> ConfigError:
+    """Hydra's message about the overrides `words` as one line that names what is allowed."""
+    if isinstance(error, ConfigError):
+        return error
+    text = str(error)
+    key = re.search(r"[Kk]ey '([^']+)' is not in struct", text) or re.search(r"Could not override '([^']+)'", text)
+    if key:
+        full = re.search(r"full_key: (\S+)", text)
+        return _unknown_key(full.group(1) if full else key.group(1), config_name, words)
+    choice = re.search(r"Could not (?:find|load) '([^'/]+)/([^']*)'", text)
+    if choice and choice.group(1) != "hydra":
+        return no_file(*choice.groups())
+    if "Error resolving interpolation '${scale}/${method}'" in text:
+        return ConfigError("scale and method choose the schedule: give each the name of one file, see --help")
+    return ConfigError(one_line(re.sub(r"See https://\S+( for details)?", "", text)) or type(error).__name__)
+
+
+def _options(group: str) -> list[str]:
+    """What a group offers: its files, by the names that choose them."""
+    folder = ROOT / "conf" / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def _group_choices(words: Sequence[str]) -> list[str]:
+    """The words of a command line that choose a file of a group; of a sweep the first."""
+    matches = [re.match(r"([\w/]+)(@\w+)?=[\w/]+", word) for word in words]
+    return [match.group(0) for match in matches if match and (ROOT / "conf" / match.group(1)).is_dir()]
+
+
+def _unknown_key(key: str, config_name: str, words: Sequence[str]) -> ConfigError:
+    """Which keys the composition has where `key` was looked for; composed again with the group choices alone."""
+    try:
+        with _hydra():
+            config = hydra.compose(config_name, _group_choices(words))
+    except Exception:  # the choices are wrong too
+        return ConfigError(f"unknown option {key}: see --help")
+    section, _, _ = key.rpartition(".")
+    if not section and OmegaConf.select(config, "method.name") and OmegaConf.select(config, "method._target_"):
+        allowed = known_root_keys(config.method._target_, config_name)
+        if key in allowed:
+            return ConfigError(f"{key} does not take the names that it is given: set {key}.NAME=VALUE, see --help")
+        return unknown([key], f"method={config.method.name}", allowed)
+    found = config
+    for part in section.split("."):
+        found = found.get(part) if isinstance(found, DictConfig) else None
+    allowed = [str(name) for name in found] if isinstance(found, DictConfig) else []
+    return unknown([key], section, allowed)

@@ -1,0 +1,57 @@
+"""What an evaluation says of confidence: on ID images, and with OOD images among them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from farout.engine.evaluate import correct
+from farout.errors import FaroutError
+from farout.metrics import Protocol, expected_calibration_error, tune_temperature
+from farout.metrics.pooled import calibration_measures, pooled_calibration
+from farout.runs.lineage import unseen_images
+from farout.runs.scoring import Observer
+from farout.scores import Outputs
+
+
+def held_out_temperature(observer: Observer) -> float | None:
+    """The temperature with the least cross entropy on images that no network of the run's line was trained on.
+
+    None where the run has no such holdout.
+    """
+    try:
+        images = unseen_images(observer.run, observer.settings.paths.data_paths())
+    except FaroutError:
+        return None
+    outputs = observer.outputs(images)
+    assert outputs.labels is not None
+    return tune_temperature(outputs.logits, outputs.labels)
+
+
+def confidence_of(outputs: Outputs, temperature: float | None = None) -> Tensor:
+    """(N,) largest softmax probability at a temperature, float64."""
+    return torch.softmax(outputs.logits.double() / (temperature or 1.0), dim=1).amax(1)
+
+
+def calibration_facts(
+    protocol: Protocol, id_outputs: Outputs, confidences: Mapping[str, Tensor], temperature: float | None
+) -> dict[str, Any]:
+    """ECE, RMS and MAD calibration error and soft F1 of ID images, and the latter three beside each OOD set.
+
+    `confidences` holds those at `temperature` of "id" and of every OOD set.
+    """
+    right, confidence = correct(id_outputs), confidences["id"]
+    rows = [
+        {"ood": name, **pooled_calibration(protocol, confidence, right, others, name)}
+        for name, others in confidences.items()
+        if name != "id"
+    ]
+    return {
+        "temperature": temperature,
+        "id": {
+            "ece": expected_calibration_error(confidence, right, protocol.bins),
+            **calibration_measures(confidence, right),
+        },
+        "rows": rows,
+    }

@@ -1,0 +1,80 @@
+"""Facts about where and when something ran, for records."""
+
+import datetime
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+
+from farout.config.settings import ROOT
+from farout.engine.precision import tf32_allowed
+from farout.errors import ConfigError
+
+
+def choose_device(name: str, option: str = "trainer.device") -> torch.device:
+    """The device that an option names; auto is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d{1,9})?", name):
+        raise ConfigError(f"{option}={name} is not a device: choose auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count() or "no"
+        raise ConfigError(f"{option}={name}, but there is {count} CUDA device here: use {option}=cpu")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """A device as people know it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({_cpu_model()}, {torch.get_num_threads()} threads)"
+
+
+def conditions(device: torch.device, channels_last: bool, compiled: bool) -> dict[str, str | int | bool]:
+    """What changes nothing but the last digits of a run, and so is no part of its identity: recorded, and compared."""
+    if device.type == "cuda":
+        hardware = {"device": torch.cuda.get_device_name(device)}
+    else:
+        hardware = {"device": _cpu_model(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    return {
+        **hardware,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),  # a class of its own, which no checkpoint may hold
+        "channels_last": channels_last,
+        "compiled": compiled,
+        "tf32": tf32_allowed(),
+    }
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the code, with + when files differ from it; None outside a checkout."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def stamp(device: torch.device) -> dict[str, str | None]:
+    """Date, commit, device and PyTorch version of a measurement."""
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    return {"date": today, "commit": commit(), "device": device_name(device), "torch": torch.__version__}

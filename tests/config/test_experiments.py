@@ -1,0 +1,97 @@
+"""Every experiment file composes as it stands and runs; only batches and steps shrink, and here and there the width."""
+
+import json
+
+import pytest
+import torch
+
+from farout.config.compose import compose_settings
+from farout.config.settings import ROOT, Settings
+from farout.runs.run import run_of
+from farout.runs.training import train
+
+FILES = sorted((ROOT / "conf/experiment").rglob("*.yaml"))
+NAMES = [path.relative_to(ROOT / "conf/experiment").with_suffix("").as_posix() for path in FILES]
+TINY = [
+    "scale=smoke",
+    "outliers=flower_patches",
+    "ood_data=smoke",
+    "max_steps=1",
+    "batch_size=4",
+    "outlier_batch_size=4",
+    "pretrain.max_steps=1",
+    "pretrain.batch_size=4",
+    "max_eval_images=10",
+    "geometry_images=20",
+    "logger=none",
+]
+
+
+def passes_over_training_images(own: Settings) -> bool:
+    """Whether a score looks at every training image: minutes at 50,000 images and full width."""
+    return any("train" in score.build().needs for score in own.scores)
+
+
+def parameters() -> list:
+    """Those on CIFAR need the packs; digits take its place where all training images are looked at.
+
+    SVHN is in no pack, so digits take its place too (the network and loss stay SVHN's).
+    """
+    marked = []
+    for name in NAMES:
+        own = compose_settings([f"experiment={name}"])
+        needs_packs = own.id_data.name.startswith("cifar") and not passes_over_training_images(own)
+        marked.append(pytest.param(name, marks=[pytest.mark.data] if needs_packs else [], id=name))
+    return marked
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """One folder, so that experiments with the same parent train it once."""
+    return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.fixture
+def data(request):
+    if request.node.get_closest_marker("data"):
+        request.getfixturevalue("packs")
+
+
+def test_there_are_experiments():
+    assert len(NAMES) >= 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_header_gives_the_command(name):
+    assert f"python train.py experiment={name}" in (ROOT / f"conf/experiment/{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", parameters())
+def test_composes_and_runs(name, outputs, data):
+    own = compose_settings([f"experiment={name}"])
+    words = [f"experiment={name}", *TINY, f"backbone={own.backbone.name}", f"paths.outputs={outputs}"]
+    pretrained = own.backbone.arguments.get("weights") is not None  # by nobody here; and it has but one width
+    thin = passes_over_training_images(own) and not pretrained
+    changed = {"weights": None} if pretrained else {"width": 2} if thin else {}
+    if own.backbone.arguments.get("widen_factor", 1) > 4:
+        changed = {"widen_factor": 1}
+    if own.method.name == "jem":
+        words.append("buffer_size=100")
+    if own.holdout > 0:
+        words.append("holdout=0")  # no corruptions to build
+    if own.id_data.name == "svhn":
+        words += ["id_data.name=digits", "id_data.num_classes=7", "id_data.train_split=train"]
+    if thin or pretrained:
+        words += ["id_data.name=digits", "id_data.num_classes=7", "max_fit_images=300"]
+    words += [f"backbone.{key}={'null' if value is None else value}" for key, value in changed.items()]
+    settings = compose_settings(words)
+    smaller = {"buffer_size": 100} if own.method.name == "jem" else {}
+    assert settings.method.arguments == {**own.method.arguments, **smaller}
+    assert settings.backbone.arguments == {**own.backbone.arguments, **changed}
+    assert settings.transform == own.transform
+    assert train(settings) is None
+    run = run_of(settings, torch.device("cpu"))
+    assert run.finished
+    evaluations = json.loads(run.results.read_text())["evaluations"]
+    entry = next(entry for entry in evaluations if entry["protocol"]["name"] == own.protocol.name)
+    assert {row["score"] for row in entry["rows"]} == {score.name for score in own.scores}

@@ -1,0 +1,156 @@
+"""Evaluations share forward passes, through the cache also with each other; scores get what they need and no more."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from farout.config.coerce import Component
+from farout.runs.run import Run, open_run, run_of
+from farout.runs.scoring import Observer, ready_scores, selection_images, train_images
+from farout.runs.training import evaluate, train
+from farout.scores import Fitting, ImageScore, Outputs, Score
+
+CPU = torch.device("cpu")
+HERE = __name__
+
+
+class NearestMean(Score):
+    """Fits: minus the distance to the mean training feature."""
+
+    name, needs = "nearest_mean", ("train", "head")
+
+    def fit(self, fitting: Fitting) -> None:
+        assert fitting.train is not None
+        assert torch.allclose(fitting.head(fitting.train.features), fitting.train.logits, atol=1e-5)
+        self.mean = fitting.train.features.mean(0)
+
+    def __call__(self, outputs: Outputs) -> torch.Tensor:
+        return -(outputs.features - self.mean).norm(dim=1)
+
+    def facts(self):
+        return {"mean_norm": float(self.mean.norm())}
+
+
+class Sloped(ImageScore):
+    """Needs images: largest logit after a step of `epsilon` along its gradient; tunes that where asked."""
+
+    def __init__(self, epsilon: float = 0.0, tune: bool = False) -> None:
+        self.name, self.epsilon, self.tune = "sloped", epsilon, tune
+
+    def on_images(self, network, images, std):
+        moving = images.clone().requires_grad_(True)
+        top = network.classify(network.features(moving)).amax(1)
+        (slope,) = torch.autograd.grad(top.sum(), moving)
+        moved = images + self.epsilon * slope.sign() / std.view(1, 3, 1, 1)
+        return network.classify(network.features(moved)).amax(1)
+
+    def candidates(self):
+        return [Sloped(epsilon) for epsilon in (0.5, 0.0, 0.002)] if self.tune else []
+
+    def facts(self):
+        return {"epsilon": self.epsilon}
+
+
+def part(kind, **values):
+    return Component(kind.__name__, f"{HERE}.{kind.__name__}", values)
+
+
+@pytest.fixture
+def trained(settings):
+    """Settings of a finished run and the run."""
+
+    def get(*words):
+        wanted = settings("method=ce", "evaluate=false", "ood_data=smoke", *words)
+        train(wanted)
+        return wanted, run_of(wanted, CPU)
+
+    return get
+
+
+def latest(run: Run) -> dict:
+    return json.loads(run.results.read_text())["evaluations"][-1]
+
+
+def test_a_second_evaluation_needs_no_network(trained, settings, monkeypatch):
+    wanted, run = trained()
+    evaluate(wanted)
+    before = latest(run)
+    monkeypatch.setattr(Run, "model", lambda *_: pytest.fail("the network was loaded"))
+    evaluate(settings("method=ce", "ood_data=smoke", "score=[energy,max_logit,uniform_cross_entropy]"))
+    after = latest(run)
+    assert [row["score"] for row in after["means"]] == ["energy", "max_logit", "uniform_cross_entropy"]
+    same = [[row for row in entry["rows"] if row["score"] == "energy"] for entry in (before, after)]
+    assert same[0] == same[1]
+
+
+def test_without_a_cache_nothing_is_left(trained, tmp_path):
+    wanted, run = trained("trainer.cache_gib=0")
+    evaluate(wanted)
+    assert latest(run)["rows"]
+    assert not list((tmp_path / "outputs").glob("cache/*"))
+
+
+def test_scores_are_fitted_on_what_the_run_trained_on(trained):
+    wanted, run = trained("holdout=0.25", "max_fit_images=100")
+    observer = Observer(run, replace(wanted, scores=(part(NearestMean),)), CPU)
+    scores, facts = ready_scores(observer, observer.settings)
+    images = train_images(run, wanted)
+    assert len(images) == 100
+    expected = observer.outputs(images).features.mean(0)
+    assert torch.equal(scores["nearest_mean"].mean, expected)
+    assert facts["nearest_mean"] == {"mean_norm": float(expected.norm()), "fitted_on": 100}
+    everything = train_images(run, replace(wanted, max_fit_images=None))
+    held, source = selection_images(run, replace(wanted, max_tune_images=None))
+    assert source == "holdout"
+    rows = {each.numpy().tobytes() for each in everything.images}
+    assert not any(each.numpy().tobytes() in rows for each in held.images)
+
+
+def test_image_scores_and_tuning(trained):
+    wanted, run = trained("holdout=0.25", "max_eval_images=20", "max_tune_images=16")
+    tuned = replace(wanted, scores=(part(Sloped, tune=True),))
+    evaluate(tuned)
+    facts = latest(run)["scores"]["sloped"]
+    assert facts["tuned_on"] == "16 holdout images and 8 validation corruptions of digits (train)"
+    by_hand = []
+    for epsilon in (0.5, 0.0, 0.002):
+        observer = Observer(run, replace(tuned, scores=(part(Sloped, epsilon=epsilon),)), CPU)
+        by_hand.append(_selection(observer, Sloped(epsilon), tuned))
+    assert facts["selection_fpr95"] == min(by_hand)
+    assert facts["epsilon"] == (0.5, 0.0, 0.002)[by_hand.index(min(by_hand))]
+
+
+def _selection(observer, score, settings):
+    from farout.metrics import detection_metrics
+    from farout.runs.inputs import corruption_sets
+
+    images, _ = selection_images(observer.run, settings)
+    values = [observer.values({"s": score}, each)["s"] for each in (images, *corruption_sets(settings, 16).values())]
+    rates = [detection_metrics(values[0], ood)["fpr95"] for ood in values[1:]]
+    return sum(rates) / len(rates)
+
+
+def test_an_image_score_without_a_step_equals_its_outputs(trained):
+    wanted, run = trained("max_eval_images=20")
+    observer = Observer(open_run(run.folder), wanted, CPU)
+    images, _ = selection_images(run, wanted)
+    values = observer.values({"sloped": Sloped(0.0)}, images)["sloped"]
+    assert torch.allclose(torch.from_numpy(values).float(), observer.outputs(images).logits.amax(1), atol=1e-5)
+
+
+def test_calibration_is_recorded_and_its_temperature_is_held_out(trained):
+    wanted, run = trained("max_eval_images=null")
+    evaluate(wanted)
+    entry = latest(run)
+    assert entry["calibration"]["temperature"] is None, "nothing was held out"
+    assert entry["calibration"]["id"]["ece"] == entry["id"]["ece"]
+    assert {row["ood"] for row in entry["calibration"]["rows"]} == {row["ood"] for row in entry["rows"]}
+    held, run = trained("max_eval_images=null", "holdout=0.25")
+    evaluate(held)
+    entry = latest(run)
+    assert 0.2 <= entry["calibration"]["temperature"] <= 5
+    assert entry["calibration"]["temperature"] != 1
+    assert entry["calibration"]["id"]["ece"] != entry["id"]["ece"]
+    assert all(row["rms"] > 0 for row in entry["calibration"]["rows"])
