@@ -3,11 +3,12 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from farout.version import __version__
+
 if TYPE_CHECKING:
     from farout.detector import Detector
 
 __all__ = ["Detector", "__version__"]
-__version__ = "0.1.0"
 
 # OpenMP threads that spin while they wait for a core that another process holds make training on a shared machine
 # 11 times slower (ResNet-20 on 2 cores under a load of 4). It must be said before torch loads its OpenMP library.

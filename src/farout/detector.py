@@ -22,7 +22,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-import farout
 from farout.backbones import Backbone
 from farout.config.coerce import Component, component
 from farout.config.settings import ROOT
@@ -40,6 +39,7 @@ from farout.runs.scoring import head_of, score_file
 from farout.scores import Fitting, ImageScore, Outputs, Score
 from farout.scores.state import decode, encode
 from farout.shapes import NUMBER, misfit
+from farout.version import __version__
 
 FORMAT = 1
 # The JSON in a saved detector.
@@ -84,7 +84,7 @@ class Spec:
     tau: float = math.nan
     calibration: dict[str, Any] | None = None
     format: int = FORMAT
-    version: str = farout.__version__
+    version: str = __version__
 
 
 class Detector:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mnist_convnet import MnistConvNet
 from torch import Tensor, nn
 
 from farout.backbones import Backbone, load_foreign_state
 from farout.backbones.allconv import AllConv
-from farout.backbones.mnist_convnet import MnistConvNet
 from farout.backbones.wide_resnet import WideResNet
 
 FILE = Path(__file__).parents[1] / "vectors" / "vectors_energy_oe.json"

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from farout.data.crop import random_crop_boxes
+from farout.data.cropped_views import CroppedViews
 from farout.data.decode import Handling, is_picture, shown, suffixes
-from farout.data.image_files import CroppedViews, ImageFiles
+from farout.data.image_files import ImageFiles
 from farout.data.pack import read_images
 from farout.data.pictures import batches
 from farout.data.streams import stable_seed

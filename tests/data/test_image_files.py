@@ -10,7 +10,8 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as official
 
-from farout.data.image_files import CroppedViews, ImageFiles
+from farout.data.cropped_views import CroppedViews
+from farout.data.image_files import ImageFiles
 from farout.data.pack import Handling
 from farout.data.streams import EpochShuffle
 from farout.data.transform import Transform

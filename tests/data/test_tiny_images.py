@@ -2,8 +2,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-
-from farout.data.tiny_images import epoch_offsets, image_index, read_tiny_images
+from tiny_images import epoch_offsets, image_index, read_tiny_images
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors_energy_oe.json").read_text())["tiny_images"]
 

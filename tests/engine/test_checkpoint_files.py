@@ -15,10 +15,10 @@ from farout.engine.checkpoint import (
     save_state,
     save_weights,
     state_hash,
-    tensors_equal,
 )
 from farout.errors import FaroutError
 from farout.files import write_atomically
+from state_dicts import tensors_equal
 
 CPU = torch.device("cpu")
 

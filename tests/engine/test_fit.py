@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from farout.engine import fit as engine
-from farout.engine.checkpoint import load_state, tensors_equal
+from farout.engine.checkpoint import load_state
 from farout.engine.fit import Audience, Checkpointing, Optimisation, SmoothedLosses, fit, seconds_per_step
 from farout.engine.schedules import Course, WarmUp, cosine_lr
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy, EnergyFineTuning, Method, OutlierExposure
+from state_dicts import tensors_equal
 
 ALL = json.loads((Path(__file__).parents[1] / "vectors" / "vectors_energy_oe.json").read_text())
 STEPS = ALL["train_steps"]

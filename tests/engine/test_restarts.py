@@ -12,12 +12,13 @@ from torch import nn
 
 import farout.files
 from farout.engine import states
-from farout.engine.checkpoint import load_state, save_state, tensors_equal
+from farout.engine.checkpoint import load_state, save_state
 from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, fit
 from farout.engine.restarts import Diverged, Restart, Survival, usual_distance
 from farout.engine.states import Point, begun, furthest, point_file, state_files
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy
+from state_dicts import tensors_equal
 
 CPU = torch.device("cpu")
 SEEN: list[tuple[int, float]] = []  # (restarts, first pixel) of every step

@@ -1,9 +1,11 @@
 """The house rules that a machine can check: imports, environment files, Makefile, tree."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [  # lowest first: a package imports from those below it and from itself
-    {"errors"},
+    {"errors", "version"},
     {"files", "shapes"},
     {"backbones"},
     {"methods", "scores", "data", "metrics", "papers"},
@@ -78,6 +80,43 @@ def test_every_function_is_short() -> None:
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno is not None
                 assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Modules of the package that one names in an import, wherever it stands; but the lazy exports of `farout`."""
+    if path == ROOT / "src/farout/__init__.py":
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: a relative import"
+            names = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {full if full in known else node.module for full in names.values()}
+    return found & known
+
+
+def _circle(sources: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, from one back to itself; empty where there is none."""
+    sorter = graphlib.TopologicalSorter(sources)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    known = {_module(path): path for path in SOURCES}
+    imports = {name: _imported_modules(path, set(known)) for name, path in known.items()}
+    assert len(imports["farout.data.store"]) > 5, "imports are seen, so the next line can fail"
+    assert _circle(imports) == []
+    assert set(_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
 def _pyproject() -> dict:

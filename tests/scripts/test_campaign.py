@@ -12,9 +12,9 @@ import farout.engine.fit
 import farout.engine.tar_parts
 import farout.reproduce.campaign
 from farout.config.settings import ROOT
-from farout.engine.checkpoint import tensors_equal
 from farout.reproduce.campaign import TABLES, experiment
 from script_loader import load_script
+from state_dicts import tensors_equal
 
 SMALL = ["--table", "demo", "--id", "digits", "--scale", "smoke"]
 NET = ["backbone=resnet20", "trainer.device=cpu", "max_steps=4", "pretrain.max_steps=4"]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from farout.data.image_files import ImageFiles
+from farout.data.image_files import ImageFiles
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from farout.data.image_files import CroppedViews, ImageFiles
+from farout.data.cropped_views import CroppedViews
+from farout.data.image_files import ImageFiles
 from farout.data.streams import stable_seed
 from farout.data.transform import Transform
 from farout.data.views import ViewTransform

@@ -24,7 +24,6 @@ __all__ = [
     "save_json",
     "save_state",
     "save_weights",
-    "tensors_equal",
     "weights_content",
     "write_atomically",
 ]
@@ -130,8 +129,3 @@ def _archive_is_sound(path: Path) -> bool:
     """What torch.save writes is a zip archive: its own checksums, which torch never looks at."""
     with zipfile.ZipFile(path) as archive:
         return archive.testzip() is None
-
-
-def tensors_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Bitwise equality of two state dicts."""
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

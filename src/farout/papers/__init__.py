@@ -104,11 +104,6 @@ class Paper:
         found = self.results.get(id_data, {}).get(row)
         return found.also if found else {}
 
-    def lookup(self, id_data: str, row: str, ood: str) -> dict[str, float | None] | None:
-        """{"fpr95", "auroc", "aupr"} in percent, each None if unknown; None where nothing is known."""
-        values = {metric: self.figure(id_data, row, ood, metric).value for metric in METRICS}
-        return None if all(value is None for value in values.values()) else values
-
 
 def names() -> list[str]:
     """The papers that can be loaded."""

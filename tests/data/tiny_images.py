@@ -1,4 +1,4 @@
-"""The withdrawn 80 Million Tiny Images as the papers read it, for those who still hold the file.
+"""The withdrawn 80 Million Tiny Images as the papers read them: what `ContiguousWindow` is compared with.
 
 `tiny_images.bin` has 3,072 bytes an image in Fortran order:
 pixel[row, column, channel] = byte[row + 32 column + 1024 channel].
