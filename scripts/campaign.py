@@ -43,7 +43,7 @@ under way. Packing starts when the budget is spent: leave it half a minute where
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; overrides may stand anywhere, also after --seeds."""
     parser = Parser(description=__doc__, epilog=EPILOG)
-    parser.add_argument("--table", default="energy", choices=TABLES, help="a folder of conf/experiment (%(default)s)")
+    parser.add_argument("--table", default="energy", choices=TABLES, help="whose rows of conf/experiment (%(default)s)")
     parser.add_argument("--id", default="cifar10", help="the in-distribution set of its rows (%(default)s)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="some of the table's rows, in your order")
     parser.add_argument("--seeds", nargs="+", type=seed, default=[1], metavar="SEED", help="in order (default: 1)")

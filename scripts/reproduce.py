@@ -41,7 +41,6 @@ from farout.report.page.rebuild import last_evaluation, read_evidence
 from farout.report.records import read_record
 from farout.report.tables.paper import write_tables
 from farout.report.tables.render import to_terminal, width
-from farout.reproduce.campaign import experiment
 from farout.runs.environment import choose_device
 from farout.runs.evaluation import already_evaluated
 from farout.runs.robustness import Plan, assess
@@ -56,11 +55,7 @@ ROWS = {  # paper -> network -> how its file of conf/experiment ends
     "jem": {"ce": "ce", "ce_plain": "ce_plain", "jem": "jem"},
 }
 AT_FULL_SCALE = ("ce_plain",)  # elsewhere `ce` has JEM's network already, without a norm
-RECIPES = {  # paper -> scale -> folder of conf/experiment
-    "energy": {"full": "energy", "small": "small", "demo": "demo"},
-    "cider": {"full": "cider", "small": "small_cider", "demo": "demo_cider"},
-    "jem": {"full": "jem", "small": "small_jem", "demo": "demo_jem"},
-}
+SCALES = ("demo", "full", "small")
 ATTACKS = {  # scale -> how JEM is attacked; full: as scripts/robustness.py does by default
     "full": Plan(),
     "small": Plan({"linf": (1.0, 2.0, 4.0, 8.0), "l2": (0.25, 0.5, 1.0)}, images=50, steps=10, restarts=1),
@@ -74,13 +69,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--paper", default="energy", choices=sorted(ROWS), help="whose table (default: energy)")
-    parser.add_argument(
-        "--scale", default="full", choices=sorted(RECIPES["energy"]), help="full is the paper's (default)"
-    )
+    parser.add_argument("--scale", default="full", choices=SCALES, help="full is the paper's (default)")
     parser.add_argument("--id", default="cifar10", help="in-distribution set: cifar10 (default), cifar100, digits")
     parser.add_argument("--seeds", nargs="+", type=seed, default=[1], help="default: 1")
     parser.add_argument("--init", metavar="RUN", help="start fine-tuning from this finished run (an imported one, say)")
-    parser.add_argument("--recipe", help="folder of conf/experiment to take the rows from (default: by scale and init)")
+    parser.add_argument("--recipe", help="folder of conf/experiment to take the rows from (default: PAPER/SCALE)")
     parser.add_argument("--out", type=Path, help="folder for the tables, .md and .csv (default: outputs/tables/...)")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="also write a record per run there (the ledger)")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="passed on, e.g. outliers=cifar100")
@@ -107,10 +100,9 @@ def check(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run every row, then tabulate; 2 after a one-line error."""
     options = parse_arguments(arguments)
-    recipe = options.recipe
-    if recipe is None:
-        recipe = RECIPES[options.paper][options.scale] + ("" if options.init is None else "_from_trained")
-    out = options.out or Path("outputs/tables") / f"{recipe}-{options.id}"
+    recipe = f"{options.paper}/{options.scale}" if options.recipe is None else options.recipe
+    label = label_of(options)
+    out = options.out or Path("outputs/tables") / f"{label}-{options.id}"
     rows = [row for row in ROWS[options.paper] if options.scale == "full" or row not in AT_FULL_SCALE]
     jobs = [(row, plan(row, seed, recipe, options)) for seed in options.seeds for row in rows]
     folder_to_write("--out", out)
@@ -123,12 +115,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw_reliability(done, out / "reliability.png")
     if options.record:
         for record in records:
-            keep_record(record, options.record, recipe)
+            keep_record(record, options.record, label)
     for name, table in tables.items():
         console = Console() if sys.stdout.isatty() else Console(width=width(table))
         console.print(to_terminal(table))
         say(f"written: {out / f'{name}.md'} and {out / f'{name}.csv'}")
     return 0
+
+
+def label_of(options: argparse.Namespace) -> str:
+    """What the files of a table are called by: the paper at full scale, else the scale and, of all but Energy's, it."""
+    if options.recipe is not None:
+        return str(options.recipe).replace("/", "_")
+    shorter = options.scale if options.paper == "energy" else f"{options.scale}_{options.paper}"
+    return (options.paper if options.scale == "full" else shorter) + ("_from_trained" if options.init else "")
 
 
 def run_all(jobs: Sequence[tuple[str, Settings]], options: argparse.Namespace) -> list[Run]:
@@ -146,7 +146,7 @@ def run_all(jobs: Sequence[tuple[str, Settings]], options: argparse.Namespace) -
 
 def plan(row: str, seed: int, recipe: str, options: argparse.Namespace) -> Settings:
     """The settings of one row and seed; every row is composed before the first one runs."""
-    name = experiment(recipe, options.id, ROWS[options.paper][row])
+    name = f"{recipe}/{options.id}_{ROWS[options.paper][row]}"
     overrides = [f"experiment={name}", f"scale={options.scale}", f"seed={seed}"]
     if options.init is None:
         return compose_settings([*overrides, *options.overrides])
@@ -224,10 +224,10 @@ def titles(settings: Settings) -> dict[str, str]:
     return {name: str(load_entry(name, paths)["title"]) for name in settings.ood_data.sets}
 
 
-def keep_record(record: dict[str, Any], folder: Path, recipe: str) -> None:
+def keep_record(record: dict[str, Any], folder: Path, label: str) -> None:
     """The ledger's copy of results.json: the latest evaluation under each protocol and list of sets."""
     latest = {(entry["protocol"]["name"], entry["ood_data"]): entry for entry in record["evaluations"]}
-    path = folder / f"{recipe}-{record['run']}.json"
+    path = folder / f"{label}-{record['run']}.json"
     save_json(path, {**record, "evaluations": list(latest.values())})
     say(f"recorded: {path}")
 

@@ -1,7 +1,7 @@
 """What a training step costs here, and how much of it is the data path: ratios from interleaved minima of one run.
 
     python scripts/benchmark/training.py                            WRN-40-2 with energy fine-tuning on digits
-    python scripts/benchmark/training.py experiment=small_cider/cifar10_cider
+    python scripts/benchmark/training.py experiment=cider/small/cifar10_cider
     python scripts/benchmark/training.py backbone=resnet20 trainer.precision=bf16 id_data=cifar10 outliers=cifar100
 
 Three things are timed in turn: gathering and augmenting a batch; forward and backward on ready batches; both together

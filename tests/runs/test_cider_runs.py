@@ -203,11 +203,11 @@ RATES = json.loads((ROOT / "tests/vectors/vectors_jem_cider.json").read_text())[
 @pytest.mark.parametrize(
     ("words", "case"),
     [
-        ("experiment=cider/cifar10_code", RATES[0]),
-        ("experiment=cider/cifar100_code", RATES[0]),
-        ("experiment=cider/cifar10", RATES[2]),
-        ("experiment=cider/cifar100_supcon", RATES[2]),
-        ("experiment=cider/cifar10 warm_up_epochs=0 negative_first_epoch=false", RATES[3]),
+        ("experiment=cider/full/cifar10_cider_code", RATES[0]),
+        ("experiment=cider/full/cifar100_cider_code", RATES[0]),
+        ("experiment=cider/full/cifar10_cider", RATES[2]),
+        ("experiment=cider/full/cifar100_supcon", RATES[2]),
+        ("experiment=cider/full/cifar10_cider warm_up_epochs=0 negative_first_epoch=false", RATES[3]),
     ],
 )
 def test_experiments_have_the_official_learning_rates(words, case):
@@ -221,23 +221,24 @@ def test_experiments_have_the_official_learning_rates(words, case):
     assert (min(point["lr"] for point in case["points"]) < 0) == wanted.schedule.negative_first_epoch
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10_supcon", "cifar100_supcon"])
+@pytest.mark.parametrize("name", ["cifar10_cider", "cifar100_cider", "cifar10_supcon", "cifar100_supcon"])
 def test_the_first_releases_slip_is_there_and_can_be_left_out(name):
     """The official first release runs epoch 0 at negative rates; without its slip no rate is negative."""
-    first = training.optimisation_of(compose_settings([f"experiment=cider/{name}"]))
+    first = training.optimisation_of(compose_settings([f"experiment=cider/full/{name}"]))
     assert first.rate(0, 49_000, 98) == pytest.approx(-0.0489)
-    plain = training.optimisation_of(compose_settings([f"experiment=cider/{name}", "negative_first_epoch=false"]))
+    plain = training.optimisation_of(compose_settings([f"experiment=cider/full/{name}", "negative_first_epoch=false"]))
     rates = [plain.rate(update, 49_000, 98) for update in range(0, 49_000, 7)]
     assert min(rates) > 0
     assert max(rates) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
-    ("name", "momentum", "weight"), [("cifar10", 0.99, 2), ("cifar100", 0.5, 2), ("cifar100_code", 0.5, 1)]
+    ("name", "momentum", "weight"),
+    [("cifar10_cider", 0.99, 2), ("cifar100_cider", 0.5, 2), ("cifar100_cider_code", 0.5, 1)],
 )
 def test_the_releases_differ_in_their_weights_too(name, momentum, weight):
     """CIFAR-100's w became 1 on 2023-04-28, after the checkpoints were released."""
-    knobs = compose_settings([f"experiment=cider/{name}"]).method.arguments
+    knobs = compose_settings([f"experiment=cider/full/{name}"]).method.arguments
     assert (knobs["proto_m"], knobs["w"]) == (momentum, weight)
 
 

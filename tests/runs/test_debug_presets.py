@@ -15,6 +15,7 @@ from farout.runs.run import run_of
 
 PRESETS = sorted(path.stem for path in (ROOT / "conf/debug").glob("*.yaml"))
 CPU = torch.device("cpu")
+EXPERIMENTS = [["experiment=jem/full/cifar10_jem"], ["experiment=cider/full/cifar10_cider_code"]]
 ENERGY = ["method=energy", "id_data=digits", "scale=smoke", "backbone=resnet20"]
 
 
@@ -23,7 +24,7 @@ def test_the_presets_are_those_that_people_know():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("words", [ENERGY, ["experiment=jem/cifar10"], ["experiment=cider/cifar10_code"]], ids=" ".join)
+@pytest.mark.parametrize("words", [ENERGY, *EXPERIMENTS], ids=" ".join)
 def test_in_a_folder_of_its_own_under_names_of_its_own(preset, words):
     real, debug = compose_settings(words), compose_settings([*words, f"debug={preset}"])
     assert debug.paths.outputs == "outputs/debug"

@@ -19,10 +19,10 @@ KNOWN = {
     "method=ce scale=small": "ce-resnet20-cifar10-9d103470-s1",
     "method=energy scale=small outliers=cifar100": "energy-resnet20-cifar10-cifar100-ab92b12c-s1",
     "method=oe scale=small outliers=cifar100": "oe-resnet20-cifar10-cifar100-82fa5b48-s1",
-    "experiment=oe/svhn_baseline": "ce-wrn_16_4-svhn-3d68fbd8-s1",
-    "experiment=small_jem/cifar10_jem": "jem-wrn_10_2_jem-cifar10-8d79d20e-s1",
+    "experiment=oe/full/svhn_baseline": "ce-wrn_16_4-svhn-3d68fbd8-s1",
+    "experiment=jem/small/cifar10_jem": "jem-wrn_10_2_jem-cifar10-8d79d20e-s1",
     # Was 8342f126 while its outliers were not flipped: those weights are others.
-    "experiment=oe/svhn_oe_scratch": "oe_scratch-wrn_16_4-svhn-random_images_300k-17cb4e98-s1",
+    "experiment=oe/full/svhn_oe_scratch": "oe_scratch-wrn_16_4-svhn-random_images_300k-17cb4e98-s1",
 }
 COURSES = [
     "lr_schedule=epoch_cosine",
@@ -261,10 +261,11 @@ def _found(words: list[str], identity: dict[str, Any]) -> bool:
 def test_every_run_of_the_results_is_found_again_from_its_experiment(path):
     record = json.loads(path.read_text())
     identity = {key: value for key, value in record["identity"].items() if key != "scale"}
-    rows = sorted((ROOT / "conf/experiment" / path.stem.partition("-")[0]).glob("cifar10_*.yaml"))
+    paper = path.stem.partition("-")[0].removeprefix("small").removesuffix("from_trained").strip("_") or "energy"
+    rows = sorted((ROOT / f"conf/experiment/{paper}/small").glob("cifar10_*.yaml"))
     more = [f"{group}={identity[group]['name']}" for group in ("backbone", "transform")]
     more += [f"outliers={identity['outliers']}"] if identity["outliers"] else []
-    assert any(_found([f"experiment={row.parent.name}/{row.stem}", *more], identity) for row in rows)
+    assert any(_found([f"experiment={paper}/small/{row.stem}", *more], identity) for row in rows)
     assert record["run"].split("-")[-2] == fingerprint(identity)
 
 
@@ -277,7 +278,7 @@ def test_full_runs_of_another_device_are_found_beside_each_other(tmp_path):
     }
     for row, expected in rows.items():
         words = ["outliers=cifar100", "trainer.precision=bf16", f"paths.outputs={tmp_path}"]
-        run = run_of(compose_settings([f"experiment=energy/cifar10_{row}", *words]), CPU)
+        run = run_of(compose_settings([f"experiment=energy/full/cifar10_{row}", *words]), CPU)
         assert run.name == expected
         run.folder.mkdir(parents=True)
         run.write_record()

@@ -20,7 +20,7 @@ from farout.runs.run import run_of
 from farout.runs.training import train
 
 CPU = torch.device("cpu")
-EXPERIMENT = "experiment=cider/imagenet100"
+EXPERIMENT = "experiment=cider/full/imagenet100_cider"
 TINY = ["transform.size=64", "batch_size=4", "max_steps=2", "score=knn", "score.knn.k=3", "method.score=knn"]
 TINY += ["ood_data=smoke", "max_eval_images=6", "logger=none", "geometry_images=9"]
 
@@ -149,7 +149,7 @@ def test_what_is_missing_is_said_in_one_line_and_leaves_no_run(command, runs, im
 
 
 def test_the_codes_schedule_has_the_official_learning_rates():
-    wanted = compose_settings(["experiment=cider/imagenet100_code"])
+    wanted = compose_settings(["experiment=cider/full/imagenet100_cider_code"])
     vectors = json.loads((ROOT / "tests/vectors/vectors_jem_cider.json").read_text())
     case = vectors["cider"]["learning_rate"][1]
     assert case["config"].startswith("ImageNet-100 script")

@@ -62,7 +62,7 @@ def test_from_the_command_to_the_report(jem):
 
 
 def test_the_official_learning_rates():
-    wanted = compose_settings(["experiment=jem/cifar10"])
+    wanted = compose_settings(["experiment=jem/full/cifar10_jem"])
     rate = optimisation_of(wanted).rate
     for point in VECTORS["learning_rate"]["points"]:
         assert rate(point["global_iter"], 200 * 703, 703) == pytest.approx(point["lr"], rel=1e-12, abs=1e-20)
@@ -79,7 +79,7 @@ def test_the_official_split_and_length_of_an_epoch():
     assert steps_per_epoch(len(train_rows), 64, whole=True) == 703
 
 
-@pytest.mark.parametrize("words", ["method=jem", "method=jem scale=small", "experiment=jem/cifar10"])
+@pytest.mark.parametrize("words", ["method=jem", "method=jem scale=small", "experiment=jem/full/cifar10_jem"])
 def test_jem_holds_out_what_the_official_code_does(words):
     wanted = compose_settings(words.split())
     assert (wanted.holdout, wanted.holdout_rule) == (0.1, "jem")
@@ -87,7 +87,7 @@ def test_jem_holds_out_what_the_official_code_does(words):
 
 
 def test_the_scales_that_select_nothing_hold_nothing_out():
-    for words in ("method=jem scale=smoke", "experiment=demo_jem/digits_jem"):
+    for words in ("method=jem scale=smoke", "experiment=jem/demo/digits_jem"):
         wanted = compose_settings(words.split())
         assert (wanted.holdout, wanted.holdout_rule) == (0, "permuted")
 

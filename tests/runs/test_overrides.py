@@ -87,7 +87,7 @@ AGAINST = {
     "trainer.precision=bf16": "trainer.precision=fp32",
     "init_from=null": "init_from=",
     "pretrain.lr=0.5": "pretrain.lr=0.5",
-    "experiment=demo/digits_energy_ft": "backbone.width=8",
+    "experiment=energy/demo/digits_energy_ft": "backbone.width=8",
 }
 
 

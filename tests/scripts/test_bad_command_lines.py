@@ -65,7 +65,7 @@ TABLES = {
     "reproduce": f"""
 --paper nope -> --paper: invalid choice
 --scale nope -> --scale: invalid choice
---scale demo --id nope -> experiment=demo/nope_softmax is not there
+--scale demo --id nope -> experiment=energy/demo/nope_softmax is not there
 {SMALL} --seeds -> expected at least one argument
 {SMALL} --seeds 1 1 -> names one twice
 {SMALL} --seeds -1 -> must be at least 0
@@ -74,6 +74,7 @@ TABLES = {
 {SMALL} --init in/list_run -> run.json
 --paper jem {SMALL} --init nowhere -> --init is for fine-tuning
 {SMALL} --recipe ../demo -> experiment=../demo/digits_softmax is not there
+{SMALL} --recipe demo -> experiment=demo/digits_softmax is now experiment=energy/demo/digits_softmax
 {SMALL} --recipe '' -> experiment=/digits_softmax is not there
 {SMALL} --out in/file -> --out in/file cannot be a folder
 {SMALL} --record in/file/x -> --record in/file/x cannot be a folder

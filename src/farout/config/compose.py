@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from farout.config.coerce import unknown
+from farout.config.renamed import renamed
 from farout.config.settings import ROOT, Settings, known_root_keys, parse
 from farout.errors import ConfigError, one_line, shorten
 
@@ -83,12 +84,15 @@ def _check_choice(group: str, value: Any) -> None:
     """One file of a group, or several where they can go together."""
     names = value if isinstance(value, list) and group in LISTS else [value]
     for name in names:
-        if not isinstance(name, str) or ".." in name.split("/"):
+        if not isinstance(name, str) or ".." in name.split("/") or renamed(group, name):
             raise no_file(group, "null" if name is None else name)
 
 
 def no_file(group: str, name: object) -> ConfigError:
-    """The error for a choice that a group does not have."""
+    """The error for a choice that a group does not have, or has under another name."""
+    now = renamed(group, name)
+    if now is not None:
+        return ConfigError(f"{group}={name} is now {now}: use that")
     return ConfigError(f"{group}={shorten(name)} is not there: choose from {', '.join(_options(group))}")
 
 

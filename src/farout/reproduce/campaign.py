@@ -23,7 +23,7 @@ from farout.runs.inputs import absence, capped, known_paths, training_data
 from farout.runs.run import Run, build_backbone, open_run, parent_run, resolve_precision, run_of, settings_for
 from farout.runs.training import OutOfBudget, estimate_step_seconds, evaluate, steps_of, train
 
-# Rows of a table, most valuable first: each is a file of conf/experiment/TABLE, as `experiment` names it.
+# Rows of a table, most valuable first: each is a file of conf/experiment, as `experiment` names it.
 TABLES = {
     "energy": ("softmax", "energy_ft", "oe_ft"),
     "oe": ("baseline", "oe_tune", "oe_scratch"),
@@ -47,11 +47,14 @@ OWN_OPTIONS = {
 METRICS_AND_PLOTS = 15.0  # seconds of an evaluation besides the forward passes; a guess on the safe side
 
 
+def folder_of(table: str) -> str:
+    """The folder of conf/experiment that holds a table's rows, PAPER/SCALE."""
+    return {"demo": "energy/demo", "demo_cider": "cider/demo", "demo_jem": "jem/demo"}.get(table, f"{table}/full")
+
+
 def experiment(table: str, id_data: str, row: str) -> str:
-    """The name of a row's file of conf/experiment: TABLE/ID_ROW; one named after its table may be TABLE/ID."""
-    plain = f"{table}/{id_data}"
-    bare = row == table and (ROOT / f"conf/experiment/{plain}.yaml").is_file()
-    return plain if bare else f"{plain}_{row}"
+    """The name of a row's file of conf/experiment: PAPER/SCALE/ID_ROW."""
+    return f"{folder_of(table)}/{id_data}_{row}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Campaign:
     overrides: tuple[str, ...] = ()
 
     def settings(self, row: str, seed: int) -> Settings:
-        """One row's settings, composed as `python train.py experiment=TABLE/ID_ROW seed=SEED ...` would."""
+        """One row's settings, composed as `python train.py experiment=PAPER/SCALE/ID_ROW seed=SEED ...` would."""
         words = [f"experiment={experiment(self.table, self.id_data, row)}", *self.overrides, f"seed={seed}"]
         settings = compose_settings(words + ([] if self.scale is None else [f"scale={self.scale}"]))
         settings = replace(settings, paths=replace(settings.paths, outputs=str(self.outputs)))
@@ -82,7 +85,7 @@ class Campaign:
     def check(self) -> None:
         """Raise ConfigError, in one line, where the table has no such row or an override is an option's business."""
         for row in self.rows:
-            folder = ROOT / "conf/experiment" / self.table
+            folder = ROOT / "conf/experiment" / folder_of(self.table)
             if not (ROOT / f"conf/experiment/{experiment(self.table, self.id_data, row)}.yaml").is_file():
                 there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
                 raise ConfigError(f"{self.table} has no row {self.id_data}_{row}: choose --id and --rows from {there}")

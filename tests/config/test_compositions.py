@@ -1,0 +1,60 @@
+"""Commands of before conf/ had other files compose the same settings and lead to the same runs."""
+
+import json
+import re
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+import torch
+from compositions import FILE, commands, facts
+
+from farout.config.compose import compose_settings
+from farout.config.renamed import EXPERIMENTS
+from farout.config.settings import ROOT, IdData, LoggerSettings, Schedule, TrainerSettings
+from farout.errors import ConfigError
+from farout.runs.run import run_of
+
+KNOWN = json.loads(FILE.read_text())
+FOLDER = ROOT / "conf/experiment"
+
+
+def now(words: str) -> list[str]:
+    """The words that say today what `words` said; without a run to start from, which only its owner can name."""
+    old = words.removeprefix("experiment=")
+    return [f"experiment={EXPERIMENTS[old].split()[0]}"] if old != words else words.split()
+
+
+def later_defaults(part: str) -> dict[str, Any]:
+    """What a part's class has a default for: where `known` does not say it, it came later, and must stand there."""
+    kind = {"schedule": Schedule, "id_data": IdData, "trainer": TrainerSettings, "logger": LoggerSettings}.get(part)
+    own = fields(kind) if kind else ()
+    return {entry.name: entry.default for entry in own if entry.default is not MISSING}
+
+
+def test_every_command_is_recorded():
+    assert set(KNOWN["cases"]) == set(commands(sorted(EXPERIMENTS)))
+
+
+@pytest.mark.parametrize("words", KNOWN["cases"])
+def test_a_command_of_before_means_the_same_run(words):
+    name, *numbers = KNOWN["cases"][words]
+    settings = compose_settings(now(words))
+    found = json.loads(json.dumps(facts(settings)))
+    for part, number in zip(KNOWN["parts"], numbers, strict=True):
+        known = KNOWN["values"][part][number]
+        assert found[part] == (later_defaults(part) | known if isinstance(known, dict) else known), part
+    assert run_of(settings, torch.device("cpu")).name == name
+
+
+@pytest.mark.parametrize("old", EXPERIMENTS)
+def test_an_old_experiment_is_one_line_with_the_new_name(old):
+    new = EXPERIMENTS[old]
+    assert (FOLDER / f"{new.split()[0]}.yaml").is_file() and not (FOLDER / f"{old}.yaml").exists()
+    with pytest.raises(ConfigError, match=re.escape(f"experiment={old} is now experiment={new}:")):
+        compose_settings([f"experiment={old}"])
+
+
+def test_every_file_is_a_row_of_a_paper_at_a_scale():
+    names = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")}
+    assert all(re.fullmatch(r"(energy|oe|cider|jem)/(full|small|demo)/[a-z0-9]+_[a-z_]+", name) for name in names)
