@@ -96,7 +96,8 @@ def test_files_are_readable_as_the_umask_says(tmp_path, umask, mode):
     try:
         save_weights(tmp_path / "weights.safetensors", nn.Linear(2, 2))
         save_json(tmp_path / "run.json", {})
-        files.write_atomically(tmp_path / "own", lambda temporary: (temporary.write_text("x"), temporary.chmod(0o600)))
+        with files.whole_file(tmp_path / "own") as own:
+            own.write_text("x")
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {mode}

@@ -2,19 +2,25 @@
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import re
+import shutil
 import socket
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from farout.errors import FaroutError, MissingDataError, UnwritableError
 
 # .NAME.PID@HOST.tmp is a file that process PID of that machine is about to finish; versions before had no host.
 TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)(?:@(?P<host>[^/@]*))?\.tmp", re.DOTALL)
+BUILDING = "-building-"  # .NAME-building-... is a folder that is about to become NAME
 LONGEST_WRITE = 24 * 3600  # seconds after which nobody is still writing, whatever process has that number now
 
 _ROOM = "make room and repeat the command; what was there before is as it was"
@@ -33,28 +39,91 @@ REFUSALS = {
 }
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a neighbouring temporary file, flush it to disk, then rename it over `path`.
 
     Killed at any moment, `path` holds the old content or the new, never a part. Raises UnwritableError, in one line,
     where the disk is full or read-only, or the folder is not the user's to write to; the old content stays.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_name(path)
-        try:
-            temporary.touch()  # some writers give their files modes of their own: the umask's is the one wanted
-            mode = temporary.stat().st_mode
-            write(temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            if temporary.stat().st_mode != mode:
-                temporary.chmod(mode & 0o7777)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        _flush_folder(path.parent)
+    with writing(path), whole_file(path) as temporary, temporary.open("wb") as file:
+        write(file)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """The name of a neighbouring temporary file to fill: flushed and renamed over `path` at the end, gone on an error.
+
+    Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A neighbouring temporary folder to fill (by `new_file`): it replaces `folder` at the end; gone after an error.
+
+    Raises OSError.
+    """
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}{BUILDING}"))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it the owner's alone
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that is on the disk when the block ends, for places that nobody reads yet. Raises OSError."""
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line, after the half one that a killed process may have left. Raises UnwritableError."""
+    with writing(path), path.open("a+b") as file:
+        if file.tell() > 0:
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(line + b"\n")
+
+
+def also_as(file: Path, name: Path) -> None:
+    """Give a file a second name, at once instead of what had it; a copy where there are no links."""
+    # Not the name under which `name` is written: left by a kill, it would be written into, and the file with it.
+    link = temporary_name(name.with_name(f"{name.name}.link"))
+    try:
+        link.unlink(missing_ok=True)
+        os.link(file, link)
+        os.replace(link, name)
+    except OSError:
+        with file.open("rb") as content:
+            write_atomically(name, functools.partial(shutil.copyfileobj, content))
+    finally:
+        with contextlib.suppress(OSError):
+            link.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -81,12 +150,18 @@ def _flush_folder(folder: Path) -> None:
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write bytes atomically, making the folder if needed; raises UnwritableError as `write_atomically`."""
-    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    write_atomically(path, lambda file: file.write(data))
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically, with newlines as they are; names that are no UTF-8 are escaped."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:
+    """Write arrays atomically in NumPy's npz format."""
+    save = np.savez_compressed if compress else np.savez
+    write_atomically(path, lambda file: save(file, allow_pickle=False, **arrays))
 
 
 def save_json(path: Path, value: Any) -> None:

@@ -27,8 +27,8 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "state.pt"
     save_state(path, {"step": 1})
 
-    def half(temporary):
-        temporary.write_bytes(b"half")
+    def half(file):
+        file.write(b"half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):

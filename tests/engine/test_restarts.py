@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 import farout.files
-from farout.engine import states
 from farout.engine.checkpoint import load_state, save_state
 from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, fit
 from farout.engine.restarts import Diverged, Restart, Survival, usual_distance
@@ -244,7 +243,7 @@ def test_where_there_are_no_links_the_second_name_is_a_copy(tmp_path: Path, monk
     def refuse(*_: Any) -> None:
         raise OSError("no links here")
 
-    monkeypatch.setattr(states.os, "link", refuse)
+    monkeypatch.setattr(farout.files.os, "link", refuse)
     train(tmp_path / "c.pt", Faulty(), Survival(1))
     assert load_state(tmp_path / "c.pt", CPU)["step"] == 16
 

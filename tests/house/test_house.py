@@ -119,6 +119,49 @@ def test_no_import_goes_round_in_a_circle() -> None:
     assert set(_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
+WRITERS = {"os.replace", "os.rename", "os.link", "shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.copytree"}
+METHODS = {"write_text", "write_bytes", "rename"}  # of a path
+
+
+def _writes(source: str) -> list[str]:
+    """The calls that write, rename or copy a file, as far as names and modes show; os.devnull is none."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [text for call in calls if _is_write(call) and "os.devnull" not in (text := ast.unparse(call))]
+
+
+def _is_write(call: ast.Call) -> bool:
+    name = ast.unparse(call.func)
+    if name.rpartition(".")[2] == "open":
+        modes = [
+            part.value for part in ast.walk(call) if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        ]
+        in_place = any(word.arg == "fileobj" for word in call.keywords)
+        return not in_place and any(re.fullmatch(r"(?=.*[wxa+])[rwxabt+]{1,3}", mode) for mode in modes)
+    return name in WRITERS or (isinstance(call.func, ast.Attribute) and call.func.attr in METHODS)
+
+
+def test_files_are_written_by_one_module_alone() -> None:
+    found = {path.relative_to(ROOT): _writes(path.read_text()) for path in SOURCES}
+    assert found.pop(Path("src/farout/files.py")), "writing is seen, so the next line can fail"
+    assert {path: calls for path, calls in found.items() if calls} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "writes"),
+    [
+        ("path.open('wb')", True),
+        ("open(path, mode='a')", True),
+        ("path.write_text('x')", True),
+        ("shutil.copyfile(a, b)", True),
+        ("path.open('rb')", False),
+        ("write_text(path, 'x')", False),
+        ("tarfile.open(fileobj=archive, mode='w')", False),
+    ],
+)
+def test_a_write_is_told_from_a_read(line: str, writes: bool) -> None:
+    assert bool(_writes(line)) == writes
+
+
 def _pyproject() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from farout.config.compose import compose_settings
 from farout.config.settings import OodData, Settings
-from farout.engine.checkpoint import save_json
 from farout.errors import MissingDataError
+from farout.files import save_json
 from farout.report.marks import MARKS
 from farout.report.page.rebuild import last_evaluation, read_evidence
 from farout.report.records import read_record

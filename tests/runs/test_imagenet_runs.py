@@ -13,7 +13,7 @@ from torchvision.models import resnet34
 from farout.config.compose import compose_settings
 from farout.config.settings import ROOT, Settings
 from farout.engine import fit as engine
-from farout.engine.checkpoint import load_json
+from farout.files import load_json
 from farout.runs import training
 from farout.runs.inputs import training_data
 from farout.runs.run import run_of

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from farout.config.compose import compose_settings
-from farout.engine.checkpoint import save_json
 from farout.errors import ConfigError
+from farout.files import save_json
 from farout.runs.overrides import compose_evaluation
 from farout.runs.run import fingerprint, identity_of, open_run, parent_run, run_of, settings_for
 from farout.runs.training import train

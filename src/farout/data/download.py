@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from farout.errors import FaroutError
+from farout.files import new_file, whole_file
 
 log = logging.getLogger(__name__)
 CHUNK = 1 << 20
@@ -51,21 +52,15 @@ def fetch(urls: Sequence[str], checksum: str | None, target: Path, progress: Pro
 
     Nothing is left behind on failure. Raises FaroutError naming what each mirror said.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
     complaints = []
-    try:
-        for url in urls:
-            try:
+    for url in urls:
+        try:
+            with whole_file(target) as part:
                 _retrieve(url, part, target.name, progress)
-                seen = verify(part, checksum, target.name)
-                part.replace(target)
-                return seen
-            except (OSError, FaroutError, RuntimeError) as error:
-                complaints.append(f"{url}: {error}")
-                log.warning("%s failed (%s)", url, error)
-    finally:
-        part.unlink(missing_ok=True)
+                return verify(part, checksum, target.name)
+        except (OSError, FaroutError, RuntimeError) as error:
+            complaints.append(f"{url}: {error}")
+            log.warning("%s failed (%s)", url, error)
     raise FaroutError(f"could not download {target.name}: {'; '.join(complaints)}")
 
 
@@ -77,7 +72,7 @@ def _retrieve(url: str, part: Path, name: str, progress: Progress) -> None:
     if scheme not in SCHEMES:
         raise FaroutError(f"addresses may start with {', '.join(SCHEMES)}, not {scheme!r}")
     request = urllib.request.Request(url, headers={"User-Agent": "farout"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, part.open("wb") as out:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, new_file(part) as out:
         length = response.headers.get("Content-Length")
         total, done = int(length) if length else None, 0
         while block := response.read(CHUNK):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ def image_hashes(image_set: ImageSet) -> np.ndarray:
     hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
     if cache is not None:
         with suppress(UnwritableError):  # a store that is only read: hashed again next time
-            write_atomically(cache, partial(_save, array=hashes))
+            write_atomically(cache, lambda file: np.save(file, hashes))
     return hashes.view("V16")[:, 0]
 
 
@@ -40,11 +39,6 @@ def _kept(cache: Path, n: int) -> np.ndarray | None:
     except (OSError, ValueError, EOFError):
         return None
     return kept.view("V16")[:, 0] if kept.shape == (n, 16) and kept.dtype == np.uint8 else None
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
 
 
 def find_duplicates(reference: Iterable[ImageSet], other: ImageSet) -> np.ndarray:

@@ -23,6 +23,7 @@ from farout.data.image_set import Decoded
 from farout.data.listing import in_byte_order, list_images
 from farout.data.pack import Handling, class_folders, read_images
 from farout.errors import FaroutError, printable
+from farout.files import write_bytes
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def _idx(files: list[Path], handling: Handling, classes: tuple[str, ...]) -> Dec
 def _unpacked(packed: Path, folder: Path) -> str:
     with gzip.open(packed) as file:
         content = file.read(FILE_LIMIT)
-    (folder / "idx").write_bytes(content)
+    write_bytes(folder / "idx", content)
     return str(folder / "idx")
 
 

@@ -12,7 +12,9 @@ import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -23,6 +25,7 @@ from farout.data.image_set import Decoded, ImageSet
 from farout.data.listing import Keep, Listing, in_byte_order, is_hidden, list_images, passed_over_line
 from farout.data.pack_files import checksum_file, write_checksum
 from farout.errors import FaroutError, printable
+from farout.files import write_atomically
 
 __all__ = ["Handling", "class_folders", "is_pack", "read_images", "read_listed", "select_classes", "write_pack"]
 
@@ -165,22 +168,21 @@ def write_pack(image_set: ImageSet, path: Path) -> None:
         raise FaroutError(
             f"a class of {image_set.name} has a name of more than 150 bytes, too long for a pack: rename it"
         )
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as raw:
-            if path.suffix == ".gz":
-                with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as stream:
-                    _write_tar(image_set, images, stream)
-            else:
-                _write_tar(image_set, images, raw)
-        checksum_file(path).unlink(missing_ok=True)  # of what lay there before
-        temporary.replace(path)
-        write_checksum(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, partial(_write_pack, image_set, path))
+    write_checksum(path)
 
 
-def _write_tar(image_set: ImageSet, images: np.ndarray, stream: io.BufferedIOBase | gzip.GzipFile) -> None:
+def _write_pack(image_set: ImageSet, path: Path, file: BinaryIO) -> None:
+    if path.suffix == ".gz":
+        with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as stream:
+            _write_tar(image_set, stream)
+    else:
+        _write_tar(image_set, file)
+    checksum_file(path).unlink(missing_ok=True)  # of what lay there before
+
+
+def _write_tar(image_set: ImageSet, stream: BinaryIO | gzip.GzipFile) -> None:
+    images = image_set.images.numpy()
     length = min(STRIP_LENGTH, WEBP_LIMIT // images.shape[3])
     labels = np.zeros(len(images), int) if image_set.labels is None else image_set.labels.numpy()
     classes = image_set.classes or (ONE_CLASS,)

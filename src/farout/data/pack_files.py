@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from farout.errors import FaroutError
+from farout.files import write_text
 
 
 def checksum_file(pack: Path) -> Path:
@@ -17,7 +18,7 @@ def checksum_file(pack: Path) -> Path:
 
 def write_checksum(pack: Path) -> None:
     """Write PACK.sha256, so that the pack is known from then on although the catalogue knows another."""
-    checksum_file(pack).write_text(f"{_sha256(pack)}  {pack.name}\n")
+    write_text(checksum_file(pack), f"{_sha256(pack)}  {pack.name}\n")
 
 
 def checked(pack: Path, expected: str | None) -> dict[str, Any]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -40,7 +38,7 @@ from farout.data.pack import Handling, holds_strips, read_listed, select_classes
 from farout.data.pack_files import checked, same_file
 from farout.data.stored import Damaged, open_stored, read_meta, verify, write_stored
 from farout.errors import ConfigError, FaroutError, MissingDataError, UnwritableError, printable
-from farout.files import REFUSALS, save_json, set_aside
+from farout.files import BUILDING, REFUSALS, save_json, set_aside, whole_folder
 
 __all__ = ["available", "build", "is_built", "locate", "open_dataset", "open_verified", "register_folder", "verify"]
 
@@ -354,31 +352,13 @@ def build(
         _remove_debris(folder)
         decoded = provide()
         _check(definition, decoded, strict)
-        with _writing(paths):
-            _put_in_place(folder, decoded, definition.stamp)
+        with _writing(paths), whole_folder(folder) as temporary:
+            write_stored(temporary, decoded, definition.stamp)
         if definition.stamp is not None:
             _remove_older(folder, definition.stamp)
     finally:
         lock.release()
     return folder
-
-
-def _put_in_place(folder: Path, decoded: Decoded, stamp: str | None) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-building-"))
-    try:
-        write_stored(temporary, decoded, stamp)
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it the owner's alone
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager
@@ -397,8 +377,8 @@ def _writing(paths: DataPaths) -> Iterator[None]:
 def _remove_debris(folder: Path) -> None:
     """What killed builds of this split left; of other versions of it only where nobody builds them now."""
     split = folder.name.rpartition("-")[0]
-    for debris in folder.parent.glob(f".{split}-*-building-*"):
-        version = debris.name[1:].partition("-building-")[0]
+    for debris in folder.parent.glob(f".{split}-*{BUILDING}*"):
+        version = debris.name[1:].partition(BUILDING)[0]
         if version == folder.name:  # nobody else builds while we hold the lock
             shutil.rmtree(debris, ignore_errors=True)
             continue

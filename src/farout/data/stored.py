@@ -16,6 +16,7 @@ import numpy as np
 
 from farout.data.image_set import Decoded, ImageSet
 from farout.errors import FaroutError
+from farout.files import new_file
 
 CHUNK = 4096  # images copied and hashed at a time
 
@@ -41,7 +42,8 @@ def write_stored(folder: Path, decoded: Decoded, stamp: str | None = None) -> No
     facts = dict(decoded.facts)
     if decoded.names is not None:
         text = os.fsencode("".join(f"{name}\n" for name in decoded.names))
-        (folder / "names.txt").write_bytes(text)
+        with new_file(folder / "names.txt") as file:
+            file.write(text)
         facts["names_sha256"] = hashlib.sha256(text).hexdigest()
     meta: dict[str, Any] = {
         "shape": list(decoded.images.shape),
@@ -54,24 +56,20 @@ def write_stored(folder: Path, decoded: Decoded, stamp: str | None = None) -> No
     }
     if decoded.labels is not None:
         meta["labels_sha256"] = _write_array(folder / "labels.npy", np.asarray(decoded.labels, np.int64))
-    with (folder / "meta.json").open("w") as file:
-        file.write(json.dumps(meta, indent=1))
-        file.flush()
-        os.fsync(file.fileno())
+    with new_file(folder / "meta.json") as file:
+        file.write(json.dumps(meta, indent=1).encode())
 
 
 def _write_array(path: Path, array: np.ndarray) -> str:
     """Write an array as np.save does, a part at a time; returns the SHA-256 of its values."""
     digest = hashlib.sha256()
-    with path.open("wb") as file:
+    with new_file(path) as file:
         descr = np.lib.format.dtype_to_descr(array.dtype)
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": array.shape})
         for start in range(0, len(array), CHUNK):
             chunk = np.ascontiguousarray(array[start : start + CHUNK])
             file.write(chunk.data)
             digest.update(chunk.data)
-        file.flush()
-        os.fsync(file.fileno())
     return digest.hexdigest()
 
 

@@ -13,19 +13,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from farout.errors import FaroutError
-from farout.files import load_json, save_json, write_atomically, write_bytes
+from farout.files import write_bytes
 
 __all__ = [
     "DamagedState",
-    "load_json",
     "load_state",
     "load_weights",
     "read_state",
-    "save_json",
     "save_state",
     "save_weights",
     "weights_content",
-    "write_atomically",
 ]
 
 

@@ -17,8 +17,9 @@ from farout.engine.checkpoint import save_state
 from farout.engine.progress import Bar, say
 from farout.engine.restarts import Diverged, Restart, Survival
 from farout.engine.schedules import Course
-from farout.engine.states import Point, States, also_as, point_file
+from farout.engine.states import Point, States, point_file
 from farout.errors import FaroutError
+from farout.files import also_as
 from farout.methods import Batch, Method
 
 Batches = Callable[[int], Mapping[str, Batch]]

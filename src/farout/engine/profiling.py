@@ -53,6 +53,6 @@ class StepProfiler:
         order = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
         table = seen.key_averages().table(sort_by=order, row_limit=ROWS)
         write_text(self.folder / "operations.txt", table)
-        write_atomically(self.folder / "trace.json", lambda path: seen.export_chrome_trace(str(path)))
+        write_atomically(self.folder / "trace.json", lambda file: seen.export_chrome_trace(file.name))
         self.written = True
         say(f"profile: {self.folder / 'operations.txt'}, {self.folder / 'trace.json'}")

@@ -4,9 +4,6 @@
 in turn: the last and the one before. Each state says all that decides what happens next, so any one file will do.
 """
 
-import contextlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +14,7 @@ import torch
 from farout.engine.checkpoint import DamagedState, read_state
 from farout.engine.progress import say
 from farout.errors import FaroutError
-from farout.files import set_aside, temporary_name, write_atomically
+from farout.files import set_aside
 
 CPU = torch.device("cpu")
 
@@ -70,21 +67,6 @@ def furthest(path: Path) -> tuple[int, int] | None:
         except (DamagedState, KeyError, TypeError, ValueError):
             continue
     return max(found, default=None)
-
-
-def also_as(file: Path, name: Path) -> None:
-    """Give a file a second name, at once instead of what had it; a copy where there are no links."""
-    # Not the name under which `name` is written: left by a kill, it would be written into, and the file with it.
-    link = temporary_name(name.with_name(f"{name.name}.link"))
-    try:
-        link.unlink(missing_ok=True)
-        os.link(file, link)
-        os.replace(link, name)
-    except OSError:
-        write_atomically(name, lambda temporary: shutil.copyfile(file, temporary))
-    finally:
-        with contextlib.suppress(OSError):
-            link.unlink(missing_ok=True)
 
 
 @dataclass

@@ -14,11 +14,12 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from farout.errors import FaroutError
-from farout.files import load_json, remove_leftovers, save_json, write_atomically, writing
+from farout.files import load_json, new_file, remove_leftovers, save_json, write_atomically, writing
 
 PART_BYTES = 15 * 2**20
 SECOND_BANK = 500
@@ -91,9 +92,8 @@ def _cut(archive: IO[bytes], folder: Path, name: str, first: int) -> list[dict[s
         if len(parts) == SECOND_BANK:
             raise FaroutError(f"the state needs more than {SECOND_BANK} parts of {PART_BYTES} bytes: pack fewer runs")
         path = folder / f"{name}.tar.{first + len(parts):03d}"
-        with path.open("wb") as file:
+        with new_file(path) as file:
             file.write(content)
-            os.fsync(file.fileno())
         parts.append({"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
     return parts
 
@@ -113,7 +113,7 @@ def unpack(folder: Path, manifest: Manifest, place: Callable[[str], Path | None]
                 for entry in tar:
                     path, content = place(entry.name), tar.extractfile(entry) if entry.isreg() else None
                     if path is not None and content is not None:
-                        _write(path, content)
+                        write_atomically(path, partial(shutil.copyfileobj, content))
         except tarfile.TarError as error:
             raise FaroutError(f"{folder} holds no archive of ours ({error}): copy the whole folder again") from None
 
@@ -126,11 +126,3 @@ def _checked(folder: Path, part: Mapping[str, Any]) -> bytes:
     if len(content) != part["bytes"] or hashlib.sha256(content).hexdigest() != part["sha256"]:
         raise FaroutError(f"{path} is damaged: copy the whole folder again (nothing was unpacked)")
     return content
-
-
-def _write(path: Path, content: IO[bytes]) -> None:
-    def fill(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            shutil.copyfileobj(content, file)
-
-    write_atomically(path, fill)

@@ -13,6 +13,7 @@ from farout.metrics.bootstrap import bootstrap_intervals
 from farout.metrics.detection import both_conventions, check_convention, detection_metrics
 from farout.metrics.vectors import ScoreVector, VectorLike, finite_scores
 
+CONTROL_TOLERANCE = 0.05  # AUROC of a control farther than this from 0.5 is a warning
 _METRICS = ("fpr95", "auroc", "aupr")
 _BOTH = ("fpr95_in", "aupr_in", "fpr95_out", "aupr_out")
 _LEVEL = 0.95  # of the bootstrap intervals

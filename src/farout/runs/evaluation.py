@@ -1,8 +1,7 @@
 """Evaluate a finished run: one forward pass a set, all scores, the paper's protocol and the plain one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from farout.data.controls import as_jpeg, resampled
 from farout.engine.evaluate import accuracy, correct
 from farout.engine.progress import say
 from farout.errors import FaroutError, UnwritableError
-from farout.files import save_json, set_aside, write_atomically, writing
+from farout.files import save_arrays, save_json, set_aside, writing
 from farout.metrics import detection_metrics, expected_calibration_error
-from farout.metrics.protocol import Protocol, apply, mean_over_sets
+from farout.metrics.protocol import CONTROL_TOLERANCE, Protocol, apply, mean_over_sets
 from farout.report.evidence import Evidence, Pictures
 from farout.report.figures.drawings import save_figures
 from farout.report.marks import MARKS, marks_of, written
@@ -36,8 +35,6 @@ from farout.runs.records import DamagedResults, read_results
 from farout.runs.run import Run
 from farout.runs.scoring import Observer, ready_scores, skip_unmeasurable
 from farout.scores import Outputs, Score
-
-CONTROL_TOLERANCE = 0.05  # AUROC of a control farther than this from 0.5 is a warning
 
 UNTRAINED = {
     "accuracy": None,
@@ -320,7 +317,7 @@ def _save_scores(
         arrays = {**kept, **by_score, **extra}
         scores = {key: mark for key, mark in {**_marks_in(kept), **own}.items() if key in arrays}
         arrays[MARKS] = written({"set": marks["set"], "scores": scores})
-        write_atomically(path, partial(_write_arrays, arrays=arrays))
+        save_arrays(path, arrays)
 
 
 def _arrays_of_same(path: Path, marks: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -344,9 +341,4 @@ def _save_points(path: Path, evidence: Evidence) -> None:
         with writing(path):
             path.unlink(missing_ok=True)
     else:
-        write_atomically(path, partial(_write_arrays, arrays=evidence.sphere.arrays(), save=np.savez_compressed))
-
-
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray], save: Callable[..., None] = np.savez) -> None:
-    with path.open("wb") as file:
-        save(file, allow_pickle=False, **arrays)
+        save_arrays(path, evidence.sphere.arrays(), compress=True)

@@ -12,7 +12,7 @@ from typing import Any
 from farout.config.settings import LoggerSettings, Settings
 from farout.engine.progress import say
 from farout.errors import FaroutError, one_line, printable
-from farout.files import writing
+from farout.files import append_line
 from farout.runs.run import Run
 
 NAME_LENGTH = 100  # of what W&B is given: folders of that name, with a date before it, must be possible
@@ -36,13 +36,7 @@ class RunLogger:
         self._tell(lambda run: run.alert(title=title, text=text))
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        """Append a line, after the half one that a killed process may have left."""
-        with writing(self.lines), self.lines.open("a+b") as file:
-            if file.tell() > 0:
-                file.seek(-1, 2)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write(json.dumps(line).encode() + b"\n")
+        append_line(self.lines, json.dumps(line).encode())
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """A picture of the state of training, a file in the run folder."""

@@ -4,11 +4,9 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -17,7 +15,7 @@ from farout.attacks import L2, PGD, Classifier, Distal, LInf, Norm, RefinedClass
 from farout.data import DataPaths, ImageSet, open_dataset
 from farout.engine.progress import Bar, say
 from farout.errors import ConfigError, FaroutError
-from farout.files import load_json, save_json, write_atomically, write_bytes, write_text
+from farout.files import load_json, save_arrays, save_json, write_bytes, write_text
 from farout.report.figures.mistakes import class_name
 from farout.report.figures.robustness import DistalRow, distal_figure
 from farout.report.figures.style import png_bytes, svg_text
@@ -267,7 +265,7 @@ def _distal(
         entries.append({**plain.facts(), **settings, **reached, "measured": stamp(device)})
         rows.append(DistalRow(plain.label, ends.images.numpy(), ends.confidence.numpy()))
         kept |= {f"{plain.label}: images": ends.images.numpy(), f"{plain.label}: confidence": ends.confidence.numpy()}
-    write_atomically(folder / "distal.npz", partial(_write_arrays, arrays=kept))
+    save_arrays(folder / "distal.npz", kept, compress=True)
     return entries, {"distal": distal_figure(start.numpy(), rows, names, plan.distal_step, run.name)}
 
 
@@ -279,11 +277,6 @@ def _ascend(subject: Subject, start: Tensor, classes: Tensor, plan: Plan, device
     reached = float(ends.confidence[-1].mean())
     say(f"  {subject.label}, from noise: mean p(y|x) {reached:.3f} after {steps} steps of {length:g}")
     return Distal(ends.images.cpu(), ends.confidence.cpu())
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _draw(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from farout.errors import ConfigError
 from farout.files import write_text
+from farout.metrics.protocol import CONTROL_TOLERANCE
 from farout.papers import Figure, Paper, RowKind, load
 from farout.report.records import Record, Run, flatten, name_of, runs_under, trunk_of, variant_of
 from farout.report.tables.caption import caption_lines, note_lines, protocol_text, shown_figures
@@ -40,7 +41,6 @@ Reported = Callable[[str, RowKind, str, str], Figure]
 
 # Imported weights were trained elsewhere: without a norm by JEM, with one by cross-entropy.
 IMPORTED = {"_jem": "jem"}
-CONTROL_TOLERANCE = 0.05
 
 
 def table1(
