@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import ClassVar
@@ -37,6 +37,8 @@ class Backbone(nn.Module, ABC):
         self.num_classes = num_classes
         self.feature_dim = feature_dim
         self.autocast_dtype: torch.dtype | None = None
+        self.uses_compiled = False  # set by the training loop, for the batches of the usual size
+        self._compiled: Callable[[Tensor], Tensor] | None = None
 
     def to_channels_last(self) -> "Backbone":
         """Lays the weights out as convolutions like them best, unless that would crash (`takes_channels_last`)."""
@@ -67,11 +69,12 @@ class Backbone(nn.Module, ABC):
         """Penultimate features (B, feature_dim) of images (B, 3, H, W), in float32 or better."""
         if not self.takes_channels_last:
             images = images.contiguous()
+        trunk = self._compiled if self.uses_compiled and self._compiled is not None else self._features
         if self.autocast_dtype is None:
-            features = self._features(images)
+            features = trunk(images)
         else:
             with torch.autocast(images.device.type, dtype=self.autocast_dtype):
-                features = self._features(images)
+                features = trunk(images)
         return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
     @contextmanager
@@ -87,8 +90,12 @@ class Backbone(nn.Module, ABC):
         """Read the weights of others that training starts from, where the configuration names any."""
 
     def compile_trunk(self) -> None:
-        """Compiles the trunk in place; parameters, their names and the state_dict stay as they are."""
-        self._features = torch.compile(self._features, dynamic=False)  # type: ignore[method-assign]
+        """Compiles the trunk for where `uses_compiled` is set; parameters, names and the state_dict stay as they are.
+
+        Shapes that come once, an evaluation's or an epoch's last batch, are not worth the minute that each takes.
+        Without graphs of its own (mode="reduce-overhead"): the training loop records its whole step.
+        """
+        self._compiled = torch.compile(self._features, dynamic=False)
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits (B, C) of features (B, D), with autocast off even where the caller has it on."""

@@ -176,7 +176,7 @@ class TrainerSettings:
 
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
-    compile: Literal["auto", True, False] = "auto"
+    compile: Literal["auto", "graphs", True, False] = "auto"
     channels_last: bool = True
     checkpoint_minutes: float | None = 2.0
     checkpoint_steps: int | None = None

@@ -67,7 +67,12 @@ class EpochShuffle:
         """The permutation (n,) of one epoch; the latest is kept."""
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(stable_seed(self.seed, self.name, epoch))
-            self._epoch, self._order = epoch, torch.randperm(self.n, generator=generator).to(self.device)
+            order = torch.randperm(self.n, generator=generator)
+            if (
+                torch.device(self.device).type == "cuda"
+            ):  # a GPU fetches from pinned memory without making the host wait
+                order = order.pin_memory()
+            self._epoch, self._order = epoch, order.to(self.device, non_blocking=True)
         return self._order
 
     def indices(self, step: int) -> Tensor:

@@ -39,6 +39,7 @@ class Transform:
         self.mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
         self.flip, self.crop_padding, self.outlier_augmentation = flip, crop_padding, outlier_augmentation
+        self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def check_side(self, side: int) -> None:
         """Raises ConfigError where images of this side cannot be augmented so: a border wider than the image itself."""
@@ -50,7 +51,14 @@ class Transform:
         if raw:
             return images.to(torch.float32)
         scaled = images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.float()
-        return scaled.sub(self.mean.to(images.device)).div_(self.std.to(images.device))
+        mean, std = self._statistics(images.device)
+        return scaled.sub(mean).div_(std)
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation there; copied once, since a copy from the host makes it wait for the device."""
+        if device not in self._on:
+            self._on[device] = self.mean.to(device), self.std.to(device)
+        return self._on[device]
 
     def augmented(self, images: Tensor, generator: torch.Generator, outliers: bool = False) -> Tensor:
         """Training input: random flips and crops drawn from `generator` (on the images' device), then normalised.

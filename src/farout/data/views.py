@@ -87,8 +87,6 @@ class ViewTransform(Transform):
         treated as ID images are. `cropped` images (views * B, 3, *size) are such views already, of pictures that were
         cropped where they were decoded.
         """
-        # Moved once, not with every batch: a copy from the host would make it wait for the device.
-        self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
         images = images if cropped else images.repeat(self.views, 1, 1, 1)
         n, channels, height, width = images.shape
         draws = self.draw(n, height, width, generator, images.device, cropped)

@@ -62,8 +62,9 @@ class DeviceBatches:
     ) -> None:
         self.streams, self.transform, self.seed = dict(streams), transform, seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.generator = torch.Generator(device)
         self.device = device
+        # One generator a stream: a captured step reads each one's seed anew, and seeds it cannot set.
+        self.generators = {name: torch.Generator(device) for name in self.streams}
         self.views: dict[str, CroppedViews] = {}
         for name, stream in self.streams.items():
             if isinstance(stream.images, ImageFiles):
@@ -74,19 +75,38 @@ class DeviceBatches:
             stream.labels = None if stream.labels is None else stream.labels.to(device)
             stream.rows = None if stream.rows is None else stream.rows.to(device)
 
-    def __call__(self, step: int) -> dict[str, Batch]:
-        return {name: self._batch(name, stream, step) for name, stream in self.streams.items()}
+    @property
+    def on_device(self) -> bool:
+        """Whether a step's images are there already, so that `assemble` is work for the device alone."""
+        return not any(isinstance(stream.images, ImageFiles) for stream in self.streams.values())
 
-    def _batch(self, name: str, stream: Stream, step: int) -> Batch:
-        rows = stream.at(step)
-        self.generator.manual_seed(stable_seed(self.seed, name, "augment", step))
+    def __call__(self, step: int) -> dict[str, Batch]:
+        self.reseed(step)
+        return self.assemble(self.rows(step), step)
+
+    def reseed(self, step: int) -> None:
+        """Let the step decide all that `assemble` draws."""
+        for name, generator in self.generators.items():
+            generator.manual_seed(stable_seed(self.seed, name, "augment", step))
+
+    def rows(self, step: int) -> dict[str, Tensor]:
+        """The images (B,) that a step sees of every stream."""
+        return {name: stream.at(step) for name, stream in self.streams.items()}
+
+    def assemble(self, rows: Mapping[str, Tensor], step: int | None = None) -> dict[str, Batch]:
+        """Gather, augment and normalise; where the images are `on_device`, nothing here asks which step it is."""
+        return {name: self._batch(name, stream, rows[name], step) for name, stream in self.streams.items()}
+
+    def _batch(self, name: str, stream: Stream, rows: Tensor, step: int | None) -> Batch:
+        generator = self.generators[name]
         if name in self.views:
-            prepared = self.views[name](step, self.generator)
+            assert step is not None
+            prepared = self.views[name](step, generator)
         elif stream.raw:
             prepared = stream.images[rows].to(self.device).float()
         else:
             images = stream.images[rows].to(self.device)
-            prepared = self.transform.augmented(images, self.generator, outliers=stream.outliers)
+            prepared = self.transform.augmented(images, generator, outliers=stream.outliers)
         # A transform that makes several views of each image gives all first ones, then all second ones.
         labels = None
         if stream.labels is not None:

@@ -3,7 +3,8 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -11,9 +12,11 @@ from typing import Any, Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
+from farout.backbones import Backbone
 from farout.data.streams import stable_seed
 from farout.engine import stopping
 from farout.engine.checkpoint import save_state
+from farout.engine.graphs import CudaGraph, RecordableBatches, RecordedStep, Recorder
 from farout.engine.progress import Bar, say
 from farout.engine.restarts import Diverged, Restart, Survival
 from farout.engine.schedules import Course
@@ -60,6 +63,20 @@ class Optimisation:
         return torch.optim.SGD(
             parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
         )
+
+    @staticmethod
+    def use_device_rate(optimizer: torch.optim.Optimizer, lr: Tensor) -> None:
+        """Let the optimiser read its rate from a scalar on the device, and update all weights in one kernel.
+
+        To be called again whenever a saved state was loaded, which brings its own settings along.
+        """
+        for group in optimizer.param_groups:
+            group["lr"], group["fused"], group["foreach"] = lr, True, False
+            if "capturable" in group:
+                group["capturable"] = True
+        for state in optimizer.state.values():
+            if isinstance(state.get("step"), Tensor):  # Adam's count, on the host in states that a CPU wrote
+                state["step"] = state["step"].to(lr.device)
 
 
 @dataclass(frozen=True)
@@ -135,9 +152,16 @@ class SmoothedLosses:
         self.values: dict[str, Tensor] = dict(values or {})
 
     def update(self, losses: Mapping[str, Tensor]) -> None:
+        """In place: what a recorded step adds to must stay where it is."""
         for name, loss in losses.items():
             new = loss.detach()
-            self.values[name] = 0.8 * self.values.get(name, torch.zeros_like(new)) + 0.2 * new
+            old = self.values.setdefault(name, torch.zeros_like(new))
+            old.copy_(0.8 * old + 0.2 * new)
+
+    def restart(self) -> None:
+        """From 0 again."""
+        for value in self.values.values():
+            value.zero_()
 
     def read(self) -> dict[str, float]:
         """Copy to the host: the only synchronisation of the loop."""
@@ -162,6 +186,7 @@ def fit(
     survival: Survival | None = None,
     select: Select | None = None,
     audience: Audience | None = None,
+    graphs: bool = False,
 ) -> FitResult:
     """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
 
@@ -173,6 +198,8 @@ def fit(
     Randomness is a function of (seed, step, restarts): `batches` draws from it by contract, and the global generator
     (dropout) is reseeded every step. So a resumed run needs no generator state, and equals an uninterrupted one.
 
+    With `graphs` a CUDA device replays whole updates (`farout.engine.graphs`), where batches come in two halves.
+
     Where `survival` grants restarts, training that diverges goes back to a state that was kept for it.
 
     Raises:
@@ -182,6 +209,8 @@ def fit(
     epoch = steps_per_epoch or total_steps
     loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, survival, select)
     audience = audience or Audience()
+    if graphs:
+        loop.record_on_device(batches)
     try:
         model.train()
         method.train()
@@ -251,11 +280,20 @@ class Loop:
         self.conditions: list[dict[str, Any]] = [{"from_step": 0, **checkpointing.conditions}]
         self.select = select
         self.best: dict[str, Any] | None = None
+        self.usual: list[int] | None = None
+        self.recorded: RecordedStep | None = None
+        device = next(model.parameters()).device
+        self.device_rate = torch.tensor(optimisation.lr, device=device) if device.type == "cuda" else None
+        self._use_device_rate()
+
+    def _use_device_rate(self) -> None:
+        if self.device_rate is not None:
+            self.optimisation.use_device_rate(self.optimizer, self.device_rate)
 
     def advance(self, batches: Batches, seed: int) -> None:
         """One update, and its losses into the averages, which begin anew with every epoch; the last is checked."""
         if self.step % self.steps_per_epoch == 0:
-            self.smoothed = SmoothedLosses()
+            self.smoothed.restart()
         self.smoothed.update(self.update(batches, seed))
         if self.step == self.total:
             self.require_finite()
@@ -265,19 +303,54 @@ class Loop:
         again = ("restart", len(self.restarts)) if self.restarts else ()
         torch.manual_seed(stable_seed(seed, "step", self.step, *again))
         # After a restart the batches of some far epoch, at the same place of it: same lengths, other images.
-        streams = batches(self.step + len(self.restarts) * EPOCHS_APART * self.steps_per_epoch)
-        self.images += sum(len(batch.images) for batch in streams.values())
-        losses = self.method.loss(self.model, streams)
-        if self.survival.watches:
-            self._judge(losses)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step)
-        self.optimizer.step()
+        number = self.step + len(self.restarts) * EPOCHS_APART * self.steps_per_epoch
+        self._set_rate(self.rate(self.step))
+        if self.recorded is None:
+            streams = batches(number)
+            images = sum(len(batch.images) for batch in streams.values())
+            losses = self._work(streams, self._is_usual(streams))
+        else:
+            losses, images = self.recorded(number)
+            if self.survival.watches:
+                self._judge(losses)
+        self.images += images
         self.step += 1
         self.latest = losses["total"].detach()
         return losses
+
+    def record_on_device(self, batches: Batches) -> None:
+        """`record` with CUDA graphs, where there is a CUDA device and nothing of a batch is made by the host."""
+        device = next(self.model.parameters()).device
+        if device.type == "cuda" and isinstance(batches, RecordableBatches) and batches.on_device:
+            self.record(batches, lambda: CudaGraph(device, list(batches.generators.values())))
+
+    def record(self, batches: RecordableBatches, recorder: Callable[[], Recorder]) -> None:
+        """From now on do the updates by replaying a recorded one, where that is possible."""
+        self.recorded = RecordedStep(self._work, batches, recorder)
+
+    def _work(self, streams: Mapping[str, Batch], usual: bool) -> dict[str, Tensor]:
+        """What the device does in one update."""
+        with trunk_compiled(self.model, usual):
+            losses = self.method.loss(self.model, streams)
+        if self.survival.watches and self.recorded is None:
+            self._judge(losses)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        self.optimizer.step()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _is_usual(self, streams: Mapping[str, Batch]) -> bool:
+        """Whether the batches have the sizes of the first ones."""
+        sizes = [len(batch.images) for batch in streams.values()]
+        self.usual = self.usual or sizes
+        return sizes == self.usual
+
+    def _set_rate(self, rate: float) -> None:
+        if self.device_rate is not None:
+            self.device_rate.fill_(rate)
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
     def rate(self, update: int) -> float:
         """Learning rate of a 0-based update."""
@@ -400,7 +473,7 @@ class Loop:
             "smoothed": self.smoothed.values,
             "model": self.model.state_dict(),
             "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": _with_plain_rates(self.optimizer.state_dict()),
             "restarts": [asdict(restart) for restart in self.restarts],
             "saved_since_restart": self.saved_since_restart,
             "points": [asdict(point) for point in self.points],
@@ -493,6 +566,9 @@ class Loop:
         self.conditions = list(state.get("conditions", ()))
         self.best = state.get("best")
         self.latest = torch.zeros(())
+        self._use_device_rate()
+        if self.recorded is not None:
+            self.recorded.forget()
         if self.restarts:
             self.method.restarted(len(self.restarts))
 
@@ -506,6 +582,25 @@ class Loop:
         if changed:
             say(f"note: goes on under other conditions, which may change the last digits: {', '.join(changed)}")
         self.conditions.append({"from_step": self.step, **now})
+
+
+def _with_plain_rates(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's state whose rates are numbers, wherever they were kept."""
+    groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
+    return state | {"param_groups": groups}
+
+
+@contextmanager
+def trunk_compiled(model: nn.Module, usual: bool) -> Iterator[None]:
+    """A backbone's compiled trunk, where it has one, for batches of the usual size."""
+    if not isinstance(model, Backbone):
+        yield
+        return
+    model.uses_compiled = usual
+    try:
+        yield
+    finally:
+        model.uses_compiled = False
 
 
 def _report(loop: Loop, bar: Bar, audience: Audience) -> None:

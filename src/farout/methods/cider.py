@@ -13,10 +13,12 @@ from farout.methods.base import Batch, Method
 from farout.methods.sphere import (
     HostLabels,
     advance,
+    advance_on_device,
     at_least_float32,
     class_sums,
     embed,
     has_direction,
+    kernel_available,
     rank_order,
     unit_rows,
 )
@@ -169,19 +171,21 @@ class CIDER(Method):
                 "CIDER has no prototypes yet: call prepare with the training images before the first step"
             )
         labels = batches["labelled"].targets
-        on_host = HostLabels(labels)
+        on_host = HostLabels(labels) if self.prototype_rule == "ema" and not kernel_available(labels.device) else None
         embeddings = embed(model, batches["labelled"].images)
         moved = self._moved(embeddings, labels, on_host)
         if self.training and self.prototype_rule != "learnable":
             self.prototypes.copy_(moved.detach())
         return self._weigh(embeddings, moved, labels)
 
-    def _moved(self, embeddings: Tensor, labels: Tensor, on_host: HostLabels) -> Tensor:
+    def _moved(self, embeddings: Tensor, labels: Tensor, on_host: HostLabels | None) -> Tensor:
         """The prototypes (C, D) that this batch's losses see."""
         if self.prototype_rule == "learnable":
             return self.prototypes
         if self.prototype_rule == "batch_mean":
             return batch_mean_prototypes(self.prototypes, embeddings, labels)
+        if on_host is None:
+            return advance_on_device(self.prototypes, embeddings, self.proto_m, labels)
         order = rank_order(on_host.read(), len(self.prototypes), embeddings.device)
         return advance(self.prototypes, embeddings, self.proto_m, order)
 

@@ -6,6 +6,7 @@ of the batch advance together, then all second ones, and so on: as many steps as
 over a contiguous block of rows. Forward and backward are written out, four small operations a step.
 """
 
+import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
@@ -186,6 +187,20 @@ def advance(prototypes: Tensor, features: Tensor, momentum: float, order: RankOr
     precise = torch.promote_types(torch.promote_types(prototypes.dtype, features.dtype), torch.float32)
     known = torch.where(prototypes.isfinite().all(dim=1, keepdim=True), prototypes, 0).to(precise)
     updated: Tensor = SphereRecursion.apply(known, features.to(precise), momentum, order)
+    return updated
+
+
+def kernel_available(device: torch.device) -> bool:
+    """Whether `advance_on_device` works there: on GPUs with Triton, which comes with PyTorch's builds for Linux."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+def advance_on_device(prototypes: Tensor, features: Tensor, momentum: float, labels: Tensor) -> Tensor:
+    """`advance` with labels (B,) that stay on the device: nothing waits for them, and every shape is fixed."""
+    from farout.methods.sphere_kernel import SphereKernel  # Triton is not everywhere
+
+    known = torch.where(prototypes.isfinite().all(dim=1, keepdim=True), prototypes, 0).float()
+    updated: Tensor = SphereKernel.apply(known, features.float(), momentum, labels)
     return updated
 
 

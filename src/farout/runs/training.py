@@ -229,7 +229,7 @@ def _train(
     say(f"{run.name} {resumed}: {total} steps in {run.identity['precision']} on {device}")
     compiled = _compiles(settings, total, device)
     if compiled:
-        model.compile_trunk()  # parameters, names and checkpoints stay the network's own
+        model.compile_trunk()
     facts = conditions(device, settings.trainer.channels_last, compiled)
     with _looked_into(run, settings, batches, device) as seen:
         result = fit(
@@ -245,6 +245,7 @@ def _train(
             training=batches.training,
             survival=settings.schedule.survival(),
             select=_selection(settings, data, device),
+            graphs=settings.trainer.compile is not False,
             audience=Audience(settings.method.name, logger.log, every, album, partial(_tell, run, logger), run.name),
         )
     if not result.finished:
