@@ -56,7 +56,7 @@ WRONG = {
     "epochs=": r"epochs is blank",
     "epochs=1.5": r"epochs=1.5 is not a whole number",
     "nesterov=maybe": r"nesterov=maybe is not true or false",
-    "trainer.compile=1": r"trainer\.compile=1 is not an option: choose from auto, True, False",
+    "trainer.compile=1": r"trainer\.compile=1 is not an option: choose from auto, graphs, True, False",
     "trainer.precision=fp16": r"choose from auto, fp32, (tf32, )?bf16",
     "logger.mode=onlin": r"did you mean online\?",
     "outlier_order=random": r"choose from shuffle, window",
