@@ -25,7 +25,7 @@ from farout.runs.environment import choose_device
 from farout.runs.inputs import evaluation_data
 from farout.runs.overrides import compose_evaluation
 from farout.runs.run import Run, open_run, settings_for
-from farout.runs.scoring import Observer, train_images
+from farout.runs.scoring import Predictor, train_images
 from farout.scores import Fitting, Outputs
 
 SCORES = "score=[msp,max_logit,energy,uniform_cross_entropy,mahalanobis,knn,react,ash,dice,vim]"
@@ -46,29 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(run: Run, settings: Settings) -> None:
     """One pass over every set, then every score; a table of seconds and the two ratios."""
-    observer = Observer(run, settings, choose_device(settings.trainer.device))
+    predictor = Predictor(run, settings, choose_device(settings.trainer.device))
     data = evaluation_data(settings)
     sets = {"id": data.id_test, **data.ood}
-    observer.outputs(data.id_test.subset(range(min(500, len(data.id_test)))))  # what only a first call costs
+    predictor.outputs(data.id_test.subset(range(min(500, len(data.id_test)))))  # what only a first call costs
     outputs, forward = {}, 0.0
     for name, image_set in sets.items():
         start = perf_counter()
-        outputs[name] = observer.outputs(image_set)
+        outputs[name] = predictor.outputs(image_set)
         forward += perf_counter() - start
     start = perf_counter()
-    train = observer.outputs(train_images(run, settings))
+    train = predictor.outputs(train_images(run, settings))
     training_pass = perf_counter() - start
-    seconds = {part.name: _time_score(part, observer, train, outputs, settings) for part in settings.scores}
+    seconds = {part.name: _time_score(part, predictor, train, outputs, settings) for part in settings.scores}
     _print(settings, seconds, forward, training_pass, sum(map(len, sets.values())), len(train))
 
 
 def _time_score(
-    component: Component, observer: Observer, train: Outputs, outputs: dict[str, Outputs], settings: Settings
+    component: Component, predictor: Predictor, train: Outputs, outputs: dict[str, Outputs], settings: Settings
 ) -> tuple[float, float, float]:
     """Seconds to fit, to score all sets, and to measure them under the protocol."""
     marks = [perf_counter()]
     score = component.build()
-    score.fit(Fitting(observer.head, train))
+    score.fit(Fitting(predictor.head, train))
     marks.append(perf_counter())
     values = {name: score(each).double().numpy() for name, each in outputs.items()}
     marks.append(perf_counter())

@@ -11,6 +11,7 @@ from torchvision import transforms
 
 from farout.data import available, open_dataset, register_folder
 from farout.data.class_folders import name_with_classes, read_class_list
+from farout.data.decode import ResizeCrop
 from farout.data.duplicates import find_duplicates
 from farout.data.image_set import ImageSet
 from farout.data.prepare import splits_to_prepare
@@ -169,3 +170,9 @@ def test_a_damaged_file_is_named(opened, imagenet_folder):
     assert str(error.value).startswith(f"{path} cannot be read (")
     assert "\n" not in str(error.value)
     assert np.asarray(found.images[0]).shape == (3, 224, 224)
+
+
+def test_what_images_of_a_folder_are_known_by_stays() -> None:
+    # Runs record it in a hash, so it must outlive every name in the code.
+    assert str(ResizeCrop(32, [32, 48])) == "Handling(resize=32, crop=[32, 48], filter='bilinear')"
+    assert str(ResizeCrop()) == "Handling(resize=None, crop=None, filter='bilinear')"

@@ -19,7 +19,7 @@ from PIL import Image
 from farout.data import open_dataset
 from farout.data.decode import FILE_LIMIT
 from farout.data.official import celeba, cifar10, dtd, mnist, npy, svhn, tiny_imagenet
-from farout.data.pack import Handling, read_images
+from farout.data.pack import ResizeCrop, read_images
 from farout.data.pictures import image_files
 from farout.errors import FaroutError
 from script_loader import load_script
@@ -109,7 +109,7 @@ def test_archives_in_one_line(tmp_path: Path, name: str, own, add_dataset) -> No
     content, said = DAMAGED[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(FaroutError, match=said) as caught:
-        read_images(tmp_path / name, Handling(32, 32))
+        read_images(tmp_path / name, ResizeCrop(32, 32))
     assert name in str(caught.value) and len(str(caught.value).splitlines()) == 1
     add_dataset("mine", f"title: Mine\nsource: {name}\n")
     with pytest.raises(FaroutError, match=f"^mine: .*{said}"):
@@ -183,7 +183,7 @@ def test_what_would_fill_the_memory_is_not_read(tmp_path: Path, make: Callable[[
     make(tmp_path / "set")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(FaroutError) as caught:
-        read_images(tmp_path / "set", Handling(32, 32))
+        read_images(tmp_path / "set", ResizeCrop(32, 32))
     assert "set" in str(caught.value) and len(str(caught.value).splitlines()) == 1
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 1.2 * (FILE_LIMIT >> 10), f"{grown} KiB"
@@ -288,7 +288,7 @@ def _archive_of_arrays() -> bytes:
 def test_official_files_in_one_line(tmp_path: Path, reader, split: str, content: dict[str, bytes]) -> None:  # type: ignore[no-untyped-def]
     files = _official(tmp_path, content)
     with pytest.raises(FaroutError) as caught:
-        reader(files, split, Handling(32, 32))
+        reader(files, split, ResizeCrop(32, 32))
     message = str(caught.value)
     assert len(message.splitlines()) == 1 and any(file.name in message for file in files), message
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(content)

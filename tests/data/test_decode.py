@@ -14,7 +14,7 @@ from PIL import Image
 
 from farout.data.crop import random_crop_boxes
 from farout.data.cropped_views import CroppedViews
-from farout.data.decode import Handling, is_picture, shown, suffixes
+from farout.data.decode import ResizeCrop, is_picture, shown, suffixes
 from farout.data.image_files import ImageFiles
 from farout.data.pack import read_images
 from farout.data.pictures import batches
@@ -139,21 +139,21 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("side", [SIDE, 10])
 def test_every_reader_sees_the_same_pixels(places: tuple[Path, Path], side: int) -> None:
     folder, archive = places
-    names, handling = sorted(KINDS, key=str.encode), Handling(side, side)
-    stored = torch.from_numpy(read_images(folder, handling).images)
+    names, resize_crop = sorted(KINDS, key=str.encode), ResizeCrop(side, side)
+    stored = torch.from_numpy(read_images(folder, resize_crop).images)
     assert len(stored) == len(KINDS)
-    assert torch.equal(torch.from_numpy(read_images(archive, handling).images), stored)
+    assert torch.equal(torch.from_numpy(read_images(archive, resize_crop).images), stored)
     assert torch.equal(torch.cat(list(batches(folder, side, 7))), stored)
-    assert torch.equal(ImageFiles(folder, names, handling, "")[:], stored)
+    assert torch.equal(ImageFiles(folder, names, resize_crop, "")[:], stored)
     opened = [Image.open(folder / name) for name in names]
     assert torch.equal(torch.cat(list(batches(opened, side, 7))), stored)
     assert all(
-        np.array_equal(handling(Image.open(folder / name)), row) for name, row in zip(names, stored, strict=True)
+        np.array_equal(resize_crop(Image.open(folder / name)), row) for name, row in zip(names, stored, strict=True)
     )
 
 
 def test_pixels_are_those_that_a_viewer_shows(places: tuple[Path, Path]) -> None:
-    found = dict(zip(sorted(KINDS, key=str.encode), read_images(places[0], Handling(SIDE, SIDE)).images, strict=True))
+    found = dict(zip(sorted(KINDS, key=str.encode), read_images(places[0], ResizeCrop(SIDE, SIDE)).images, strict=True))
     for name, (_, expected) in KINDS.items():
         if expected is not None:
             assert np.array_equal(found[name], expected.transpose(2, 0, 1)), name
@@ -169,7 +169,7 @@ def test_views_are_cut_from_the_upright_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(tall).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "0.png", exif=exif)
-    files = ImageFiles(tmp_path, ["0.png"], Handling(8, 8), "")
+    files = ImageFiles(tmp_path, ["0.png"], ResizeCrop(8, 8), "")
     assert np.array_equal(np.asarray(files.picture(0)), tall)
     transform = ViewTransform([0] * 3, [1] * 3, 2, 8, (0.1, 1), (0.5, 2), False, (0, 0, 0, 0), 0, 0)
     views = CroppedViews(files, transform, lambda step: torch.tensor([0]), 3, "x")(0, torch.Generator())
@@ -225,12 +225,12 @@ def test_what_cannot_be_read_is_named_in_one_line_by_all(tmp_path: Path, name: s
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / name).write_bytes(content)
-    handling = Handling(32, 32)
+    resize_crop = ResizeCrop(32, 32)
     for read in (
-        lambda: read_images(folder, handling),
-        lambda: read_images(archived(tmp_path, {f"cat/{name}": content}), handling),
+        lambda: read_images(folder, resize_crop),
+        lambda: read_images(archived(tmp_path, {f"cat/{name}": content}), resize_crop),
         lambda: list(batches(folder, 32, 4)),
-        lambda: ImageFiles(folder, [name], handling, "")[:],
+        lambda: ImageFiles(folder, [name], resize_crop, "")[:],
     ):
         with pytest.raises(FaroutError, match=said) as caught:
             read()
@@ -239,9 +239,9 @@ def test_what_cannot_be_read_is_named_in_one_line_by_all(tmp_path: Path, name: s
 
 def test_a_crop_never_reaches_beyond_the_picture() -> None:
     picture = Image.fromarray(RGB)
-    assert Handling(crop=SIDE)(picture).shape == (3, SIDE, SIDE)
+    assert ResizeCrop(crop=SIDE)(picture).shape == (3, SIDE, SIDE)
     with pytest.raises(FaroutError, match="16 x 16 pixels have no part of 17 x 17: add a resize"):
-        Handling(crop=SIDE + 1)(picture)
+        ResizeCrop(crop=SIDE + 1)(picture)
 
 
 def test_large_pictures_are_read_without_a_warning_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,4 +249,4 @@ def test_large_pictures_are_read_without_a_warning_each(tmp_path: Path, monkeypa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read_images(tmp_path, Handling(8, 8)).images.max() == 7
+        assert read_images(tmp_path, ResizeCrop(8, 8)).images.max() == 7

@@ -12,7 +12,7 @@ from torchvision.transforms import functional as official
 
 from farout.data.cropped_views import CroppedViews
 from farout.data.image_files import ImageFiles
-from farout.data.pack import Handling
+from farout.data.pack import ResizeCrop
 from farout.data.streams import EpochShuffle
 from farout.data.transform import Transform
 from farout.data.views import ViewTransform
@@ -37,7 +37,7 @@ def files(tmp_path: Path) -> ImageFiles:
     for i in range(6):
         pixels = np.stack([across, down, np.full((HEIGHT, WIDTH), 40.0 * i)], axis=2)
         Image.fromarray(np.rint(pixels).astype(np.uint8)).save(tmp_path / f"{i}.png")
-    return ImageFiles(tmp_path, [f"{i}.png" for i in range(6)], Handling(16, 16), "digest")
+    return ImageFiles(tmp_path, [f"{i}.png" for i in range(6)], ResizeCrop(16, 16), "digest")
 
 
 def made(files: ImageFiles, transform: Transform, seed: int = 1) -> DeviceBatches:
@@ -124,7 +124,7 @@ def test_other_transforms_see_the_pictures_as_at_test_time(files):
     batches = made(files, plain)
     batch = batches(0)["labelled"]
     assert torch.equal(batch.images, files[batch.labels // 10] / 255)
-    passed = list(batches.training())
+    passed = list(batches.train_images())
     assert torch.equal(torch.cat([part.images for part in passed]), files[torch.tensor([0, 1, 3, 4, 5])] / 255)
     assert torch.equal(torch.cat([part.labels for part in passed]), torch.tensor([0, 10, 30, 40, 50]))
 

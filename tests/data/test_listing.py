@@ -21,7 +21,7 @@ from farout.data import open_dataset
 from farout.data.class_folders import write_index
 from farout.data.image_set import Decoded
 from farout.data.listing import list_images
-from farout.data.pack import Handling, is_pack, read_images
+from farout.data.pack import ResizeCrop, is_pack, read_images
 from farout.data.pictures import image_files
 from farout.errors import FaroutError
 
@@ -222,11 +222,11 @@ def test_webp_photographs_are_no_strips(tmp_path: Path) -> None:
         for make, suffix in ((tar_of, "tar"), (zip_of, "zip")):
             archive = make(tmp_path / f"{lossless}.{suffix}", files)
             assert not is_pack(archive)
-            assert len(read_images(archive, Handling(32, 32)).images) == 3
+            assert len(read_images(archive, ResizeCrop(32, 32)).images) == 3
     strip = encoded(np.concatenate([tall] * 10), "WEBP", lossless=True)
     assert len(read_images(tar_of(tmp_path / "pack.tar", {"a/000.webp": strip, "a/001.webp": strip})).images) == 40
     mixed = tar_of(tmp_path / "mixed.tar", {"a/000.webp": strip, "a/b.png": png(0)})
-    assert not is_pack(mixed) and len(read_images(mixed, Handling(8, 8)).images) == 2
+    assert not is_pack(mixed) and len(read_images(mixed, ResizeCrop(8, 8)).images) == 2
 
 
 def test_what_is_passed_over_is_said_in_one_line_and_recorded(own, add_dataset, tmp_path, caplog) -> None:  # type: ignore[no-untyped-def]

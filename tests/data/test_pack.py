@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from farout.data.pack import Handling, class_folders, is_pack, read_images, write_pack
+from farout.data.pack import ResizeCrop, class_folders, is_pack, read_images, write_pack
 from farout.errors import FaroutError
 
 
@@ -92,16 +92,16 @@ def test_a_tall_photo_in_webp_is_no_strip(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.add(tmp_path / "x", "x")
     for path in (tmp_path / "x", tmp_path / "x.tar"):
-        assert read_images(path, Handling(32, 32)).images.shape == (1, 3, 32, 32)
+        assert read_images(path, ResizeCrop(32, 32)).images.shape == (1, 3, 32, 32)
 
 
 def test_handling_is_pil_bilinear_on_the_shorter_side_then_centre_crop():
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (60, 90, 3), np.uint8))
     small = picture.resize((48, 32), Image.Resampling.BILINEAR).crop((8, 0, 40, 32))
-    assert np.array_equal(Handling(32, 32)(picture), np.asarray(small).transpose(2, 0, 1))
-    assert Handling()(picture.convert("L")).shape == (3, 60, 90)
-    assert Handling([20, 30])(picture).shape == (3, 20, 30)
+    assert np.array_equal(ResizeCrop(32, 32)(picture), np.asarray(small).transpose(2, 0, 1))
+    assert ResizeCrop()(picture.convert("L")).shape == (3, 60, 90)
+    assert ResizeCrop([20, 30])(picture).shape == (3, 20, 30)
 
 
 def test_class_is_the_first_folder_below_a_common_one():
@@ -119,7 +119,7 @@ def test_one_line_errors(tmp_path, class_folders):
         read_images(tmp_path / "empty")
     (class_folders / "cat" / "a.png").write_bytes(b"no image")
     with pytest.raises(FaroutError, match=r"cat/a\.png"):
-        read_images(class_folders, Handling(32, 32))
+        read_images(class_folders, ResizeCrop(32, 32))
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(FaroutError, match="neither a folder nor a tar"):
         read_images(tmp_path / "a.txt")

@@ -27,7 +27,7 @@ from farout.data import DataPaths, ImageSet, open_dataset
 from farout.data.streams import holdout_split
 from farout.detector import Detector, DetectorNote, Prediction, threshold
 from farout.errors import ConfigError, FaroutError
-from farout.runs import lineage as unseen
+from farout.runs import lineage
 from farout.runs.run import Run
 from farout.scores import Outputs, Score
 
@@ -64,8 +64,8 @@ def test_tau_comes_from_the_holdout_alone(
     run: Run, digits: ImageSet, held_out: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    real = unseen.open_dataset
-    monkeypatch.setattr(unseen, "open_dataset", lambda *words: opened.append(words[:2]) or real(*words))
+    real = lineage.open_dataset
+    monkeypatch.setattr(lineage, "open_dataset", lambda *words: opened.append(words[:2]) or real(*words))
     for tpr in (0.95, 0.5):
         detector = Detector.from_run(run.folder, tpr=tpr, device="cpu")
         with torch.no_grad():

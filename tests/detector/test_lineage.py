@@ -11,7 +11,7 @@ import torch
 from farout.data import DataPaths, ImageSet
 from farout.data.streams import holdout_split
 from farout.errors import FaroutError
-from farout.runs import lineage as unseen
+from farout.runs import lineage
 from farout.runs.lineage import line, training_images, unseen_images
 from farout.runs.run import Run
 
@@ -66,7 +66,7 @@ def test_a_parent_of_another_set_is_told(trained: Trained, data_paths: DataPaths
     record["identity"]["id_data"]["name"] = "others"
     (parent.folder / "run.json").write_text(json.dumps(record))
     with pytest.MonkeyPatch.context() as patch:  # the changed record has another fingerprint
-        patch.setattr(unseen, "_marked", lambda mark, member: Run(parent.folder, record["identity"]))
+        patch.setattr(lineage, "_marked", lambda mark, member: Run(parent.folder, record["identity"]))
         with pytest.raises(FaroutError, match="was trained on others; whether it saw the holdout cannot be told"):
             unseen_images(child, data_paths)
 
@@ -82,5 +82,5 @@ def test_data_that_changed_since_training_are_told(trained: Trained, data_paths:
 
 def test_copies_of_training_images_are_not_unseen(digits: ImageSet) -> None:
     images, seen = digits.subset(range(20)), digits.subset([*range(15, 60)])
-    assert torch.equal(unseen._without_copies(images, seen).images, digits.images[:15])
-    assert len(unseen._without_copies(images, digits.subset(range(30, 60)))) == 20
+    assert torch.equal(lineage._without_copies(images, seen).images, digits.images[:15])
+    assert len(lineage._without_copies(images, digits.subset(range(30, 60)))) == 20

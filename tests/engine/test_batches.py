@@ -94,7 +94,7 @@ def test_a_training_pass_has_every_row_that_takes_part_once_unaugmented(views, m
     )
     batches, (train, _) = make(two if views else AUGMENTING, channels_last=True), holdout_split(40, 0.25)
     before = batches(3)["labelled"].images
-    passed = list(batches.training())
+    passed = list(batches.train_images())
     assert [len(batch.images) for batch in passed] == [7, 7, 7, 7, 2]
     assert torch.equal(torch.cat([batch.targets for batch in passed]), train * 10)
     expected = ((numbered(40)[train] / 255) - 0.5) / 0.5

@@ -18,7 +18,7 @@ from farout.data.streams import EndlessShuffle, EpochShuffle
 from farout.data.transform import Transform
 from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
-from farout.engine.fit import Audience, Checkpointing, Loop, Optimisation, fit
+from farout.engine.fit import Callbacks, Checkpointing, Loop, Optimisation, fit
 from farout.engine.precision import full_fp32
 from farout.methods import CIDER, JEM, CrossEntropy, EnergyFineTuning, Method, SupCon
 
@@ -37,8 +37,8 @@ def _batches(method: type[Method], device: torch.device = CUDA, n: int = 240) ->
     images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (n,), generator=generator)
     all_streams = {
-        "labelled": Stream(images, labels, None, EpochShuffle(n, 64, 1, "labelled", device, method.whole_batches)),
-        "unlabelled": Stream(images, None, None, EpochShuffle(n, 64, 1, "unlabelled", device, method.whole_batches)),
+        "labelled": Stream(images, labels, None, EpochShuffle(n, 64, 1, "labelled", device, method.drop_last)),
+        "unlabelled": Stream(images, None, None, EpochShuffle(n, 64, 1, "unlabelled", device, method.drop_last)),
         "outliers": Stream(images, None, None, EndlessShuffle(n, 128, 1, "outliers", device), outliers=True),
     }
     streams = {name: all_streams[name] for name in method.streams}
@@ -91,10 +91,10 @@ def _trained(name: str, steps: int, graphs: bool, state: Path | None = None, **o
             Optimisation(lr=1e-4 if algorithm == "adam" else 0.05, algorithm=algorithm),  # type: ignore[arg-type]
             options.get("total", steps),
             steps_per_epoch=4,
-            training=batches.training,
+            train_images=batches.train_images,
             graphs=graphs,
             checkpointing=Checkpointing(state, minutes=None, steps=options.get("every"), deadline=None),
-            audience=Audience(log=lambda step, values: seen.append(values["train/total"]), log_every=1),
+            callbacks=Callbacks(log=lambda step, values: seen.append(values["train/total"]), log_every=1),
         )
     return {"losses": seen, "weights": {**model.state_dict(), **method.state_dict()}}
 
@@ -114,7 +114,7 @@ def test_the_step_really_is_a_graph(name: str, capfd: pytest.CaptureFixture[str]
     batches = _batches(type(method))
     loop = Loop(model, method, Optimisation(lr=1e-4, algorithm=algorithm), 100, Checkpointing())  # type: ignore[arg-type]
     loop.record_on_device(batches)
-    method.prepare(model, batches(0), batches.training())
+    method.prepare(model, batches(0), batches.train_images())
     for _ in range(8):
         loop.update(batches, seed=0)
     assert loop.recorded is not None
@@ -143,7 +143,7 @@ def _interrupted(name: str, steps: int, state: Path, total: int) -> None:
         loop = Loop(model, method, optimisation, total, Checkpointing(state), 4)
         loop.record_on_device(batches)
         model.train()
-        method.prepare(model, batches(0), batches.training())
+        method.prepare(model, batches(0), batches.train_images())
         for _ in range(steps):
             loop.advance(batches, seed=0)
         loop.save()
@@ -174,7 +174,7 @@ def test_the_step_waits_for_the_device_nowhere() -> None:
         batches = _batches(type(method))
         loop = Loop(model, method, Optimisation(lr=1e-4, algorithm=algorithm), 100, Checkpointing())  # type: ignore[arg-type]
         loop.record_on_device(batches)
-        method.prepare(model, batches(0), batches.training())
+        method.prepare(model, batches(0), batches.train_images())
         for _ in range(3):
             loop.update(batches, seed=0)
         torch.cuda.synchronize()

@@ -11,8 +11,8 @@ from torch import nn
 
 from farout.engine import fit as engine
 from farout.engine.checkpoint import load_state
-from farout.engine.fit import Audience, Checkpointing, Optimisation, SmoothedLosses, fit, seconds_per_step
-from farout.engine.schedules import Course, WarmUp, cosine_lr
+from farout.engine.fit import Callbacks, Checkpointing, Optimisation, SmoothedLosses, fit, seconds_per_step
+from farout.engine.schedules import LRSchedule, WarmUp, cosine_lr
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy, EnergyFineTuning, Method, OutlierExposure
 from state_dicts import tensors_equal
@@ -78,7 +78,7 @@ class Counting(CrossEntropy):
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
         self.prepared = 0
 
-    def prepare(self, model, batches, training=()):
+    def prepare(self, model, batches, train_images=()):
         self.prepared += 1
 
     def loss(self, model, batches):
@@ -248,7 +248,7 @@ def test_log_gets_the_losses_of_the_epoch_and_the_rate_used():
         Optimisation(lr=0.1),
         5,
         steps_per_epoch=2,
-        audience=Audience(log=lambda step, values: points.update({step: values}), log_every=1),
+        callbacks=Callbacks(log=lambda step, values: points.update({step: values}), log_every=1),
     )
     assert list(points) == [1, 2, 3, 4, 5]
     for step, values in points.items():
@@ -271,15 +271,17 @@ def test_seconds_per_step():
 # --- learning rates chosen by configuration, and methods that look at the training images first
 
 
-CIDER_STEPS = Course("steps", milestones=(1, 2), factor=0.1, warm_up=WarmUp(0.01, epochs=1))
+CIDER_STEPS = LRSchedule("steps", milestones=(1, 2), factor=0.1, warm_up=WarmUp(0.01, epochs=1))
 
 
-@pytest.mark.parametrize("course", [CIDER_STEPS, Course("epoch_cosine", epochs=4, warm_up=WarmUp(0.01, 1, True))])
-def test_the_course_is_what_the_optimiser_sees_and_the_log_says(course, monkeypatch):
+@pytest.mark.parametrize(
+    "lr_schedule", [CIDER_STEPS, LRSchedule("epoch_cosine", epochs=4, warm_up=WarmUp(0.01, 1, True))]
+)
+def test_the_course_is_what_the_optimiser_sees_and_the_log_says(lr_schedule, monkeypatch):
     seen, logged = [], []
     real = torch.optim.SGD.step
     monkeypatch.setattr(torch.optim.SGD, "step", lambda self: seen.append(self.param_groups[0]["lr"]) or real(self))
-    optimisation = Optimisation(lr=0.1, lr_end=0.001, course=course)
+    optimisation = Optimisation(lr=0.1, lr_end=0.001, lr_schedule=lr_schedule)
     log = lambda step, values: logged.append(values["lr"])  # noqa: E731
     fit(
         network(),
@@ -288,10 +290,10 @@ def test_the_course_is_what_the_optimiser_sees_and_the_log_says(course, monkeypa
         optimisation,
         8,
         steps_per_epoch=2,
-        audience=Audience(log=log, log_every=1),
+        callbacks=Callbacks(log=log, log_every=1),
     )
     assert seen == logged
-    if course.shape == "steps":
+    if lr_schedule.shape == "steps":
         # Up within the first epoch, and down after the epochs 1 and 2.
         assert seen == pytest.approx([0.01, 0.055, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     else:
@@ -311,8 +313,8 @@ class Looking(CrossEntropy):
         super().__init__()
         self.seen: list[int] = []
 
-    def prepare(self, model, batches, training=()):
-        self.seen.append(sum(len(batch.targets) for batch in training))
+    def prepare(self, model, batches, train_images=()):
+        self.seen.append(sum(len(batch.targets) for batch in train_images))
 
 
 def test_methods_see_the_training_images_before_the_first_step_and_not_on_resume(tmp_path):
@@ -320,10 +322,10 @@ def test_methods_see_the_training_images_before_the_first_step_and_not_on_resume
     rule = Checkpointing(tmp_path / "state", steps=1)
     method = Looking()
     with pytest.raises(Stop):
-        fit(network(), method, stop_at(2), Optimisation(lr=0.1), 4, checkpointing=rule, training=passes)
+        fit(network(), method, stop_at(2), Optimisation(lr=0.1), 4, checkpointing=rule, train_images=passes)
     assert method.seen == [16]
     again = Looking()
-    fit(network(), again, random_batches, Optimisation(lr=0.1), 4, checkpointing=rule, training=passes)
+    fit(network(), again, random_batches, Optimisation(lr=0.1), 4, checkpointing=rule, train_images=passes)
     assert again.seen == []
     timed = Looking()
     seconds_per_step(network(), timed, random_batches, Optimisation(lr=0.1))
@@ -424,7 +426,7 @@ def official_rates(steps: int, epochs: int, per_epoch: int, milestones: tuple[in
 @pytest.mark.parametrize(("steps", "drops"), [(25, (1, 2, 4)), (20, (2, 4)), (19, (2,)), (7, (1, 3)), (1, (0, 1))])
 def test_the_rise_leads_to_the_full_rate_whatever_milestones_pass(steps, drops):
     milestones = tuple(epoch - 1 for epoch in drops if epoch)  # ours are last epochs at the old rate
-    course = Course("steps", milestones=milestones, factor=0.3, warm_up=WarmUp(0.0, steps=steps))
-    ours = [course.rate(update, 60, 10, 0.1, 0.0) for update in range(60)]
+    lr_schedule = LRSchedule("steps", milestones=milestones, factor=0.3, warm_up=WarmUp(0.0, steps=steps))
+    ours = [lr_schedule.rate(update, 60, 10, 0.1, 0.0) for update in range(60)]
     assert ours == pytest.approx(official_rates(steps, 6, 10, drops))
     assert max(ours) == pytest.approx(0.1)

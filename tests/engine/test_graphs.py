@@ -66,7 +66,7 @@ def _batches(method: type[Method], n: int = 40) -> DeviceBatches:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (n,), generator=generator)
-    shuffled = {name: EpochShuffle(n, 16, 1, name, CPU, method.whole_batches) for name in ("labelled", "unlabelled")}
+    shuffled = {name: EpochShuffle(n, 16, 1, name, CPU, method.drop_last) for name in ("labelled", "unlabelled")}
     streams = {
         "labelled": Stream(images, labels, None, shuffled["labelled"]),
         "unlabelled": Stream(images, None, None, shuffled["unlabelled"]),
@@ -94,7 +94,7 @@ def _loop(name: str, recorder: type[Repeating] | None) -> tuple[Loop, DeviceBatc
     if recorder is not None:
         loop.record(batches, recorder)
     model.train()
-    method.prepare(model, batches(0), batches.training())
+    method.prepare(model, batches(0), batches.train_images())
     return loop, batches
 
 
@@ -118,7 +118,7 @@ def test_replays_train_as_single_launches_do(name: str) -> None:
     """Every batch its own images, seeds and rate, short batches among them; equal to the bit."""
     single, replayed = _loop(name, None), _loop(name, Repeating)
     assert _losses(*single, 11) == _losses(*replayed, 11)
-    short = 0 if replayed[0].method.whole_batches else 3  # of 11 updates: the third of every three
+    short = 0 if replayed[0].method.drop_last else 3  # of 11 updates: the third of every three
     assert _replays(replayed[0]) == 11 - short - WARM_UP
     weights = replayed[0].model.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in single[0].model.state_dict().items())

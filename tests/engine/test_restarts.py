@@ -12,8 +12,8 @@ from torch import nn
 
 import farout.files
 from farout.engine.checkpoint import load_state, save_state
-from farout.engine.fit import Audience, Checkpointing, FitResult, Optimisation, fit
-from farout.engine.restarts import Diverged, Restart, Survival, usual_distance
+from farout.engine.fit import Callbacks, Checkpointing, FitResult, Optimisation, fit
+from farout.engine.restarts import Diverged, Restart, RestartPolicy, default_interval
 from farout.engine.states import Point, begun, furthest, point_file, state_files
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy
@@ -51,7 +51,7 @@ def batches(step: int) -> dict[str, Batch]:
 def train(
     path: Path | None,
     method: Faulty,
-    survival: Survival,
+    restart_policy: RestartPolicy,
     total: int = 20,
     every: int = 4,
     log_every: int = 50,
@@ -69,8 +69,8 @@ def train(
         total,
         steps_per_epoch=5,
         checkpointing=checkpointing,
-        survival=replace(survival, every=every),
-        audience=Audience(notify=TOLD.append, log_every=log_every),
+        restart_policy=replace(restart_policy, every=every),
+        callbacks=Callbacks(on_restart=TOLD.append, log_every=log_every),
     )
     return model, result
 
@@ -98,7 +98,7 @@ def killed_at(step: int) -> Callable[[int, int], float]:
 
 @pytest.mark.parametrize("fault", [math.nan, math.inf, -math.inf, 1e9, -1e9])
 def test_every_kind_of_divergence_is_survived(tmp_path: Path, fault: float) -> None:
-    model, result = train(tmp_path / "c.pt", Faulty(once_at(10, fault)), Survival(2, 1e8))
+    model, result = train(tmp_path / "c.pt", Faulty(once_at(10, fault)), RestartPolicy(2, 1e8))
     assert result.finished and result.step == 20
     (restart,) = result.restarts
     assert (restart.diverged_at, restart.resumed_from) == (10, 8)
@@ -109,9 +109,11 @@ def test_every_kind_of_divergence_is_survived(tmp_path: Path, fault: float) -> N
 
 def test_the_update_of_a_diverged_loss_is_never_made(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "a.pt", Faulty(killed_at(10)), Survival(), every=1)
+        train(tmp_path / "a.pt", Faulty(killed_at(10)), RestartPolicy(), every=1)
     with pytest.raises(FaroutError, match="diverged"):
-        train(tmp_path / "b.pt", Faulty(lambda step, _: math.nan if step == 10 else 0.0), Survival(0, 1e8), every=1)
+        train(
+            tmp_path / "b.pt", Faulty(lambda step, _: math.nan if step == 10 else 0.0), RestartPolicy(0, 1e8), every=1
+        )
     state = load_state(tmp_path / "b.pt", CPU)
     plain = load_state(tmp_path / "a.pt", CPU)
     assert state["step"] == plain["step"] == 10
@@ -119,9 +121,9 @@ def test_the_update_of_a_diverged_loss_is_never_made(tmp_path: Path) -> None:
 
 
 def test_until_the_fault_training_is_the_same_and_after_it_other_images_come(tmp_path: Path) -> None:
-    train(tmp_path / "a.pt", Faulty(), Survival(1, 1e8))
+    train(tmp_path / "a.pt", Faulty(), RestartPolicy(1, 1e8))
     plain = [pixel for _, pixel in SEEN]
-    train(tmp_path / "b.pt", Faulty(once_at(10, math.nan)), Survival(1, 1e8))
+    train(tmp_path / "b.pt", Faulty(once_at(10, math.nan)), RestartPolicy(1, 1e8))
     assert [pixel for times, pixel in SEEN if times == 0] == plain[:11]
     after = [pixel for times, pixel in SEEN if times == 1]
     assert len(after) == 12  # steps 8 to 19
@@ -129,7 +131,7 @@ def test_until_the_fault_training_is_the_same_and_after_it_other_images_come(tmp
 
 
 def test_a_fault_before_the_first_checkpoint_begins_anew(tmp_path: Path) -> None:
-    _, result = train(tmp_path / "c.pt", Faulty(once_at(2, math.nan)), Survival(1))
+    _, result = train(tmp_path / "c.pt", Faulty(once_at(2, math.nan)), RestartPolicy(1))
     assert result.finished
     assert result.restarts[0].resumed_from == 0
 
@@ -140,21 +142,21 @@ def test_a_checkpoint_that_leads_nowhere_is_given_up_for_the_one_before(tmp_path
     def fault(step: int, times: int) -> float:
         return math.nan if step >= 9 and times < 2 else 0.0
 
-    _, result = train(tmp_path / "c.pt", Faulty(fault), Survival(5))
+    _, result = train(tmp_path / "c.pt", Faulty(fault), RestartPolicy(5))
     assert [restart.resumed_from for restart in result.restarts] == [8, 4]
     assert result.finished
 
 
 def test_it_gives_up_with_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(FaroutError, match=r"diverged.* at step 6, and 3 restarts did not help; lower lr") as caught:
-        train(tmp_path / "c.pt", Faulty(lambda step, _: math.nan if step == 6 else 0.0), Survival(3))
+        train(tmp_path / "c.pt", Faulty(lambda step, _: math.nan if step == 6 else 0.0), RestartPolicy(3))
     assert "\n" not in str(caught.value)
     assert len(TOLD) == 3
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to() -> None:
     with pytest.raises(FaroutError, match="diverged"):
-        train(None, Faulty(once_at(3, math.nan)), Survival(3))
+        train(None, Faulty(once_at(3, math.nan)), RestartPolicy(3))
 
 
 def test_restarts_lower_the_learning_rate(tmp_path: Path) -> None:
@@ -178,8 +180,8 @@ def test_restarts_lower_the_learning_rate(tmp_path: Path) -> None:
         Optimisation(0.1),
         20,
         checkpointing=Checkpointing(tmp_path / "c.pt", None),
-        survival=Survival(2, None, 0.5, every=4),
-        audience=Audience(log=log, log_every=1),
+        restart_policy=RestartPolicy(2, None, 0.5, every=4),
+        callbacks=Callbacks(log=log, log_every=1),
     )
     plain = [Optimisation(0.1).rate(step, 20, 20) for step in range(20)]
     assert rates[:10] == plain[:10]
@@ -187,12 +189,12 @@ def test_restarts_lower_the_learning_rate(tmp_path: Path) -> None:
 
 
 def test_a_process_killed_after_a_restart_goes_on_as_if_it_lived(tmp_path: Path) -> None:
-    whole, _ = train(tmp_path / "a.pt", Faulty(once_at(10, math.nan)), Survival(2))
+    whole, _ = train(tmp_path / "a.pt", Faulty(once_at(10, math.nan)), RestartPolicy(2))
     path = tmp_path / "b.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(path, Faulty(interrupted_at(13)), Survival(2))
+        train(path, Faulty(interrupted_at(13)), RestartPolicy(2))
     assert load_state(path, CPU)["restarts"]
-    model, result = train(path, Faulty(), Survival(2))
+    model, result = train(path, Faulty(), RestartPolicy(2))
     assert tensors_equal(model.state_dict(), whole.state_dict())
     assert [restart.diverged_at for restart in result.restarts] == [10]
 
@@ -211,15 +213,15 @@ def interrupted_at(step: int) -> Callable[[int, int], float]:
 def test_a_process_killed_right_after_going_back_remembers_it(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(path, Faulty(interrupted_at(8)), Survival(2))
+        train(path, Faulty(interrupted_at(8)), RestartPolicy(2))
     state = load_state(path, CPU)
     assert (state["step"], len(state["restarts"])) == (8, 1)
 
 
 def test_states_to_return_to_are_kept_only_where_restarts_are_granted(tmp_path: Path) -> None:
-    train(tmp_path / "a.pt", Faulty(), Survival())
+    train(tmp_path / "a.pt", Faulty(), RestartPolicy())
     assert [file.exists() for file in state_files(tmp_path / "a.pt")] == [True, False, False]
-    train(tmp_path / "b.pt", Faulty(), Survival(1))
+    train(tmp_path / "b.pt", Faulty(), RestartPolicy(1))
     assert sorted(load_state(file, CPU)["step"] for file in state_files(tmp_path / "b.pt")) == [12, 16, 16]
 
 
@@ -227,16 +229,16 @@ def test_states_to_return_to_are_kept_only_where_restarts_are_granted(tmp_path: 
     ("total", "epoch", "expected"), [(140600, 703, 175), (14060, 703, 175), (156, 13, 39), (30, 108, 7), (3, 108, 1)]
 )
 def test_how_far_apart_they_are_is_counted(total: int, epoch: int, expected: int) -> None:
-    assert usual_distance(total, epoch) == Survival(1).distance(total, epoch) == expected
-    assert Survival(1, every=2).distance(total, epoch) == 2
+    assert default_interval(total, epoch) == RestartPolicy(1).interval(total, epoch) == expected
+    assert RestartPolicy(1, every=2).interval(total, epoch) == 2
 
 
 def test_the_bound_is_on_the_size_of_the_loss() -> None:
-    Survival(0, 10.0).judge(-9.9, 1)
+    RestartPolicy(0, 10.0).check(-9.9, 1)
     for loss in (10.0, -10.1, math.nan):
         with pytest.raises(Diverged):
-            Survival(0, 10.0).judge(loss, 1)
-    assert not Survival().watches and Survival(1).watches and Survival(0, 1e8).watches
+            RestartPolicy(0, 10.0).check(loss, 1)
+    assert not RestartPolicy().checks_losses and RestartPolicy(1).checks_losses and RestartPolicy(0, 1e8).checks_losses
 
 
 def test_where_there_are_no_links_the_second_name_is_a_copy(tmp_path: Path, monkeypatch: Any) -> None:
@@ -244,7 +246,7 @@ def test_where_there_are_no_links_the_second_name_is_a_copy(tmp_path: Path, monk
         raise OSError("no links here")
 
     monkeypatch.setattr(farout.files.os, "link", refuse)
-    train(tmp_path / "c.pt", Faulty(), Survival(1))
+    train(tmp_path / "c.pt", Faulty(), RestartPolicy(1))
     assert load_state(tmp_path / "c.pt", CPU)["step"] == 16
 
 
@@ -259,7 +261,7 @@ def troubled(step: int, times: int) -> float:
 @pytest.fixture(scope="module")
 def untroubled(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, FitResult]:
     """What uninterrupted training comes to, its states written by count alone."""
-    model, result = train(tmp_path_factory.mktemp("whole") / "c.pt", Faulty(troubled), Survival(9))
+    model, result = train(tmp_path_factory.mktemp("whole") / "c.pt", Faulty(troubled), RestartPolicy(9))
     assert [restart.resumed_from for restart in result.restarts] == [8, 4, 8, 4, 16]
     return model, result
 
@@ -275,7 +277,7 @@ def assert_same(one: tuple[nn.Module, FitResult], other: tuple[nn.Module, FitRes
 def test_when_states_are_written_and_losses_looked_at_decides_nothing(
     tmp_path: Path, untroubled: tuple[nn.Module, FitResult], habits: dict[str, Any]
 ) -> None:
-    assert_same(train(tmp_path / "c.pt", Faulty(troubled), Survival(9), **habits), untroubled)
+    assert_same(train(tmp_path / "c.pt", Faulty(troubled), RestartPolicy(9), **habits), untroubled)
 
 
 class Killed(BaseException):
@@ -304,7 +306,7 @@ def test_killed_around_any_renaming_of_any_file(
             left[0] = distance + (0 if after else deaths)  # a process that dies before it has written gets nowhere
             deaths += 1
             try:
-                done = train(path, Faulty(troubled), Survival(9), minutes=0.0, steps=None)
+                done = train(path, Faulty(troubled), RestartPolicy(9), minutes=0.0, steps=None)
             except Killed:
                 assert deaths < 200
         assert deaths > 2
@@ -320,8 +322,8 @@ def test_numbers_lost_between_two_states_are_found_by_the_next_update_not_by_the
             now = int(self.step) - 1 == 9 and self.times == 0
             return {"total": total + (torch.sqrt((total - total.detach()).abs()) if now else 0)}
 
-    by_count = train(tmp_path / "a.pt", Lost(), Survival(2), steps=None)
-    by_clock = train(tmp_path / "b.pt", Lost(), Survival(2), minutes=0.0)
+    by_count = train(tmp_path / "a.pt", Lost(), RestartPolicy(2), steps=None)
+    by_clock = train(tmp_path / "b.pt", Lost(), RestartPolicy(2), minutes=0.0)
     assert by_count[1].restarts[0].diverged_at == 10
     assert_same(by_count, by_clock)
 
@@ -332,7 +334,7 @@ def test_parts_of_the_loss_that_are_not_finite_are_found_at_once(tmp_path: Path)
             now = int(self.step) == 10 and self.times == 0
             return {**super().loss(model, batches), "part": torch.tensor(math.inf if now else 0.0)}
 
-    _, result = train(tmp_path / "c.pt", Parted(), Survival(2))
+    _, result = train(tmp_path / "c.pt", Parted(), RestartPolicy(2))
     assert [(restart.diverged_at, restart.reason) for restart in result.restarts] == [
         (10, "training diverged: part is not finite at step 10")
     ]
@@ -351,7 +353,7 @@ def test_spoilt_states_are_moved_aside_and_the_end_is_the_same(
         return troubled(step, times)
 
     with pytest.raises(Killed):
-        train(path, Faulty(dying), Survival(9))
+        train(path, Faulty(dying), RestartPolicy(9))
     assert furthest(path) == (2, 4)
     files = [state_files(path)[number] for number in spoilt]
     for file in files:
@@ -359,7 +361,7 @@ def test_spoilt_states_are_moved_aside_and_the_end_is_the_same(
         content[content.index(weight) + 7] ^= 1
         file.unlink()  # the file of another name may be the same one
         file.write_bytes(content)
-    assert_same(train(path, Faulty(troubled), Survival(9)), untroubled)
+    assert_same(train(path, Faulty(troubled), RestartPolicy(9)), untroubled)
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and said.count("is damaged and was moved to") == len(files)
     assert ("starts afresh" in said) == (len(spoilt) == 3)
@@ -375,7 +377,7 @@ def test_a_state_to_return_to_that_is_gone_is_made_up_for_by_another(tmp_path: P
             return math.nan
         return math.nan if (step, times) == (11, 1) else 0.0
 
-    _, result = train(path, Faulty(losing), Survival(9), steps=None)
+    _, result = train(path, Faulty(losing), RestartPolicy(9), steps=None)
     assert [restart.resumed_from for restart in result.restarts] == [4, 8]
     assert result.finished
 
@@ -383,15 +385,15 @@ def test_a_state_to_return_to_that_is_gone_is_made_up_for_by_another(tmp_path: P
 def test_states_of_before_there_were_points_are_taken_up(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(path, Faulty(killed_at(10)), Survival(2))
+        train(path, Faulty(killed_at(10)), RestartPolicy(2))
     state = load_state(path, CPU)
     for key in ("points", "saved_since_restart", "conditions"):
         del state[key]
     for file in state_files(path):
         file.unlink()
     torch.save(state, path)
-    model, result = train(path, Faulty(once_at(10, math.nan)), Survival(2))
-    whole, expected = train(tmp_path / "whole.pt", Faulty(once_at(10, math.nan)), Survival(2))
+    model, result = train(path, Faulty(once_at(10, math.nan)), RestartPolicy(2))
+    whole, expected = train(tmp_path / "whole.pt", Faulty(once_at(10, math.nan)), RestartPolicy(2))
     assert_same((model, result), (whole, expected))
 
 

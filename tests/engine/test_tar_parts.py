@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from farout.engine import tar_parts as parts
+from farout.engine import tar_parts
 from farout.errors import FaroutError
 
 PART = 100_000
@@ -15,7 +15,7 @@ PART = 100_000
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Two files that need three parts of 100 kB."""
-    monkeypatch.setattr(parts, "PART_BYTES", PART)
+    monkeypatch.setattr(tar_parts, "PART_BYTES", PART)
     folder = tmp_path / "source"
     folder.mkdir()
     (folder / "a").write_bytes(bytes(range(256)) * 700)
@@ -24,15 +24,15 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 
 
 def unpacked(state: Path, to: Path) -> dict[str, bytes]:
-    manifest = parts.read_manifest(state, "campaign")
+    manifest = tar_parts.read_manifest(state, "campaign")
     assert manifest is not None
-    parts.unpack(state, manifest, lambda name: to / name)
+    tar_parts.unpack(state, manifest, lambda name: to / name)
     return {str(path.relative_to(to)): path.read_bytes() for path in to.rglob("*") if path.is_file()}
 
 
 def test_parts_are_cut_at_the_size_and_come_back_whole(files: dict[str, Path], tmp_path: Path) -> None:
     state = tmp_path / "state"
-    manifest = parts.pack(state, "campaign", files, {"commit": "abc"})
+    manifest = tar_parts.pack(state, "campaign", files, {"commit": "abc"})
     assert [part["name"] for part in manifest["parts"]] == [f"campaign.tar.{i:03d}" for i in range(2)]
     assert [part["bytes"] for part in manifest["parts"]] == [PART, manifest["bytes"] - PART]
     assert {path.name for path in state.iterdir()} == {"campaign.json", "campaign.tar.000", "campaign.tar.001"}
@@ -41,10 +41,10 @@ def test_parts_are_cut_at_the_size_and_come_back_whole(files: dict[str, Path], t
 
 
 def test_the_same_files_give_the_same_parts(files: dict[str, Path], tmp_path: Path) -> None:
-    first = parts.pack(tmp_path / "one", "campaign", files, {})
+    first = tar_parts.pack(tmp_path / "one", "campaign", files, {})
     for path in files.values():
         path.touch()
-    assert parts.pack(tmp_path / "two", "campaign", files, {}) == first
+    assert tar_parts.pack(tmp_path / "two", "campaign", files, {}) == first
 
 
 @pytest.mark.parametrize("harm", ["flipped", "cut", "missing"])
@@ -52,7 +52,7 @@ def test_a_damaged_part_is_refused_before_anything_is_written(
     files: dict[str, Path], tmp_path: Path, harm: str
 ) -> None:
     state, out = tmp_path / "state", tmp_path / "out"
-    parts.pack(state, "campaign", files, {})
+    tar_parts.pack(state, "campaign", files, {})
     part = state / "campaign.tar.001"
     content = part.read_bytes()
     if harm == "flipped":
@@ -70,7 +70,7 @@ def test_an_interrupted_packing_leaves_the_earlier_state_whole(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = tmp_path / "state"
-    parts.pack(state, "campaign", files, {})
+    tar_parts.pack(state, "campaign", files, {})
     earlier = {name: path.read_bytes() for name, path in files.items()}
     files["run/a"].write_bytes(b"new" * 60_000)
 
@@ -78,15 +78,15 @@ def test_an_interrupted_packing_leaves_the_earlier_state_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(parts, "save_json", killed)
-        parts.pack(state, "campaign", files, {})
+        patch.setattr(tar_parts, "save_json", killed)
+        tar_parts.pack(state, "campaign", files, {})
     assert unpacked(state, tmp_path / "out") == earlier
 
 
 def test_earlier_parts_go_once_the_new_manifest_is_there(files: dict[str, Path], tmp_path: Path) -> None:
     state = tmp_path / "state"
     for numbers in [(0, 1), (500, 501), (0, 1)]:
-        parts.pack(state, "campaign", files, {})
+        tar_parts.pack(state, "campaign", files, {})
         names = {f"campaign.tar.{number:03d}" for number in numbers}
         assert {path.name for path in state.iterdir()} == names | {"campaign.json"}
 
@@ -99,4 +99,4 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     entry = {"name": "../secret", "bytes": 1, "sha256": digest}
     (state / "campaign.json").write_text(json.dumps({"bytes": 1, "parts": [entry]}))
     with pytest.raises(FaroutError, match="no manifest"):
-        parts.read_manifest(state, "campaign")
+        tar_parts.read_manifest(state, "campaign")

@@ -514,7 +514,7 @@ def _through_disk(state: dict) -> dict:
 class Prepared(CIDER):
     """CIDER that has its training images at hand."""
 
-    def prepare(self, model: nn.Module, batches: Mapping[str, Batch], training: Iterable[Batch] = ()) -> None:
+    def prepare(self, model: nn.Module, batches: Mapping[str, Batch], train_images: Iterable[Batch] = ()) -> None:
         super().prepare(model, batches, [image_batch(step)["labelled"] for step in range(4)])
 
 

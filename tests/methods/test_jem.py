@@ -179,7 +179,7 @@ def test_the_energy_of_noise_is_read_from_the_same_images_without_a_draw() -> No
     torch.manual_seed(4)
     method, net = jem(), TinyNet()
     state = torch.get_rng_state()
-    first, again = (method.readings(net)["energy_noise"] for _ in range(2))
+    first, again = (method.log_scalars(net)["energy_noise"] for _ in range(2))
     assert torch.equal(first, again) and torch.equal(torch.get_rng_state(), state) and not first.requires_grad
     many = torch.rand(20_000, 1, 2, 2, dtype=torch.float64) * 2 - 1
     energies = joint_energy(net)(many).detach()

@@ -10,7 +10,7 @@ from farout.metrics import class_directions, detection_metrics
 from farout.metrics.protocol import Protocol, apply, mean_over_sets
 from farout.report.evidence import Evidence, Pictures
 from farout.runs.geometry import Space
-from farout.runs.projection import Portrait
+from farout.runs.projection import PlaneProjection
 from farout.scores import Outputs
 
 SCORES = ("msp", "max_logit", "energy", "uniform_ce", "odin", "mahalanobis", "knn", "react", "ash", "vim")
@@ -123,9 +123,11 @@ def measured(sets: dict[str, Outputs]) -> Space:
     known = sets["id"]
     assert known.labels is not None
     directions = class_directions(known.features, known.labels, 10)
-    made = Space(lambda points: points, directions, torch.arange(10), "class means", portrait=Portrait(directions))
+    made = Space(
+        lambda points: points, directions, torch.arange(10), "class means", plane_projection=PlaneProjection(directions)
+    )
     for name, outputs in sets.items():
-        made.see(name, name, outputs)
+        made.measure(name, name, outputs)
     return made
 
 

@@ -25,7 +25,7 @@ from farout.report.figures.style import DPI, canvas, png_bytes, svg_text
 from farout.report.page.html import write_report
 from farout.report.page.rebuild import read_sphere, rebuild_report
 from farout.runs.geometry import Space
-from farout.runs.projection import SHOWN, Plane, Portrait
+from farout.runs.projection import SHOWN, Plane, PlaneProjection
 from farout.scores import Outputs
 
 TITLES = ("SVHN", "iSUN", "CIFAR-100")
@@ -51,8 +51,8 @@ def test_the_plane_is_the_first_two_components_of_scikit_learn() -> None:
     np.testing.assert_allclose(SPHERE.directions, oracle.transform(directions) * signs, atol=1e-6)
     isun = oracle.transform(units(SETS["isun"].features)) * signs
     np.testing.assert_allclose(SPHERE.points["isun"], isun, atol=1e-6)
-    again = Plane.of(torch.from_numpy(np.concatenate([own, directions])[::-1].copy()))
-    np.testing.assert_allclose(again.seen(torch.from_numpy(own)), SPHERE.points["id"], atol=1e-6)
+    again = Plane.fit(torch.from_numpy(np.concatenate([own, directions])[::-1].copy()))
+    np.testing.assert_allclose(again.project(torch.from_numpy(own)), SPHERE.points["id"], atol=1e-6)
 
 
 def test_angles_are_those_to_the_nearest_direction() -> None:
@@ -67,25 +67,27 @@ def test_angles_are_those_to_the_nearest_direction() -> None:
 
 
 def test_a_sample_is_drawn_and_every_angle_kept() -> None:
-    portrait = Portrait(torch.eye(4))
+    plane_projection = PlaneProjection(torch.eye(4))
     points = torch.randn(3 * SHOWN, 4, generator=torch.Generator().manual_seed(0))
-    portrait.see("id", points, torch.arange(3 * SHOWN) % 4)
-    portrait.see("ood", points, None)
-    sphere = portrait
+    plane_projection.add("id", points, torch.arange(3 * SHOWN) % 4)
+    plane_projection.add("ood", points, None)
+    sphere = plane_projection
     assert sphere.points["id"].shape == (SHOWN, 2)
     assert sphere.labels is not None and sphere.plane is not None
     assert set(sphere.labels) == {0, 1, 2, 3}
     assert len(sphere.angles["id"]) == 3 * SHOWN
     np.testing.assert_array_equal(sphere.points["id"], sphere.points["ood"])
-    every = sphere.plane.seen(torch.nn.functional.normalize(points.double(), dim=1))
+    every = sphere.plane.project(torch.nn.functional.normalize(points.double(), dim=1))
     np.testing.assert_array_equal(sphere.points["id"][[0, -1]], every[[0, -1]])
 
 
 def test_images_of_a_class_without_a_direction_are_marked() -> None:
     directions, classes = torch.eye(3)[:2], torch.tensor([0, 2])
-    space = Space(lambda points: points, directions, classes, "two of four", portrait=Portrait(directions))
+    space = Space(
+        lambda points: points, directions, classes, "two of four", plane_projection=PlaneProjection(directions)
+    )
     labels = torch.tensor([2, 0, 1, 3, 2])
-    space.see("id", "id", Outputs(torch.zeros(5, 4), torch.eye(3)[[1, 0, 0, 2, 1]], labels))
+    space.measure("id", "id", Outputs(torch.zeros(5, 4), torch.eye(3)[[1, 0, 0, 2, 1]], labels))
     sphere = space.sphere("features", ["a", "b", "c", "d"])
     assert sphere is not None
     assert sphere.labels.tolist() == [1, 0, -1, -1, 1]
@@ -95,12 +97,12 @@ def test_images_of_a_class_without_a_direction_are_marked() -> None:
 
 
 def test_points_that_are_all_one_still_have_a_plane() -> None:
-    portrait = Portrait(torch.ones(2, 3))
-    portrait.see("id", torch.ones(5, 3), torch.zeros(5, dtype=torch.long))
-    assert portrait.plane is not None
-    assert np.isfinite(portrait.points["id"]).all()
-    assert float(portrait.plane.share.sum()) <= 1
-    first, last, low, high = shared_box([portrait.points["id"]])
+    plane_projection = PlaneProjection(torch.ones(2, 3))
+    plane_projection.add("id", torch.ones(5, 3), torch.zeros(5, dtype=torch.long))
+    assert plane_projection.plane is not None
+    assert np.isfinite(plane_projection.points["id"]).all()
+    assert float(plane_projection.plane.share.sum()) <= 1
+    first, last, low, high = shared_box([plane_projection.points["id"]])
     assert first < last and low < high
 
 

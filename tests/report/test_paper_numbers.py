@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from farout import papers
 from farout.config.settings import ROOT, read_protocol
 from farout.errors import ConfigError
-from farout.papers import METRICS, Figure, Paper, load
+from farout.papers import METRICS, Paper, ReportedValue, load
 
 ROWS = {
     (name, id_data, key, label): row
@@ -44,7 +44,7 @@ def test_cells_average_to_the_printed_mean(name: str, id_data: str, key: str, la
 
 def lookup(paper: Paper, id_data: str, row: str, ood: str) -> dict[str, float | None] | None:
     """{"fpr95", "auroc", "aupr"} in percent, each None if unknown; None where nothing is known."""
-    values = {metric: paper.figure(id_data, row, ood, metric).value for metric in METRICS}
+    values = {metric: paper.value(id_data, row, ood, metric).value for metric in METRICS}
     return None if all(value is None for value in values.values()) else values
 
 
@@ -52,10 +52,10 @@ def test_values_and_trust_of_single_cells() -> None:
     paper = load("energy")
     assert lookup(paper, "cifar10", "energy", "svhn") == {"fpr95": 35.59, "auroc": 90.96, "aupr": 97.64}
     assert lookup(paper, "cifar10", "energy_ft", "mean") == {"fpr95": 3.32, "auroc": 98.92, "aupr": 99.75}
-    assert paper.figure("cifar10", "oe", "svhn", "fpr95") == Figure(4.36, "seen", ("figure",))
-    assert paper.figure("cifar10", "oe", "svhn", "auroc").certainty == "recalled, means agree"
-    assert paper.figure("cifar100", "energy", "isun", "aupr").certainty == "recalled, unconfirmed"
-    assert paper.error("cifar10", "energy_ft") == Figure(4.87, "seen", ("note",))
+    assert paper.value("cifar10", "oe", "svhn", "fpr95") == ReportedValue(4.36, "seen", ("figure",))
+    assert paper.value("cifar10", "oe", "svhn", "auroc").certainty == "recalled, means agree"
+    assert paper.value("cifar100", "energy", "isun", "aupr").certainty == "recalled, unconfirmed"
+    assert paper.error("cifar10", "energy_ft") == ReportedValue(4.87, "seen", ("note",))
     assert lookup(load("oe"), "svhn", "oe_tune", "mean") == {"fpr95": 0.07, "auroc": 99.96, "aupr": 99.85}
     assert load("oe").results["cifar10"]["baseline"].cells["places365"]["fpr95_sd"].value == 2.95
 
@@ -65,10 +65,10 @@ def test_what_is_not_known_stays_unknown() -> None:
     for ood in paper.sets["cifar100"]:
         assert lookup(paper, "cifar100", "energy_ft", ood) is None
         assert lookup(paper, "cifar100", "odin", ood) is not None
-        assert paper.figure("cifar100", "odin", ood, "aupr") == Figure(None, "unknown", ())
+        assert paper.value("cifar100", "odin", ood, "aupr") == ReportedValue(None, "unknown", ())
     assert lookup(paper, "cifar10", "softmax", "dtd10") is None
     assert lookup(paper, "digits", "softmax", "svhn") is None
-    assert paper.error("digits", "softmax") == Figure()
+    assert paper.error("digits", "softmax") == ReportedValue()
 
 
 @pytest.mark.parametrize("name", papers.names())
@@ -82,13 +82,13 @@ def test_every_figure_names_its_sources(name: str) -> None:
             figures = [row.error, *(f for cell in row.cells.values() for f in cell.values())]
             assert_sourced(figures, paper.sources)
             assert {metric for ood in paper.sets[id_data] for metric in row.cells[ood]} >= set(paper.metrics)
-    for sheet in paper.sheets.values():
-        assert {kind for rows in sheet.figures.values() for kind in rows} <= set(sheet.kinds)
-        figures = [f for rows in sheet.figures.values() for row in rows.values() for f in row.values()]
+    for extra in paper.extra_tables.values():
+        assert {kind for rows in extra.values.values() for kind in rows} <= set(extra.kinds)
+        figures = [f for rows in extra.values.values() for row in rows.values() for f in row.values()]
         assert_sourced(figures, paper.sources)
 
 
-def assert_sourced(figures: Iterable[Figure], sources: Mapping[str, str]) -> None:
+def assert_sourced(figures: Iterable[ReportedValue], sources: Mapping[str, str]) -> None:
     for figure in figures:
         assert set(figure.source) <= set(sources)
         assert (figure.value is None) == (figure.certainty == "unknown") == (not figure.source)
@@ -98,11 +98,11 @@ def test_cider_says_which_of_two_sources_it_takes() -> None:
     paper = load("cider")
     assert lookup(paper, "cifar10", "cider_knn", "mean") == {"fpr95": 11.12, "auroc": 97.90, "aupr": 98.35}
     printed = paper.also("cifar10", "cider_knn")["the paper's Table 7"]
-    assert printed.cells["mean"]["fpr95"] == Figure(12.95, "recalled, means agree", ("recall",))
-    assert printed.cells["svhn"]["fpr95"] == Figure(2.89, "seen", ("author",))
-    assert paper.figure("cifar100", "cider_knn", "textures", "aupr") == Figure(94.40, "seen", ("log",))
+    assert printed.cells["mean"]["fpr95"] == ReportedValue(12.95, "recalled, means agree", ("recall",))
+    assert printed.cells["svhn"]["fpr95"] == ReportedValue(2.89, "seen", ("author",))
+    assert paper.value("cifar100", "cider_knn", "textures", "aupr") == ReportedValue(94.40, "seen", ("log",))
     means = {label: row.cells["mean"]["fpr95"].value for label, row in paper.also("cifar100", "cider_knn").items()}
-    knn = paper.figure("cifar100", "supcon_knn", "mean", "fpr95").value
+    knn = paper.value("cifar100", "supcon_knn", "mean", "fpr95").value
     assert knn == 60.22
     assert [round(knn - mean, 2) for mean in means.values() if mean] == [13.33, 19.37]  # the two published headlines
     assert lookup(paper, "cifar10", "supcon_knn", "isun") is None
@@ -115,13 +115,13 @@ def test_cider_scores_by_more_neighbours_on_cifar100_and_reports_angles() -> Non
     kind = paper.kinds["cider_knn"]
     assert [kind.on(name).score for name in ("cifar10", "cifar100", "digits")] == ["knn_k100", "knn_k300", "knn_k100"]
     assert paper.kinds["ce_msp"].on("cifar100").score == "msp"
-    angles = paper.sheets["geometry"]
-    assert angles.figure("cifar10", "supcon", "separability") == Figure(29.86, "seen", ("blog",))
-    assert angles.figure("cifar10", "cider", "separability").certainty == "recalled, unconfirmed"
-    assert angles.figure("cifar10", "ce", "compactness").value == 24.53
-    assert angles.figure("cifar10", "cider_embedding", "dispersion") == Figure()
-    assert angles.figure("cifar100", "cider", "dispersion") == Figure()
-    assert not load("energy").sheets
+    angles = paper.extra_tables["geometry"]
+    assert angles.value("cifar10", "supcon", "separability") == ReportedValue(29.86, "seen", ("blog",))
+    assert angles.value("cifar10", "cider", "separability").certainty == "recalled, unconfirmed"
+    assert angles.value("cifar10", "ce", "compactness").value == 24.53
+    assert angles.value("cifar10", "cider_embedding", "dispersion") == ReportedValue()
+    assert angles.value("cifar100", "cider", "dispersion") == ReportedValue()
+    assert not load("energy").extra_tables
 
 
 def test_jem_keeps_what_is_only_reported_apart_from_what_is_reproduced() -> None:
@@ -131,16 +131,18 @@ def test_jem_keeps_what_is_only_reported_apart_from_what_is_reproduced() -> None
     alone = {key for key, kind in paper.kinds.items() if kind.method is None}
     assert alone == set(paper.kinds) - set(paper.table)
     assert set(paper.results["cifar10"]) == alone | {"wrn_msp", "jem_px", "jem_msp", "jem_mass"}
-    assert paper.figure("cifar10", "igebm_px", "svhn", "auroc") == Figure(63, "recalled, unconfirmed", ("recall",))
-    assert paper.figure("cifar10", "sada_jem", "celeba", "auroc") == Figure(95, "seen", ("list", "note"))
-    assert paper.figure("cifar10", "ce_msp", "svhn", "auroc") == Figure()
-    hybrid, calibration = paper.sheets["hybrid"], paper.sheets["calibration"]
-    assert hybrid.figure("cifar10", "jem", "inception_score") == Figure(8.76, "seen", ("figure", "note"))
-    assert hybrid.figure("cifar10", "wrn", "accuracy") == Figure(95.8, "seen", ("figure",))
-    assert hybrid.figure("cifar10", "ncsn", "accuracy") == Figure()
-    assert calibration.figure("cifar100", "wrn", "ece").value == 22.32
-    assert calibration.figure("cifar100", "jem", "ece").certainty == "recalled, unconfirmed"
-    assert calibration.figure("cifar10", "jem", "ece") == Figure()
+    assert paper.value("cifar10", "igebm_px", "svhn", "auroc") == ReportedValue(
+        63, "recalled, unconfirmed", ("recall",)
+    )
+    assert paper.value("cifar10", "sada_jem", "celeba", "auroc") == ReportedValue(95, "seen", ("list", "note"))
+    assert paper.value("cifar10", "ce_msp", "svhn", "auroc") == ReportedValue()
+    hybrid, calibration = paper.extra_tables["hybrid"], paper.extra_tables["calibration"]
+    assert hybrid.value("cifar10", "jem", "inception_score") == ReportedValue(8.76, "seen", ("figure", "note"))
+    assert hybrid.value("cifar10", "wrn", "accuracy") == ReportedValue(95.8, "seen", ("figure",))
+    assert hybrid.value("cifar10", "ncsn", "accuracy") == ReportedValue()
+    assert calibration.value("cifar100", "wrn", "ece").value == 22.32
+    assert calibration.value("cifar100", "jem", "ece").certainty == "recalled, unconfirmed"
+    assert calibration.value("cifar10", "jem", "ece") == ReportedValue()
 
 
 def test_recalled_figures_of_jem_have_the_order_that_was_seen() -> None:
@@ -149,7 +151,7 @@ def test_recalled_figures_of_jem_have_the_order_that_was_seen() -> None:
     by_msp = ("wrn_msp", "jem_msp", "class_glow_msp", "igebm_msp")
     best = {}
     for ood in paper.sets["cifar10"]:
-        best[ood] = max(by_msp, key=lambda row, ood=ood: paper.figure("cifar10", row, ood, "auroc").value or 0)
+        best[ood] = max(by_msp, key=lambda row, ood=ood: paper.value("cifar10", row, ood, "auroc").value or 0)
     assert best == {"svhn": "wrn_msp", "interp": "wrn_msp", "cifar100": "jem_msp", "celeba": "jem_msp"}
 
 
@@ -172,4 +174,4 @@ def test_an_unknown_paper_or_certainty_is_refused() -> None:
     with pytest.raises(ConfigError, match="known: cider, energy, jem, oe"):
         load("jem3")
     with pytest.raises(ValueError, match="certainty"):
-        Figure(1.0, "hearsay")
+        ReportedValue(1.0, "hearsay")

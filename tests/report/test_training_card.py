@@ -11,10 +11,10 @@ from page_reader import Reader
 from synthetic_evidence import ENERGY, entry, evidence, head, scores
 
 from farout.report.figures.style import svg_text
-from farout.report.figures.training_curves import POINTS, CoursePanel, course_figure, stretches
+from farout.report.figures.training_curves import POINTS, CurvePanel, stretches, training_curves_figure
 from farout.report.page.html import write_report
 from farout.report.page.markup import Inliner
-from farout.report.page.training import read_course, save_training, training_card
+from farout.report.page.training import read_training_curves, save_training, training_card
 
 RESTART = {"diverged_at": 430, "resumed_from": 250, "reason": "the loss <nan> is not finite at step 430"}
 
@@ -39,33 +39,33 @@ def test_a_run_that_logged_nothing_has_no_card(tmp_path: Path) -> None:
 def test_the_last_line_of_a_step_counts_and_a_resume_takes_back_what_lay_ahead(tmp_path: Path) -> None:
     lines = [line(step, total=step) for step in (100, 200, 300, 400)]
     again = [line(step, total=-step) for step in (250, 350)]  # resumed from 240, logging elsewhere
-    course = read_course(run(tmp_path, *lines, *again, line(350, total=9.0)))
-    assert course is not None
-    assert course.steps.tolist() == [100, 200, 250, 350]
-    assert course.values["total"].tolist() == [100, 200, -250, 9]
+    curves = read_training_curves(run(tmp_path, *lines, *again, line(350, total=9.0)))
+    assert curves is not None
+    assert curves.steps.tolist() == [100, 200, 250, 350]
+    assert curves.values["total"].tolist() == [100, 200, -250, 9]
 
 
 def test_a_divergence_takes_back_the_steps_after_its_checkpoint(tmp_path: Path) -> None:
     lines = [line(step, total=1.0) for step in (100, 200, 300, 400)]
     event = json.dumps({"step": 430, "event": "training diverged", "text": "...", "resumed_from": 300})
-    course = read_course(run(tmp_path, *lines, event))
-    assert course is not None and course.steps.tolist() == [100, 200, 300]
+    curves = read_training_curves(run(tmp_path, *lines, event))
+    assert curves is not None and curves.steps.tolist() == [100, 200, 300]
 
 
 def test_the_figure_by_which_an_epoch_is_chosen_is_no_point_of_the_curves(tmp_path: Path) -> None:
     chosen = [json.dumps({"step": step, "selection": 0.5}) for step in (100, 150)]
-    course = read_course(run(tmp_path, chosen[0], line(100, total=1.0), chosen[1], line(200, total=2.0)))
-    assert course is not None
-    assert (course.steps.tolist(), course.values["total"].tolist()) == ([100, 200], [1, 2])
+    curves = read_training_curves(run(tmp_path, chosen[0], line(100, total=1.0), chosen[1], line(200, total=2.0)))
+    assert curves is not None
+    assert (curves.steps.tolist(), curves.values["total"].tolist()) == ([100, 200], [1, 2])
 
 
 def test_torn_lines_absent_values_and_infinity(tmp_path: Path) -> None:
     torn = ['{"step": 20', "[1]", '{"step": "x"}', '{"total": 1}']
     lines = [line(10, total=1.0), *torn, line(20, total=math.nan, p_x=2.0), line(30, total=math.inf, p_x=3.0)]
-    course = read_course(run(tmp_path, *lines))
-    assert course is not None and course.unreadable == 4
-    np.testing.assert_array_equal(course.values["total"], [1, math.nan, math.inf])
-    np.testing.assert_array_equal(course.values["p_x"], [math.nan, 2, 3])
+    curves = read_training_curves(run(tmp_path, *lines))
+    assert curves is not None and curves.unreadable == 4
+    np.testing.assert_array_equal(curves.values["total"], [1, math.nan, math.inf])
+    np.testing.assert_array_equal(curves.values["p_x"], [math.nan, 2, 3])
     words = Reader(training_card(tmp_path, {}, Inliner())).words
     assert "3 values are absent or not finite: gaps in the lines. 4 lines of metrics.jsonl cannot be read." in words
 
@@ -127,8 +127,8 @@ def test_lines_frames_and_marks() -> None:
     steps = np.arange(10.0, 310.0, 10.0)
     noisy = np.where(steps == 50, 1e9, np.sin(steps))
     far = np.where(steps == 60, np.nan, 100 + steps)
-    panels = [CoursePanel("loss", {"total": noisy, "a": far / 100}), CoursePanel("gap", {"a": far}, logarithmic=True)]
-    figure = course_figure("Title", steps, panels, [120, 430, 120], "a run")
+    panels = [CurvePanel("loss", {"total": noisy, "a": far / 100}), CurvePanel("gap", {"a": far}, logarithmic=True)]
+    figure = training_curves_figure("Title", steps, panels, [120, 430, 120], "a run")
     upper, lower = figure.axes
     low, high = upper.get_ylim()
     assert -1.5 < low < -1 and 4.1 < high < 4.5, "the spike does not choose the frame"
@@ -144,8 +144,8 @@ def test_lines_frames_and_marks() -> None:
 
 
 def test_a_logarithmic_frame_always_has_ticks() -> None:
-    panel = CoursePanel("gap", {"a": np.array([20.0, 30]), "b": np.array([60.0, 80])}, logarithmic=True)
-    (axis,) = course_figure("T", np.arange(2.0), [panel]).axes
+    panel = CurvePanel("gap", {"a": np.array([20.0, 30]), "b": np.array([60.0, 80])}, logarithmic=True)
+    (axis,) = training_curves_figure("T", np.arange(2.0), [panel]).axes
     low, high = axis.get_ylim()
     assert low < 0 and 80 < high < 200
     assert {0, 1, 10} <= {tick for tick in axis.get_yticks() if low <= tick <= high}
@@ -154,11 +154,11 @@ def test_a_logarithmic_frame_always_has_ticks() -> None:
 @pytest.mark.parametrize("value", [0.0, -3.5, 1e30, math.nan])
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_a_frame_of_equal_or_no_values_is_a_frame(value: float, logarithmic: bool) -> None:
-    panel = CoursePanel("x", {"a": np.full(3, value)}, logarithmic)
+    panel = CurvePanel("x", {"a": np.full(3, value)}, logarithmic)
     low, high = panel.frame()
     assert math.isfinite(low) and low < high and not (value < low or value > high)
     assert not any(flags.any() for flags in panel.outside().values())
-    svg_text(course_figure("T", np.arange(3.0), [panel]))
+    svg_text(training_curves_figure("T", np.arange(3.0), [panel]))
 
 
 def test_long_runs_are_drawn_stretch_by_stretch() -> None:
@@ -174,8 +174,8 @@ def test_long_runs_are_drawn_stretch_by_stretch() -> None:
     np.testing.assert_array_equal(highest[~gap], np.nanmax(parts, axis=1)[~gap])
     np.testing.assert_array_equal(middle[~gap], np.nanmedian(parts, axis=1)[~gap])
     assert lowest[24] == -77
-    panels = [CoursePanel("loss", {"a": values, "b": values + 1, "c": 2 * values})]
-    assert len(svg_text(course_figure("T", steps, panels))) < 60_000
+    panels = [CurvePanel("loss", {"a": values, "b": values + 1, "c": 2 * values})]
+    assert len(svg_text(training_curves_figure("T", steps, panels))) < 60_000
 
 
 def test_the_page_has_the_card(tmp_path: Path) -> None:

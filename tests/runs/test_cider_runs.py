@@ -20,7 +20,7 @@ from farout.runs.geometry import Geometry, method_state
 from farout.runs.inputs import training_data
 from farout.runs.logger import summary_of
 from farout.runs.run import Run, run_of
-from farout.runs.scoring import Observer
+from farout.runs.scoring import Predictor
 from farout.runs.training import train
 
 CPU = torch.device("cpu")
@@ -289,7 +289,7 @@ def test_a_network_with_a_classifier_keeps_its_accuracy_and_gets_a_probe_when_as
 def test_where_there_is_no_geometry_the_record_says_why(settings):
     wanted = settings("method=ce", "evaluate=false")
     train(wanted)
-    off = Geometry(Observer(run(wanted), replace(wanted, geometry_images=0), CPU))
+    off = Geometry(Predictor(run(wanted), replace(wanted, geometry_images=0), CPU))
     assert off.facts() == {"reason": "not asked for (geometry_images=0)"}
     assert off.spaces == {}
     assert off.sphere([]) is None
@@ -298,7 +298,7 @@ def test_where_there_is_no_geometry_the_record_says_why(settings):
         parameter.data.zero_()
     run(wanted).write_record(files={})  # or its hash would tell that these are other weights
     save_weights(run(wanted).weights, model)
-    collapsed = Geometry(Observer(run(wanted), wanted, CPU))
+    collapsed = Geometry(Predictor(run(wanted), wanted, CPU))
     assert "the network has collapsed" in collapsed.facts()["reason"]
     assert collapsed.sphere([]) is None
 

@@ -17,7 +17,7 @@ from farout.data.transform import Transform
 from farout.methods import JEM, CrossEntropy
 from farout.report.figures.samples import mosaic, pixels
 from farout.runs import training
-from farout.runs.image_log import Album
+from farout.runs.image_log import ImageLog
 from farout.runs.logger import RunLogger
 
 JEM_RUN = ["method=jem", "backbone=wrn_10_2_jem", "buffer_size=100", "sgld_steps=3", "evaluate=false"]
@@ -49,7 +49,7 @@ def test_training_with_and_without_pictures_is_the_same_to_the_bit(
     assert [path.name for path in sorted((with_pictures / "samples").iterdir())] == [
         f"buffer-000000{step}.png" for step in (1, 2, 3)
     ]
-    monkeypatch.setattr(JEM, "pictures", lambda self: {})
+    monkeypatch.setattr(JEM, "log_images", lambda self: {})
     without = trained("without")
     assert not (without / "samples").exists()
     assert outcome(with_pictures) == outcome(without)
@@ -58,14 +58,14 @@ def test_training_with_and_without_pictures_is_the_same_to_the_bit(
 def test_whoever_shows_pictures_cannot_disturb_training(
     trained: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Vandal(Album):
+    class Vandal(ImageLog):
         def __call__(self, step: int, pictures: Any) -> None:
             assert torch.rand(5).shape == (5,) and np.random.rand() < 1
             for images in pictures.values():
                 images.zero_()
 
     undisturbed = outcome(trained("quiet"))
-    monkeypatch.setattr(training, "Album", Vandal)
+    monkeypatch.setattr(training, "ImageLog", Vandal)
     assert outcome(trained("vandal")) == undisturbed
 
 
@@ -81,23 +81,23 @@ def test_the_last_picture_shows_the_buffer_that_the_run_keeps(trained: Callable[
 def test_about_twenty_pictures_at_steps_that_the_length_decides(tmp_path: Path) -> None:
     told: list[int] = []
     transform = Transform([0.5] * 3, [0.5] * 3, False, 0)
-    album = Album(tmp_path, transform, 140_600, 50, lambda step, name, path: told.append(step))
+    image_log = ImageLog(tmp_path, transform, 140_600, 50, lambda step, name, path: told.append(step))
     for step in [*range(50, 140_600, 50), 140_600]:
-        album(step, {"buffer": torch.zeros(1, 3, 2, 2)})
+        image_log(step, {"buffer": torch.zeros(1, 3, 2, 2)})
     assert 15 <= len(told) <= 25 and told[-1] == 140_600
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"buffer-{step:07d}.png" for step in told]
     assert {later - before for before, later in pairwise(told[:-1])} == {7050}
 
 
 def test_a_method_without_images_shows_none() -> None:
-    assert CrossEntropy().pictures() == {}
+    assert CrossEntropy().log_images() == {}
     knobs: dict[str, Any] = dict.fromkeys(("p_x_weight", "p_y_given_x_weight", "sgld_lr"), 1.0)
     knobs |= {"p_x_y_weight": 0.0, "class_cond_p_x_sample": False, "buffer_size": 6, "reinit_freq": 0.05}
     knobs |= {"sgld_steps": 1, "sgld_std": 0.01, "clamp_gradient": None, "clamp_images": None}
     method = JEM(**knobs, sgld_precision="fp32", restart_sgld_steps=0)
-    assert method.pictures() == {}
+    assert method.log_images() == {}
     method.replay_buffer.fill(torch.zeros(1, 3, 4, 4))
-    images = method.pictures()["buffer"]
+    images = method.log_images()["buffer"]
     assert torch.equal(images, method.replay_buffer.images)
     images.zero_()
     assert method.replay_buffer.images.abs().min() > 0
@@ -122,9 +122,9 @@ def test_wandb_gets_every_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     logger = RunLogger(tmp_path, settings, {})
     transform = Transform([0.5] * 3, [0.5] * 3, False, 0)
     images: dict[str, Tensor] = {"buffer": torch.zeros(4, 3, 8, 8)}
-    Album(tmp_path, transform, 1, 1, logger.picture)(1, images)
+    ImageLog(tmp_path, transform, 1, 1, logger.picture)(1, images)
     assert not logged
     logger.wandb = Wandb()
-    Album(tmp_path, transform, 1, 1, logger.picture)(1, images)
+    ImageLog(tmp_path, transform, 1, 1, logger.picture)(1, images)
     (entry,) = logged
     assert entry["step"] == 1 and entry["pictures/buffer"].image.size == (22, 22)

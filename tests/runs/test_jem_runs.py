@@ -76,7 +76,7 @@ def test_the_official_split_and_length_of_an_epoch():
     assert int(held.sum()) == known["sum_valid"]
     assert train_rows[:10].tolist() == known["first_10_train"]
     assert train_rows[-3:].tolist() == known["last_3_train"]
-    assert steps_per_epoch(len(train_rows), 64, whole=True) == 703
+    assert steps_per_epoch(len(train_rows), 64, drop_last=True) == 703
 
 
 @pytest.mark.parametrize("words", ["method=jem", "method=jem scale=small", "experiment=jem/full/cifar10_jem"])

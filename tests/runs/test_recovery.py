@@ -18,7 +18,7 @@ from farout.errors import ConfigError, FaroutError
 from farout.files import load_json, save_json
 from farout.runs.lineage import line
 from farout.runs.records import DamagedRun
-from farout.runs.recovery import set_aside_damage, take_up
+from farout.runs.recovery import recover, set_aside_damage
 from farout.runs.run import Run, open_run
 from farout.runs.training import train
 
@@ -232,9 +232,9 @@ def test_the_methods_class_is_compared_too(run, settings):
     own = settings(*SHORT)
     changed(run, lambda record: record["targets"].update(method="farout.methods.SupCon"))
     with pytest.raises(FaroutError, match=r"was trained with method\._target_=farout\.methods\.SupCon"):
-        take_up(run, own, _no_data())
+        recover(run, own, _no_data())
     changed(run, lambda record: record["targets"].pop("method"))
-    take_up(run, own, _no_data())
+    recover(run, own, _no_data())
 
 
 def _no_data() -> Any:

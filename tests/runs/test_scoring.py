@@ -8,7 +8,7 @@ import torch
 
 from farout.config.coerce import Component
 from farout.runs.run import Run, open_run, run_of
-from farout.runs.scoring import Observer, ready_scores, selection_images, train_images
+from farout.runs.scoring import Predictor, ready_scores, selection_images, train_images
 from farout.runs.training import evaluate, train
 from farout.scores import Fitting, ImageScore, Outputs, Score
 
@@ -94,11 +94,11 @@ def test_without_a_cache_nothing_is_left(trained, tmp_path):
 
 def test_scores_are_fitted_on_what_the_run_trained_on(trained):
     wanted, run = trained("holdout=0.25", "max_fit_images=100")
-    observer = Observer(run, replace(wanted, scores=(part(NearestMean),)), CPU)
-    scores, facts = ready_scores(observer, observer.settings)
+    predictor = Predictor(run, replace(wanted, scores=(part(NearestMean),)), CPU)
+    scores, facts = ready_scores(predictor, predictor.settings)
     images = train_images(run, wanted)
     assert len(images) == 100
-    expected = observer.outputs(images).features.mean(0)
+    expected = predictor.outputs(images).features.mean(0)
     assert torch.equal(scores["nearest_mean"].mean, expected)
     assert facts["nearest_mean"] == {"mean_norm": float(expected.norm()), "fitted_on": 100}
     everything = train_images(run, replace(wanted, max_fit_images=None))
@@ -116,28 +116,28 @@ def test_image_scores_and_tuning(trained):
     assert facts["tuned_on"] == "16 holdout images and 8 validation corruptions of digits (train)"
     by_hand = []
     for epsilon in (0.5, 0.0, 0.002):
-        observer = Observer(run, replace(tuned, scores=(part(Sloped, epsilon=epsilon),)), CPU)
-        by_hand.append(_selection(observer, Sloped(epsilon), tuned))
+        predictor = Predictor(run, replace(tuned, scores=(part(Sloped, epsilon=epsilon),)), CPU)
+        by_hand.append(_selection(predictor, Sloped(epsilon), tuned))
     assert facts["selection_fpr95"] == min(by_hand)
     assert facts["epsilon"] == (0.5, 0.0, 0.002)[by_hand.index(min(by_hand))]
 
 
-def _selection(observer, score, settings):
+def _selection(predictor, score, settings):
     from farout.metrics import detection_metrics
     from farout.runs.inputs import corruption_sets
 
-    images, _ = selection_images(observer.run, settings)
-    values = [observer.values({"s": score}, each)["s"] for each in (images, *corruption_sets(settings, 16).values())]
+    images, _ = selection_images(predictor.run, settings)
+    values = [predictor.values({"s": score}, each)["s"] for each in (images, *corruption_sets(settings, 16).values())]
     rates = [detection_metrics(values[0], ood)["fpr95"] for ood in values[1:]]
     return sum(rates) / len(rates)
 
 
 def test_an_image_score_without_a_step_equals_its_outputs(trained):
     wanted, run = trained("max_eval_images=20")
-    observer = Observer(open_run(run.folder), wanted, CPU)
+    predictor = Predictor(open_run(run.folder), wanted, CPU)
     images, _ = selection_images(run, wanted)
-    values = observer.values({"sloped": Sloped(0.0)}, images)["sloped"]
-    assert torch.allclose(torch.from_numpy(values).float(), observer.outputs(images).logits.amax(1), atol=1e-5)
+    values = predictor.values({"sloped": Sloped(0.0)}, images)["sloped"]
+    assert torch.allclose(torch.from_numpy(values).float(), predictor.outputs(images).logits.amax(1), atol=1e-5)
 
 
 def test_calibration_is_recorded_and_its_temperature_is_held_out(trained):

@@ -24,7 +24,7 @@ from farout.config.settings import ROOT, Settings, parse
 from farout.engine import stopping
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
-from farout.runs.overrides import words_before
+from farout.runs.overrides import overrides_before
 
 Task = Callable[[Settings], Any]
 
@@ -58,7 +58,9 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         nonlocal started
         started = True
         try:
-            return task(checked or parse(config, config_name, own_words(before) if config_name == "eval" else None))
+            return task(
+                checked or parse(config, config_name, typed_overrides(before) if config_name == "eval" else None)
+            )
         except (FaroutError, OSError) as error:
             errors.append(error)
             here = HydraConfig.get()
@@ -71,7 +73,7 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     before: list[str] = []
     try:
         if config_name == "eval":  # run=PATH: what the run's record says comes before what was typed
-            before += words_before(typed)
+            before += overrides_before(typed)
         checked = refuse(options, config_name, before)
         options.overrides = [*before, *typed]
         with stopping.signals(), tidied(hydra_folder(typed, config_name) if is_sweep(options) else None):
@@ -94,7 +96,7 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     return DONE
 
 
-def own_words(before: Sequence[str]) -> list[str]:
+def typed_overrides(before: Sequence[str]) -> list[str]:
     """The overrides of the job that runs, without those that come from a record."""
     return [word for word in HydraConfig.get().overrides.task if word not in before]
 

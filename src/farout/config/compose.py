@@ -30,7 +30,7 @@ def compose_after(
 ) -> Settings:
     """The settings of the overrides `before` and those after them, of which `typed` are somebody's own."""
     words = [*before, *overrides]
-    check_words(words)
+    check_overrides(words)
     with _hydra():
         try:
             config = hydra.compose(config_name, words)
@@ -51,7 +51,7 @@ def _hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = outer
 
 
-def check_words(words: Sequence[str]) -> list[Override]:
+def check_overrides(words: Sequence[str]) -> list[Override]:
     """The overrides, parsed; raises ConfigError for a word that is none, or that chooses what is no file of a group."""
     parser = OverridesParser.create(
         GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
@@ -99,7 +99,7 @@ def no_file(group: str, name: object) -> ConfigError:
 def require_jobs(words: Sequence[str]) -> None:
     """Raise ConfigError where a sweep over `words` has no job, or cannot be read."""
     with _hydra():
-        for override in check_words(words):
+        for override in check_overrides(words):
             if not override.is_sweep_override() or not override.is_discrete_sweep():
                 continue
             try:

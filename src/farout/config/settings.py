@@ -16,8 +16,8 @@ from farout.data import DataPaths, default_paths
 from farout.data.catalogue import define
 from farout.data.class_folders import name_with_classes, read_class_list
 from farout.data.streams import HoldoutRule, OutlierOrder
-from farout.engine.fit import Algorithm, Survival
-from farout.engine.schedules import Course, Shape, WarmUp
+from farout.engine.fit import Algorithm, RestartPolicy
+from farout.engine.schedules import LRSchedule, Shape, WarmUp
 from farout.errors import ConfigError
 from farout.metrics.protocol import Protocol
 
@@ -69,10 +69,10 @@ class Schedule:
         """What came after the first runs, at its default."""
         return {entry.name: getattr(_USUAL, entry.name) for entry in fields(Schedule)[_USUAL_FROM:]}
 
-    def course(self) -> Course:
-        """The way of the learning rate over the run."""
+    def learning_rate(self) -> LRSchedule:
+        """The learning rate as a function of the update."""
         warm_up = WarmUp(self.warm_up_lr, self.warm_up_epochs, self.negative_first_epoch, self.warm_up_steps)
-        return Course(
+        return LRSchedule(
             self.lr_schedule,
             self.epochs,
             tuple(self.milestones),
@@ -80,9 +80,9 @@ class Schedule:
             warm_up if self.warm_up_epochs or self.warm_up_steps else None,
         )
 
-    def survival(self) -> Survival:
+    def restart_policy(self) -> RestartPolicy:
         """What happens when training diverges."""
-        return Survival(self.max_restarts, self.loss_bound, self.restart_lr_factor, self.restart_every)
+        return RestartPolicy(self.max_restarts, self.loss_bound, self.restart_lr_factor, self.restart_every)
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot train anything."""
@@ -98,10 +98,10 @@ class Schedule:
             raise ConfigError("momentum=0 leaves nothing for Nesterov's step: add nesterov=false")
         if self.nesterov and self.optimizer != "sgd":
             raise ConfigError(f"nesterov is SGD's step, not {self.optimizer}'s: add nesterov=false")
-        self._check_course()
-        self._check_survival()
+        self._check_lr_schedule()
+        self._check_restarts()
 
-    def _check_survival(self) -> None:
+    def _check_restarts(self) -> None:
         """Refuse what would end every run at once, or restart for ever in the same way."""
         if self.loss_bound is not None and not self.loss_bound > 0:
             raise ConfigError(f"loss_bound={self.loss_bound:g} must be positive, e.g. 1e8; null: any finite loss")
@@ -112,7 +112,7 @@ class Schedule:
         if self.restart_every is not None and self.restart_every < 1:
             raise ConfigError(f"restart_every={self.restart_every} counts updates: at least 1, or null")
 
-    def _check_course(self) -> None:
+    def _check_lr_schedule(self) -> None:
         """Refuse what the chosen learning rate schedule would not look at, or could not follow."""
         if self.milestones and self.lr_schedule != "steps":
             raise ConfigError(f"milestones={self.milestones} are of lr_schedule=steps: add it, or milestones=[]")

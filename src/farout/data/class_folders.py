@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from farout.data.catalogue import Definition
-from farout.data.decode import READER, Handling, naming, read_file
+from farout.data.decode import READER, ResizeCrop, naming, read_file
 from farout.data.image_files import ImageFiles, pool
 from farout.data.image_set import ImageSet
 from farout.data.listing import list_images, passed_over_line
@@ -134,10 +134,10 @@ def open_index(definition: Definition, place: Path) -> ImageSet:
     write_index(place, Path(index["source"]), index["classes"])
     index = _kept(place)
     own, files = definition.own, index["files"]
-    handling = Handling(own["resize"], own["crop"], own.get("filter", "bilinear"))
+    resize_crop = ResizeCrop(own["resize"], own["crop"], own.get("filter", "bilinear"))
     names = [f"{folder}/{name}" for folder, inside in files.items() for name in inside]
     labels = np.repeat(np.arange(len(files)), [len(inside) for inside in files.values()])
-    images = ImageFiles(Path(index["source"]), names, handling, f"{index['sha256']}/{handling}/{READER}")
+    images = ImageFiles(Path(index["source"]), names, resize_crop, f"{index['sha256']}/{resize_crop}/{READER}")
     info = {**definition.facts(), "split": definition.split, "n": len(names), "side": own["crop"]}
     info |= {"sha256": index["sha256"], "classes": list(files)}
     info |= {"passed_over": index["passed_over"]} if index.get("passed_over") else {}

@@ -173,7 +173,7 @@ def _from_levels(image: Image.Image) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Handling:
+class ResizeCrop:
     """PIL resize (of the shorter side, or to [height, width]), then centre crop; None: neither.
 
     The papers' transforms resize bilinearly; `filter` names another of torchvision's interpolation modes.
@@ -182,6 +182,10 @@ class Handling:
     resize: int | list[int] | None = None
     crop: int | None = None
     filter: str = "bilinear"
+
+    def __str__(self) -> str:
+        """What stands in the hashes of images that were read before: never to change, whatever the class is called."""
+        return f"Handling(resize={self.resize!r}, crop={self.crop!r}, filter={self.filter!r})"
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """What a viewer shows of any image, resized and cropped, as uint8 (3, H, W)."""

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from farout.data.decode import Handling, decoded, naming, read_file
+from farout.data.decode import ResizeCrop, decoded, naming, read_file
 
 
 @functools.cache
@@ -32,13 +32,13 @@ class ImageFiles:
     Attributes:
         root: folder that holds them.
         names: paths below it, one an image.
-        handling: how a picture becomes (3, side, side) at test time.
+        resize_crop: how a picture becomes (3, side, side) at test time.
         digest: hash of the files' content, their names and their order.
     """
 
     root: Path
     names: Sequence[str]
-    handling: Handling
+    resize_crop: ResizeCrop
     digest: str
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        side = self.handling.crop or 0
+        side = self.resize_crop.crop or 0
         return len(self), 3, side, side
 
     def __getitem__(self, rows: int | slice | Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class ImageFiles:
         def fill(place: int, row: int) -> None:
             picture = self.picture(row)
             with naming(self.root / self.names[row]):
-                out[place] = self.handling.fit(picture)
+                out[place] = self.resize_crop.fit(picture)
 
         list(pool().map(fill, range(len(chosen)), chosen))
         return torch.from_numpy(out)

@@ -1,6 +1,6 @@
 """Readers of the official archives, by torchvision's loaders where torchvision has one.
 
-Each takes the downloaded files, the split and the image handling of the catalogue. The CIFAR archives are
+Each takes the downloaded files, the split and the image resize_crop of the catalogue. The CIFAR archives are
 pickles: torchvision checks the md5 of each before unpickling, and nothing else here is ever unpickled.
 """
 
@@ -21,7 +21,7 @@ from torchvision.datasets import mnist as idx
 from farout.data.decode import FILE_LIMIT, decoded, naming
 from farout.data.image_set import Decoded
 from farout.data.listing import in_byte_order, list_images
-from farout.data.pack import Handling, class_folders, read_images
+from farout.data.pack import ResizeCrop, class_folders, read_images
 from farout.errors import FaroutError, printable
 from farout.files import write_bytes
 
@@ -48,12 +48,12 @@ def extracted(archive: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def cifar10(files: list[Path], split: str, handling: Handling) -> Decoded:
+def cifar10(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """cifar-10-python.tar.gz, in the official order."""
     return _cifar(datasets.CIFAR10, files[0], split)
 
 
-def cifar100(files: list[Path], split: str, handling: Handling) -> Decoded:
+def cifar100(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """cifar-100-python.tar.gz with the fine labels, in the official order."""
     return _cifar(datasets.CIFAR100, files[0], split)
 
@@ -64,7 +64,7 @@ def _cifar(loader: type[datasets.CIFAR10], archive: Path, split: str) -> Decoded
     return Decoded(data.data.transpose(0, 3, 1, 2), np.asarray(data.targets), tuple(data.classes))
 
 
-def svhn(files: list[Path], split: str, handling: Handling) -> Decoded:
+def svhn(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """PART_32x32.mat of each part of the split (`train_extra` has two); the digit 0 is class 0."""
     parts = []
     for file, part in zip(files, split.split("_"), strict=True):
@@ -78,17 +78,17 @@ def svhn(files: list[Path], split: str, handling: Handling) -> Decoded:
     return Decoded(images, np.concatenate([part.labels for part in parts]), tuple("0123456789"))
 
 
-def mnist(files: list[Path], split: str, handling: Handling) -> Decoded:
+def mnist(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """The images and the labels of one split, `*-images-idx3-ubyte.gz` and `*-labels-idx1-ubyte.gz`."""
-    return _idx(files, handling, tuple("0123456789"))
+    return _idx(files, resize_crop, tuple("0123456789"))
 
 
-def fashion_mnist(files: list[Path], split: str, handling: Handling) -> Decoded:
+def fashion_mnist(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """FashionMNIST, in the format of MNIST."""
-    return _idx(files, handling, tuple(datasets.FashionMNIST.classes))
+    return _idx(files, resize_crop, tuple(datasets.FashionMNIST.classes))
 
 
-def _idx(files: list[Path], handling: Handling, classes: tuple[str, ...]) -> Decoded:
+def _idx(files: list[Path], resize_crop: ResizeCrop, classes: tuple[str, ...]) -> Decoded:
     """By torchvision's readers of the format (its loader wants all four files, also those of the other split)."""
     images, labels = files
     with unlike(files, "a split in MNIST's format"), tempfile.TemporaryDirectory(dir=images.parent) as folder:
@@ -96,7 +96,7 @@ def _idx(files: list[Path], handling: Handling, classes: tuple[str, ...]) -> Dec
         numbers = idx.read_label_file(_unpacked(labels, Path(folder))).numpy()
     if len(grey) != len(numbers):
         raise FaroutError(f"{images.name} holds {len(grey):,} images but {labels.name} {len(numbers):,} labels")
-    return Decoded(np.stack([handling(Image.fromarray(image)) for image in grey]), numbers, classes)
+    return Decoded(np.stack([resize_crop(Image.fromarray(image)) for image in grey]), numbers, classes)
 
 
 def _unpacked(packed: Path, folder: Path) -> str:
@@ -106,12 +106,14 @@ def _unpacked(packed: Path, folder: Path) -> str:
     return str(folder / "idx")
 
 
-def dtd(files: list[Path], split: str, handling: Handling) -> Decoded:
+def dtd(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """dtd-r1.0.1.tar.gz: all images, the three parts of its first partition together, in the order of their lists."""
     with unlike(files, "the official archive"):
         lists = _texts(files[0], lambda name: name in {f"dtd/labels/{part}1.txt" for part in ("train", "val", "test")})
         names = [line for part in ("train", "val", "test") for line in lists[f"dtd/labels/{part}1.txt"].split()]
-        return _labelled(files[0], [f"dtd/images/{name}" for name in names], [n.split("/")[0] for n in names], handling)
+        return _labelled(
+            files[0], [f"dtd/images/{name}" for name in names], [n.split("/")[0] for n in names], resize_crop
+        )
 
 
 def _texts(archive: Path, keep: Callable[[str], bool]) -> dict[str, str]:
@@ -120,13 +122,13 @@ def _texts(archive: Path, keep: Callable[[str], bool]) -> dict[str, str]:
     return {name: content.decode() for name, content in listing.contents()}
 
 
-def _labelled(archive: Path, names: Sequence[str], folders: Sequence[str], handling: Handling) -> Decoded:
+def _labelled(archive: Path, names: Sequence[str], folders: Sequence[str], resize_crop: ResizeCrop) -> Decoded:
     """The images `names` of an archive in this order, each with the class of its name."""
     found, wanted = {}, set(names)
     listing = list_images(archive)
     for name, content in listing.contents(wanted.__contains__):
         with naming(listing.where(name)):
-            found[name] = handling.fit(decoded(content, name))
+            found[name] = resize_crop.fit(decoded(content, name))
     absent = [name for name in names if name not in found]
     if absent or not names:
         raise FaroutError(f"{archive.name} lacks {len(absent):,} of its {len(names):,} images: fetch it again")
@@ -135,12 +137,12 @@ def _labelled(archive: Path, names: Sequence[str], folders: Sequence[str], handl
     return Decoded(np.stack([found[name] for name in names]), labels, tuple(classes))
 
 
-def images(files: list[Path], split: str, handling: Handling) -> Decoded:
+def images(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """Any archive of images."""
-    return read_images(files[0], handling)
+    return read_images(files[0], resize_crop)
 
 
-def celeba(files: list[Path], split: str, handling: Handling) -> Decoded:
+def celeba(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """img_align_celeba.zip and list_eval_partition.txt.
 
     torchvision's loader wants four more annotation files and the zip unpacked, so the split is read here.
@@ -150,23 +152,23 @@ def celeba(files: list[Path], split: str, handling: Handling) -> Decoded:
     with unlike([partition], "the official list"):
         lines = (line.split() for line in partition.read_text().splitlines() if line.strip())
         wanted = {name for name, part in lines if part == number}
-    return read_images(pictures, handling, lambda name: Path(name).name in wanted)
+    return read_images(pictures, resize_crop, lambda name: Path(name).name in wanted)
 
 
-def tiny_imagenet(files: list[Path], split: str, handling: Handling) -> Decoded:
+def tiny_imagenet(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """tiny-imagenet-200.zip: `train` by class folders, `val` by its annotation file."""
     with unlike(files, "the official archive"):
         listing = list_images(files[0])
         names = [name for name in listing.names if f"/{split}/" in f"/{name}"]
         names.sort(key=lambda name: listing.members[name].place)  # the archive's own order
         if split == "train":
-            return _labelled(files[0], names, class_folders([n.replace("/images/", "/") for n in names]), handling)
+            return _labelled(files[0], names, class_folders([n.replace("/images/", "/") for n in names]), resize_crop)
         (notes,) = _texts(files[0], lambda name: name.endswith("/val_annotations.txt")).values()
         of = dict(line.split("\t")[:2] for line in notes.splitlines())
-        return _labelled(files[0], names, [of[Path(name).name] for name in names], handling)
+        return _labelled(files[0], names, [of[Path(name).name] for name in names], resize_crop)
 
 
-def npy(files: list[Path], split: str, handling: Handling) -> Decoded:
+def npy(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """One array (N, H, W, 3) of uint8, memory-mapped; pickled arrays are refused."""
     with unlike(files, "a plain array"):
         array = np.load(files[0], mmap_mode="r", allow_pickle=False)

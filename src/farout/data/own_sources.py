@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from farout.data.decode import Handling, is_picture, naming, needs_head
+from farout.data.decode import ResizeCrop, is_picture, naming, needs_head
 from farout.data.image_set import Decoded
 from farout.data.listing import Listing, folder_files, in_byte_order
 from farout.data.pack import ONE_CLASS, class_folders, holds_strips
@@ -170,7 +170,7 @@ def held_out(decoded: Decoded, share: float, split: str) -> Decoded:
     return replace(decoded, images=decoded.images[rows], labels=decoded.labels[rows])
 
 
-def sized(own: dict[str, Any], listing: Listing) -> tuple[Handling, str]:
+def sized(own: dict[str, Any], listing: Listing) -> tuple[ResizeCrop, str]:
     """How the images of a source come to their size, and the same in words for the log and the record.
 
     What the YAML declares, and nothing else; else to the side that the other sets have (`side`), as the Detector
@@ -179,13 +179,13 @@ def sized(own: dict[str, Any], listing: Listing) -> tuple[Handling, str]:
     declared = {key: own[key] for key in ("resize", "crop", "filter") if own.get(key) is not None}
     if declared.keys() & {"resize", "crop"}:
         said = ", ".join(f"{key}: {value}" for key, value in declared.items())
-        return Handling(**declared), f"{said}, as its YAML says"
+        return ResizeCrop(**declared), f"{said}, as its YAML says"
     side = own.get("side")
     if side is None and (uniform := uniform_side(listing)) is not None:
-        return Handling(), f"all images are {uniform} x {uniform} and stay so"
+        return ResizeCrop(), f"all images are {uniform} x {uniform} and stay so"
     why = "its YAML says nothing and the images have several sizes" if side is None else "the side of the ID set"
     side = side or DEFAULT_SIDE
-    return Handling(side, side, **declared), f"shorter side to {side}, centre crop {side} ({why})"
+    return ResizeCrop(side, side, **declared), f"shorter side to {side}, centre crop {side} ({why})"
 
 
 def uniform_side(listing: Listing) -> int | None:

@@ -20,14 +20,14 @@ import numpy as np
 from PIL import Image
 
 from farout.data.archives import open_archive
-from farout.data.decode import Handling, decoded, naming
+from farout.data.decode import ResizeCrop, decoded, naming
 from farout.data.image_set import Decoded, ImageSet
 from farout.data.listing import Keep, Listing, in_byte_order, is_hidden, list_images, passed_over_line
 from farout.data.pack_files import checksum_file, write_checksum
 from farout.errors import FaroutError, printable
 from farout.files import write_atomically
 
-__all__ = ["Handling", "class_folders", "is_pack", "read_images", "read_listed", "select_classes", "write_pack"]
+__all__ = ["ResizeCrop", "class_folders", "is_pack", "read_images", "read_listed", "select_classes", "write_pack"]
 
 STRIP = re.compile(r"(?:^|/)\d{3,}\.webp$")
 STRIP_LENGTH = 500
@@ -72,22 +72,22 @@ def _lossless_size(head: bytes) -> tuple[int, int]:
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
 
 
-def read_images(path: Path | str, handling: Handling | None = None, keep: Keep | None = None) -> Decoded:
+def read_images(path: Path | str, resize_crop: ResizeCrop | None = None, keep: Keep | None = None) -> Decoded:
     """All images of a pack, a folder or archive of class folders, or a flat folder; classes in byte order.
 
     What is passed over is said in one line, and kept in the facts. Raises FaroutError, which names the file.
     """
-    return read_listed(list_images(path), handling or Handling(), keep)
+    return read_listed(list_images(path), resize_crop or ResizeCrop(), keep)
 
 
-def read_listed(listing: Listing, handling: Handling, keep: Keep | None = None) -> Decoded:
+def read_listed(listing: Listing, resize_crop: ResizeCrop, keep: Keep | None = None) -> Decoded:
     """As `read_images`, of what has been listed."""
     strips = holds_strips(listing)
     found: dict[str, list[np.ndarray]] = {}
     for name, content in listing.contents(keep):
         with naming(listing.where(name)):
             picture = decoded(content, name)
-            found[name] = _squares(picture, handling) if strips else [handling.fit(picture)]
+            found[name] = _squares(picture, resize_crop) if strips else [resize_crop.fit(picture)]
     if not found:
         why = f": {passed_over_line(listing.path, listing.passed_over)}" if listing.passed_over else ""
         raise FaroutError(f"{printable(listing.path)} holds no images{why}")
@@ -98,12 +98,12 @@ def read_listed(listing: Listing, handling: Handling, keep: Keep | None = None) 
     return result
 
 
-def _squares(strip: Image.Image, handling: Handling) -> list[np.ndarray]:
+def _squares(strip: Image.Image, resize_crop: ResizeCrop) -> list[np.ndarray]:
     width = strip.width
     rows = np.asarray(strip).reshape(-1, width, width, 3)
-    if handling.resize in (None, width) and handling.crop in (None, width):
+    if resize_crop.resize in (None, width) and resize_crop.crop in (None, width):
         return list(rows.transpose(0, 3, 1, 2))
-    return [handling.fit(Image.fromarray(row)) for row in rows]
+    return [resize_crop.fit(Image.fromarray(row)) for row in rows]
 
 
 def _collect(listing: Listing, found: Mapping[str, list[np.ndarray]], strips: bool) -> Decoded:

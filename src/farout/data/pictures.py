@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as vision
 
-from farout.data.decode import Handling, decoded, naming, read_file
+from farout.data.decode import ResizeCrop, decoded, naming, read_file
 from farout.data.listing import list_images, reaching
 from farout.errors import FaroutError, printable
 
@@ -83,13 +83,13 @@ def _one(picture: Any, side: int) -> Tensor:
         if picture.dim() != 3:
             raise FaroutError(f"a picture is a tensor (3, H, W); here is one of shape {tuple(picture.shape)}")
         return _sized(picture.unsqueeze(0), side)[0]
-    handling = Handling(side, side)
+    resize_crop = ResizeCrop(side, side)
     if isinstance(picture, Image.Image):
         with naming(getattr(picture, "filename", "") or "an image"):
-            return torch.from_numpy(handling(picture).copy())
+            return torch.from_numpy(resize_crop(picture).copy())
     if isinstance(picture, str | Path):
         with naming(picture):
-            return torch.from_numpy(handling.fit(decoded(read_file(Path(picture)), str(picture))).copy())
+            return torch.from_numpy(resize_crop.fit(decoded(read_file(Path(picture)), str(picture))).copy())
     raise FaroutError(f"{type(picture).__name__} is no picture: give tensors, PIL images or paths")
 
 
@@ -123,6 +123,6 @@ def _unit(images: Tensor) -> Tensor:
 
 def _resized(image: Tensor, side: int) -> Tensor:
     if image.dtype == torch.uint8:
-        return torch.from_numpy(Handling(side, side)(Image.fromarray(image.permute(1, 2, 0).numpy())).copy())
+        return torch.from_numpy(ResizeCrop(side, side)(Image.fromarray(image.permute(1, 2, 0).numpy())).copy())
     channels = [vision.resize(Image.fromarray(np.ascontiguousarray(channel)), side) for channel in image.numpy()]
     return torch.from_numpy(np.stack([np.asarray(vision.center_crop(channel, [side])) for channel in channels]))

@@ -16,7 +16,7 @@ from farout.data.download import Progress, fetch, file_name, silent, verify
 from farout.data.image_set import Decoded
 from farout.data.listing import list_images
 from farout.data.own_sources import find_part
-from farout.data.store import Provider, build, from_images, handling_of, is_built, locate, open_dataset, provider
+from farout.data.store import Provider, build, from_images, is_built, locate, open_dataset, provider, resize_crop_of
 from farout.errors import ConfigError, FaroutError, MissingDataError
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def read_official(
     if definition.own.get("choose"):
         decoded = from_images(definition, files[0], names)
     else:
-        decoded = read(files=files, split=definition.split, handling=handling_of(definition), **arguments)
+        decoded = read(files=files, split=definition.split, resize_crop=resize_crop_of(definition), **arguments)
     decoded.facts |= {"built_from": ", ".join(f.name for f in files), "archives": seen}
     return decoded
 

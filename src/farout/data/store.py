@@ -34,7 +34,7 @@ from farout.data.own_sources import (
     sized,
     within,
 )
-from farout.data.pack import Handling, holds_strips, read_listed, select_classes
+from farout.data.pack import ResizeCrop, holds_strips, read_listed, select_classes
 from farout.data.pack_files import checked, same_file
 from farout.data.stored import Damaged, open_stored, read_meta, verify, write_stored
 from farout.errors import ConfigError, FaroutError, MissingDataError, UnwritableError, printable
@@ -215,8 +215,10 @@ def _make(definition: Definition, paths: DataPaths) -> Decoded:
     return function(split=definition.split, paths=paths, **arguments)
 
 
-def handling_of(definition: Definition) -> Handling:
-    return Handling(definition.own.get("resize"), definition.own.get("crop"), definition.own.get("filter", "bilinear"))
+def resize_crop_of(definition: Definition) -> ResizeCrop:
+    return ResizeCrop(
+        definition.own.get("resize"), definition.own.get("crop"), definition.own.get("filter", "bilinear")
+    )
 
 
 @contextmanager
@@ -236,9 +238,9 @@ def _from_source(definition: Definition, paths: DataPaths) -> Decoded:
 def _part_of_source(definition: Definition, source: Path, paths: DataPaths) -> Decoded:
     own, everything = definition.own, list_images(source)
     part = "" if "holdout" in own else find_part(everything.names, definition.split, own.get("part"), source)
-    handling, sizes = sized(own, everything)
+    resize_crop, sizes = sized(own, everything)
     log.info("%s (%s): %s", definition.title, definition.split, sizes)
-    decoded = _read(definition, within(everything, part), handling)
+    decoded = _read(definition, within(everything, part), resize_crop)
     decoded.facts |= {"built_from": printable(source.name), "sizes": sizes}
     if "holdout" in own:
         if is_divided(everything.names):
@@ -281,7 +283,7 @@ def from_images(definition: Definition, path: Path, names: list[str] | None = No
     own = definition.own
     origin = checked(path, own.get("pack_sha256")) if path.name == own.get("pack") and path.is_file() else None
     with _naming_the_set(definition):
-        decoded = _read(definition, list_images(path), handling_of(definition), names)
+        decoded = _read(definition, list_images(path), resize_crop_of(definition), names)
     if own.get("drop_classes"):
         decoded = select_classes(decoded, own["drop_classes"])
     decoded.origin = origin
@@ -289,13 +291,13 @@ def from_images(definition: Definition, path: Path, names: list[str] | None = No
     return decoded
 
 
-def _read(definition: Definition, listing: Listing, handling: Handling, names: list[str] | None = None) -> Decoded:
+def _read(definition: Definition, listing: Listing, resize_crop: ResizeCrop, names: list[str] | None = None) -> Decoded:
     own, keep = definition.own, None
     if own.get("choose") and not holds_strips(listing):
         names = _listed(names, listing.names) if names else _draw(listing.names, **own["choose"])
         wanted = set(names)
         keep = lambda name: name in wanted or Path(name).name in wanted  # noqa: E731
-    decoded = read_listed(listing, handling, keep)
+    decoded = read_listed(listing, resize_crop, keep)
     if keep is not None:
         decoded.names = names
     return decoded

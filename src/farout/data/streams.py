@@ -40,9 +40,9 @@ def holdout_split(n: int, fraction: float, rule: HoldoutRule = "permuted") -> tu
     return torch.from_numpy(order[:kept].copy()), torch.from_numpy(order[kept:].copy())
 
 
-def steps_per_epoch(n: int, batch_size: int, whole: bool = False) -> int:
-    """Batches that one pass over n images gives; with `whole` without the last, short one, but at least one."""
-    return max(1, n // batch_size) if whole else math.ceil(n / batch_size)
+def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False) -> int:
+    """Batches that one pass over n images gives; with `drop_last` without the last, short one, but at least one."""
+    return max(1, n // batch_size) if drop_last else math.ceil(n / batch_size)
 
 
 class EpochShuffle:
@@ -53,14 +53,14 @@ class EpochShuffle:
         batch_size: images a step.
         seed, name: what the permutations are drawn from (on the CPU, so that every device sees the same).
         device: where the permutation is kept; a step then copies nothing from the host.
-        whole: leave out the short batch, unless there is no other.
+        drop_last: leave out the short batch, unless there is no other.
     """
 
     def __init__(
-        self, n: int, batch_size: int, seed: int, name: str, device: Device = "cpu", whole: bool = False
+        self, n: int, batch_size: int, seed: int, name: str, device: Device = "cpu", drop_last: bool = False
     ) -> None:
         self.n, self.batch_size, self.seed, self.name, self.device = n, batch_size, seed, name, device
-        self.steps_per_epoch = steps_per_epoch(n, batch_size, whole)
+        self.steps_per_epoch = steps_per_epoch(n, batch_size, drop_last)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def order(self, epoch: int) -> Tensor:

@@ -14,7 +14,7 @@ from farout.data.transform import Transform
 from farout.data.views import ViewTransform
 from farout.methods import Batch
 
-# Images of a batch of `DeviceBatches.training`. Not a setting: what is summed over that pass must not depend on one.
+# Images a batch of `DeviceBatches.train_images`. No setting: what is summed over that pass must not depend on one.
 PASS_SIZE = 500
 
 
@@ -113,7 +113,7 @@ class DeviceBatches:
             labels = stream.labels[rows].to(self.device).repeat(len(prepared) // len(rows))
         return Batch(prepared.contiguous(memory_format=self.memory_format), labels)
 
-    def training(self) -> Iterator[Batch]:
+    def train_images(self) -> Iterator[Batch]:
         """Every row of the labelled stream that takes part, once, in the set's order, as at test time (one view)."""
         stream = self.streams["labelled"]
         assert stream.labels is not None

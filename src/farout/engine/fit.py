@@ -18,18 +18,18 @@ from farout.engine import stopping
 from farout.engine.checkpoint import save_state
 from farout.engine.graphs import CudaGraph, RecordableBatches, RecordedStep, Recorder
 from farout.engine.progress import Bar, say
-from farout.engine.restarts import Diverged, Restart, Survival
-from farout.engine.schedules import Course
+from farout.engine.restarts import Diverged, Restart, RestartPolicy
+from farout.engine.schedules import LRSchedule
 from farout.engine.states import Point, States, point_file
 from farout.errors import FaroutError
 from farout.files import also_as
 from farout.methods import Batch, Method
 
 Batches = Callable[[int], Mapping[str, Batch]]
-Training = Callable[[], Iterable[Batch]]
+TrainImages = Callable[[], Iterable[Batch]]
 Log = Callable[[int, Mapping[str, float]], None]
-Notify = Callable[[Restart], None]
-Show = Callable[[int, Mapping[str, Tensor]], None]
+OnRestart = Callable[[Restart], None]
+LogImages = Callable[[int, Mapping[str, Tensor]], None]
 Select = Callable[[nn.Module], float]
 Algorithm = Literal["sgd", "adam"]
 
@@ -39,7 +39,7 @@ EPOCHS_APART = 1_000_000  # of the batches of one restart from those of the next
 
 @dataclass(frozen=True)
 class Optimisation:
-    """SGD with Nesterov momentum, or Adam with betas (momentum, 0.999); a cosine per update unless `course` says other.
+    """SGD with Nesterov momentum, or Adam with betas (momentum, 0.999), and the learning rate of every update.
 
     Weight decay is on every parameter that requires gradients; frozen ones stay as they are to the bit.
     """
@@ -49,12 +49,12 @@ class Optimisation:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
-    course: Course = field(default_factory=Course)
+    lr_schedule: LRSchedule = field(default_factory=LRSchedule)
     algorithm: Algorithm = "sgd"
 
     def rate(self, update: int, total: int, steps_per_epoch: int) -> float:
         """Learning rate of the 0-based `update` of `total`."""
-        return self.course.rate(update, total, steps_per_epoch, self.lr, self.lr_end)
+        return self.lr_schedule.rate(update, total, steps_per_epoch, self.lr, self.lr_end)
 
     def optimizer(self, model: nn.Module, method: Method) -> torch.optim.Optimizer:
         parameters = [part for part in (*model.parameters(), *method.parameters()) if part.requires_grad]
@@ -84,7 +84,7 @@ class Checkpointing:
     """Where and how often the full state is written, and when to stop for the day.
 
     None of it changes what is trained: where restarts are granted, the states that a divergence returns to are others,
-    written by count (`Survival.every`).
+    written by count (`RestartPolicy.every`).
 
     Args:
         path: the state file; a trustworthy one is resumed from.
@@ -105,23 +105,23 @@ class Checkpointing:
 
 
 @dataclass(frozen=True)
-class Audience:
-    """Who hears of training while it runs; nothing that they do reaches it.
+class Callbacks:
+    """What is called while training runs; nothing that it does changes what is trained.
 
     Args:
         title: of the progress bar.
-        log: gets the averaged losses, the method's readings, the rate and the speed, every `log_every` updates and
+        log: gets the averaged losses, the method's `log_scalars`, the rate and the speed, every `log_every` updates and
             after the last.
-        show: gets the method's pictures as often.
-        notify: gets every restart.
+        log_images: gets the method's images as often.
+        on_restart: gets every restart.
         name: of the run, for whoever asks how far it is.
     """
 
     title: str = "training"
     log: Log | None = None
     log_every: int = 50
-    show: Show | None = None
-    notify: Notify | None = None
+    log_images: LogImages | None = None
+    on_restart: OnRestart | None = None
     name: str = ""
 
 
@@ -182,16 +182,16 @@ def fit(
     seed: int = 0,
     checkpointing: Checkpointing | None = None,
     start: Callable[[], None] | None = None,
-    training: Training | None = None,
-    survival: Survival | None = None,
+    train_images: TrainImages | None = None,
+    restart_policy: RestartPolicy | None = None,
     select: Select | None = None,
-    audience: Audience | None = None,
+    callbacks: Callbacks | None = None,
     graphs: bool = False,
 ) -> FitResult:
     """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
 
     `start` is called where no state is resumed: it may read weights into the network.
-    `training` gives every labelled training image once, for methods that want to see them before the first step.
+    `train_images` gives every labelled training image once, for methods that want to see them before the first step.
     `select` gives a figure of the network after every epoch; weights and the method's state at its first maximum are
     what is left in place in the end.
 
@@ -200,15 +200,17 @@ def fit(
 
     With `graphs` a CUDA device replays whole updates (`farout.engine.graphs`), where batches come in two halves.
 
-    Where `survival` grants restarts, training that diverges goes back to a state that was kept for it.
+    Where `restart_policy` grants restarts, training that diverges goes back to a state that was kept for it.
 
     Raises:
         FaroutError: training diverged once too often, or the checkpoint belongs to something else.
         Interrupted, Terminated: by a signal; the latter with the state saved.
     """
     epoch = steps_per_epoch or total_steps
-    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, survival, select)
-    audience = audience or Audience()
+    loop = Loop(
+        model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, restart_policy, select
+    )
+    callbacks = callbacks or Callbacks()
     if graphs:
         loop.record_on_device(batches)
     try:
@@ -217,31 +219,31 @@ def fit(
         if not loop.resume():
             if start is not None:
                 start()
-            method.prepare(model, batches(0), training() if training else ())
+            method.prepare(model, batches(0), train_images() if train_images else ())
             loop.begin()
-        with Bar(audience.title, total_steps, loop.step) as bar, stopping.held():
-            _train(loop, batches, seed, bar, audience)
+        with Bar(callbacks.title, total_steps, loop.step) as bar, stopping.held():
+            _train(loop, batches, seed, bar, callbacks)
     except KeyboardInterrupt:
         # Nothing is saved: it may fall amid an update, and half an update is no state to resume from.
-        raise stopping.Interrupted(loop.prospect(audience.name)) from None
+        raise stopping.Interrupted(loop.prospect(callbacks.name)) from None
     except stopping.Terminated:
-        raise stopping.Terminated(loop.prospect(audience.name)) from None
+        raise stopping.Terminated(loop.prospect(callbacks.name)) from None
     return loop.result()
 
 
-def _train(loop: "Loop", batches: Batches, seed: int, bar: Bar, audience: Audience) -> None:
+def _train(loop: "Loop", batches: Batches, seed: int, bar: Bar, callbacks: Callbacks) -> None:
     """Update after update until the end, the deadline, or SIGTERM (then the state is saved first)."""
     while loop.step < loop.total and not loop.out_of_time():
         try:
             loop.advance(batches, seed)
-            loop.select_when_due(audience)
-            if loop.step % audience.log_every == 0 or loop.step == loop.total:
-                _report(loop, bar, audience)
+            loop.select_when_due(callbacks)
+            if loop.step % callbacks.log_every == 0 or loop.step == loop.total:
+                _report(loop, bar, callbacks)
             loop.save_when_due()
         except Diverged as problem:
             restart = loop.go_back(problem)
-            if audience.notify is not None:
-                audience.notify(restart)
+            if callbacks.on_restart is not None:
+                callbacks.on_restart(restart)
         bar.at(loop.step)
         if stopping.asked():
             break
@@ -260,7 +262,7 @@ class Loop:
         total: int,
         checkpointing: Checkpointing,
         steps_per_epoch: int | None = None,
-        survival: Survival | None = None,
+        restart_policy: RestartPolicy | None = None,
         select: Select | None = None,
     ) -> None:
         self.model, self.method, self.optimisation = model, method, optimisation
@@ -273,7 +275,7 @@ class Loop:
         self.on_disk: int | None = None  # the step of the latest state there
         self.latest = torch.zeros(())
         self.smoothed = SmoothedLosses()
-        self.survival = survival or Survival()
+        self.restart_policy = restart_policy or RestartPolicy()
         self.restarts: list[Restart] = []
         self.points: list[Point] = []  # where a divergence returns to: the last, and the one before
         self.saved_since_restart = True
@@ -311,8 +313,8 @@ class Loop:
             losses = self._work(streams, self._is_usual(streams))
         else:
             losses, images = self.recorded(number)
-            if self.survival.watches:
-                self._judge(losses)
+            if self.restart_policy.checks_losses:
+                self._check_losses(losses)
         self.images += images
         self.step += 1
         self.latest = losses["total"].detach()
@@ -332,8 +334,8 @@ class Loop:
         """What the device does in one update."""
         with trunk_compiled(self.model, usual):
             losses = self.method.loss(self.model, streams)
-        if self.survival.watches and self.recorded is None:
-            self._judge(losses)
+        if self.restart_policy.checks_losses and self.recorded is None:
+            self._check_losses(losses)
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         self.optimizer.step()
@@ -354,8 +356,8 @@ class Loop:
 
     def rate(self, update: int) -> float:
         """Learning rate of a 0-based update."""
-        course = self.optimisation.rate(update, self.total, self.steps_per_epoch)
-        return course * self.survival.lr_factor ** len(self.restarts)
+        scheduled = self.optimisation.rate(update, self.total, self.steps_per_epoch)
+        return scheduled * self.restart_policy.lr_factor ** len(self.restarts)
 
     def seconds(self) -> float:
         return self.earlier + time.monotonic() - self.started
@@ -364,28 +366,28 @@ class Loop:
         deadline = self.checkpointing.deadline
         return deadline is not None and time.monotonic() >= deadline
 
-    def _judge(self, losses: Mapping[str, Tensor]) -> None:
+    def _check_losses(self, losses: Mapping[str, Tensor]) -> None:
         """Raise Diverged for a total out of bounds or a part that is not finite: every step, whatever is logged."""
         names = list(losses)
         values = torch.stack([losses[name].detach().double() for name in names]).tolist()
-        self.survival.judge(values[names.index("total")], self.step)
+        self.restart_policy.check(values[names.index("total")], self.step)
         for name, value in zip(names, values, strict=True):
             if not math.isfinite(value):
                 raise self.diverged(name)
 
     def begin(self) -> None:
         """Before the first update of all: what a divergence may return to."""
-        if self.survival.max_restarts:
+        if self.restart_policy.max_restarts:
             self.save_point()
 
-    def select_when_due(self, audience: Audience) -> None:
+    def select_when_due(self, callbacks: Callbacks) -> None:
         """After every epoch, and at the end: keep the weights where they are better than all before."""
         if self.select is None or (self.step % self.steps_per_epoch and self.step < self.total):
             return
         figure = self.select(self.model)
         self.model.train()
-        if audience.log is not None:
-            audience.log(self.step, {"selection": figure})
+        if callbacks.log is not None:
+            callbacks.log(self.step, {"selection": figure})
         if self.best is None or figure > self.best["figure"]:
             epoch = (self.step - 1) // self.steps_per_epoch
             parts = {"model": self.model.state_dict(), "method": self.method.state_dict()}
@@ -417,7 +419,10 @@ class Loop:
         """Write what a divergence returns to (by count), or else the latest state (by time or count)."""
         if self.step >= self.total:
             return
-        if self.survival.max_restarts and self.step % self.survival.distance(self.total, self.steps_per_epoch) == 0:
+        if (
+            self.restart_policy.max_restarts
+            and self.step % self.restart_policy.interval(self.total, self.steps_per_epoch) == 0
+        ):
             self.save_point()
             return
         rule = self.checkpointing
@@ -438,7 +443,7 @@ class Loop:
         try:
             self.require_finite()
         except Diverged:
-            if self.survival.max_restarts:
+            if self.restart_policy.max_restarts:
                 return
             raise
         self._write(path)
@@ -502,7 +507,7 @@ class Loop:
             FaroutError: no restart is left, or nothing was ever saved.
         """
         path = self.checkpointing.path
-        if path is None or len(self.restarts) >= self.survival.max_restarts:
+        if path is None or len(self.restarts) >= self.restart_policy.max_restarts:
             self._give_up(problem)
         before, conditions, diverged_at, spent = self.restarts, self.conditions, self.step, self.earlier
         if not self.saved_since_restart and len(self.points) > 1:
@@ -530,7 +535,7 @@ class Loop:
         return [], latest
 
     def _give_up(self, problem: Diverged) -> NoReturn:
-        lr, granted = self.optimisation.lr, self.survival.max_restarts
+        lr, granted = self.optimisation.lr, self.restart_policy.max_restarts
         tries = f", and {granted} restarts did not help" if granted else ""
         raise FaroutError(f"{problem}{tries}; lower lr (now {lr:g})") from None
 
@@ -548,7 +553,7 @@ class Loop:
             return False
         self._restore(state)
         self._note_conditions()
-        if self.survival.max_restarts and not self.points:  # written by a version that kept none
+        if self.restart_policy.max_restarts and not self.points:  # written by a version that kept none
             self.save_point()
         return True
 
@@ -603,20 +608,20 @@ def trunk_compiled(model: nn.Module, usual: bool) -> Iterator[None]:
         model.uses_compiled = False
 
 
-def _report(loop: Loop, bar: Bar, audience: Audience) -> None:
+def _report(loop: Loop, bar: Bar, callbacks: Callbacks) -> None:
     losses = loop.smoothed.read()
     if not all(map(math.isfinite, losses.values())):
         bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
         raise loop.diverged(bad)
-    losses |= {name: float(value) for name, value in loop.method.readings(loop.model).items()}
+    losses |= {name: float(value) for name, value in loop.method.log_scalars(loop.model).items()}
     rate = loop.images / max(1e-9, time.monotonic() - loop.started)
     parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
     bar.note(f"{parts} | {rate:,.0f} images/s")
-    if audience.log is not None:
+    if callbacks.log is not None:
         parts_by_name = {f"train/{name}": value for name, value in losses.items()}
-        audience.log(loop.step, {**parts_by_name, "lr": loop.rate(loop.step - 1), "images_per_s": rate})
-    if audience.show is not None:
-        audience.show(loop.step, loop.method.pictures())
+        callbacks.log(loop.step, {**parts_by_name, "lr": loop.rate(loop.step - 1), "images_per_s": rate})
+    if callbacks.log_images is not None:
+        callbacks.log_images(loop.step, loop.method.log_images())
 
 
 def seconds_per_step(

@@ -103,8 +103,8 @@ def warmup_steps(
 
 
 @dataclass(frozen=True)
-class Course:
-    """Which way the learning rate takes over a run.
+class LRSchedule:
+    """The learning rate of a run, update by update.
 
     Args:
         shape: "cosine" is `cosine_lr`, a step lower with every update; "epoch_cosine" and "steps" are `epoch_cosine`

@@ -31,7 +31,7 @@ class Method(nn.Module):
     these names, and their annotations are their types. Parameters of a method are optimised beside the network's,
     buffers are saved with every checkpoint, so resume is exact. Both are kept beside the finished weights.
 
-    `whole_batches` is True where an epoch's last, short batch shall be left out.
+    `drop_last` is True where an epoch's last, short batch shall be left out.
 
     `full_precision` is True where trainer.precision=auto means fp32 on every device.
 
@@ -43,7 +43,7 @@ class Method(nn.Module):
     """
 
     streams: ClassVar[tuple[str, ...]] = ("labelled",)
-    whole_batches: ClassVar[bool] = False
+    drop_last: ClassVar[bool] = False
     full_precision: ClassVar[bool] = False
     trains_classifier: ClassVar[bool] = True
     embeds: ClassVar[bool] = False
@@ -52,10 +52,10 @@ class Method(nn.Module):
     def __init__(self) -> None:  # no knobs; nn.Module's own signature would admit anything
         super().__init__()
 
-    def prepare(self, model: nn.Module, batches: Mapping[str, Batch], training: Iterable[Batch] = ()) -> None:
+    def prepare(self, model: nn.Module, batches: Mapping[str, Batch], train_images: Iterable[Batch] = ()) -> None:
         """Called once before the first step (not on resume), with the first step's batches.
 
-        `training` gives every labelled training image once, as at test time, for whoever iterates over it.
+        `train_images` gives every labelled training image once, as at test time, for whoever iterates over it.
         """
 
     def restarted(self, times: int) -> None:
@@ -65,12 +65,12 @@ class Method(nn.Module):
         """Scalars by name; "total" is the one that is minimised, the others are its logged parts."""
         raise TypeError(f"{type(self).__name__} has no loss")
 
-    def readings(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """Scalars worth a look at every report of training, by name, that no loss needs; no draw from torch's own."""
+    def log_scalars(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Scalars to log beside the losses, by name, each (); nothing may be drawn from torch's global generator."""
         return {}
 
-    def pictures(self) -> Mapping[str, Tensor]:
-        """Images (N, 3, H, W) worth a look while training, by name, in the network's units; copies, and no draw."""
+    def log_images(self) -> Mapping[str, Tensor]:
+        """Images (N, 3, H, W) to log, by name, in the network's units; copies, and nothing drawn either."""
         return {}
 
 

@@ -152,18 +152,18 @@ class CIDER(Method):
         else:
             self.register_buffer("prototypes", unknown)
 
-    def prepare(self, model: nn.Module, batches: Mapping[str, Batch], training: Iterable[Batch] = ()) -> None:
+    def prepare(self, model: nn.Module, batches: Mapping[str, Batch], train_images: Iterable[Batch] = ()) -> None:
         """Start from the unit class means of the training images, seen once and unaugmented by the untrained network.
 
-        `training` gives every training image once, with labels. Batch norm is in evaluation mode and keeps its
+        `train_images` gives every training image once, with labels. Batch norm is in evaluation mode and keeps its
         statistics. A class without any image starts without a prototype (zeros, left out of both losses) and gets
         one from its first sample.
 
         Raises:
-            FaroutError: `training` is empty.
+            FaroutError: `train_images` is empty.
             ConfigError: the network has no projection head.
         """
-        self.prototypes.data = unit_rows(_embedding_sums(model, training))
+        self.prototypes.data = unit_rows(_embedding_sums(model, train_images))
 
     def loss(self, model: nn.Module, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         if not self.prototypes.numel():
@@ -220,17 +220,19 @@ def _check_settings(w: float, proto_m: float, temperature: float, base_temperatu
 
 
 @torch.no_grad()
-def _embedding_sums(model: nn.Module, training: Iterable[Batch]) -> Tensor:
+def _embedding_sums(model: nn.Module, train_images: Iterable[Batch]) -> Tensor:
     """Sums of unit embeddings by class (C, D) over a pass in evaluation mode; the network is left as it was."""
     classes = getattr(model, "num_classes", None)
     if classes is None:
         raise ConfigError("CIDER needs a network that says its num_classes: choose backbone=resnet18_cider")
     was_training, sums = model.training, None
     model.eval()
-    for batch in training:
+    for batch in train_images:
         more = class_sums(embed(model, batch.images), batch.targets, classes)
         sums = more if sums is None else sums + more
     model.train(was_training)
     if sums is None:
-        raise FaroutError("CIDER starts its prototypes from the training images, and there are none: pass training=")
+        raise FaroutError(
+            "CIDER starts its prototypes from the training images, and there are none: pass train_images="
+        )
     return sums

@@ -54,7 +54,7 @@ class JEM(Method):
     """
 
     streams: ClassVar[tuple[str, ...]] = ("labelled", "unlabelled")
-    whole_batches: ClassVar[bool] = True
+    drop_last: ClassVar[bool] = True
     admits_batch_norm: ClassVar[bool] = False
     full_precision: ClassVar[bool] = True  # as in the paper: chains add up what lower precision loses
 
@@ -86,7 +86,7 @@ class JEM(Method):
         self.restart_sgld_steps, self.steps = restart_sgld_steps, sgld_steps
         self.replay_buffer = ReplayBuffer(buffer_size, reinit_freq)
 
-    def prepare(self, model: nn.Module, batches: Mapping[str, Batch], training: Iterable[Batch] = ()) -> None:
+    def prepare(self, model: nn.Module, batches: Mapping[str, Batch], train_images: Iterable[Batch] = ()) -> None:
         """Fill the replay buffer with uniform noise of the images' shape.
 
         Raises:
@@ -142,7 +142,7 @@ class JEM(Method):
         return samples
 
     @torch.no_grad()
-    def readings(self, model: nn.Module) -> dict[str, Tensor]:
+    def log_scalars(self, model: nn.Module) -> dict[str, Tensor]:
         """Energy of uniform noise, where chains begin, beside that of data and samples: always of the same images."""
         rows = self.replay_buffer.images
         if not rows.numel():
@@ -151,7 +151,7 @@ class JEM(Method):
         noise = torch.rand((SHOWN, *rows.shape[1:]), generator=fixed, device=rows.device, dtype=rows.dtype) * 2 - 1
         return {"energy_noise": joint_energy(model)(noise).mean()}
 
-    def pictures(self) -> dict[str, Tensor]:
+    def log_images(self) -> dict[str, Tensor]:
         """Rows of the buffer, evenly taken and always the same ones; of a class-conditional buffer, class by class."""
         images = self.replay_buffer.images
         count = min(SHOWN, len(images))

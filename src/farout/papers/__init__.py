@@ -1,4 +1,4 @@
-"""The numbers that the papers report, as data: each figure with its source and how sure we are of it."""
+"""The numbers that the papers report, as data: each with its source and how sure we are of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ CERTAINTIES = ("seen", "recalled, means agree", "recalled, unconfirmed", "unknow
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReportedValue:
     """One number as the paper prints it (in percent, where it is a share), or None where it is unknown."""
 
     value: float | None = None
@@ -46,25 +46,25 @@ class RowKind:
 
 @dataclass(frozen=True)
 class Row:
-    """One row's figures: per OOD set (and "mean") and metric, and the classifier's error on ID."""
+    """One row's values: per OOD set (and "mean") and metric, and the classifier's error on ID."""
 
-    error: Figure
-    cells: Mapping[str, Mapping[str, Figure]]
+    error: ReportedValue
+    cells: Mapping[str, Mapping[str, ReportedValue]]
     printed_mean: tuple[float, ...] | None = None  # where the paper rounds more than our source does
     also: Mapping[str, "Row"] = field(default_factory=dict)  # what other sources say of the same row, by their label
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A further table of a paper: a figure for each kind of network and measure."""
+class ExtraTable:
+    """A further table of a paper: a value for each kind of network and measure."""
 
-    note: str  # what a reader must know of its figures
+    note: str  # what a reader must know of its values
     kinds: Mapping[str, RowKind]
-    figures: Mapping[str, Mapping[str, Mapping[str, Figure]]] = field(repr=False)  # id_data -> kind -> measure
+    values: Mapping[str, Mapping[str, Mapping[str, ReportedValue]]] = field(repr=False)  # id_data -> kind -> measure
 
-    def figure(self, id_data: str, kind: str, measure: str) -> Figure:
-        """One figure; an unknown one where the paper has none."""
-        return self.figures.get(id_data, {}).get(kind, {}).get(measure, Figure())
+    def value(self, id_data: str, kind: str, measure: str) -> ReportedValue:
+        """One cell; unknown where the paper has none."""
+        return self.values.get(id_data, {}).get(kind, {}).get(measure, ReportedValue())
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,17 @@ class Paper:
     results: Mapping[str, Mapping[str, Row]] = field(repr=False)
     base_rates: Mapping[str, float] = field(default_factory=dict)  # of sets where it is another
     metrics: tuple[str, ...] = METRICS  # those of METRICS that it reports
-    sheets: Mapping[str, Sheet] = field(default_factory=dict)  # by the name of the table
+    extra_tables: Mapping[str, ExtraTable] = field(default_factory=dict)  # by the name of the table
 
-    def figure(self, id_data: str, row: str, ood: str, metric: str) -> Figure:
-        """The figure of one cell (`ood` may be "mean"); an unknown Figure where the paper has none."""
+    def value(self, id_data: str, row: str, ood: str, metric: str) -> ReportedValue:
+        """What one cell reports (`ood` may be "mean"); an unknown ReportedValue where the paper has none."""
         found = self.results.get(id_data, {}).get(row)
-        return found.cells.get(ood, {}).get(metric, Figure()) if found else Figure()
+        return found.cells.get(ood, {}).get(metric, ReportedValue()) if found else ReportedValue()
 
-    def error(self, id_data: str, row: str) -> Figure:
+    def error(self, id_data: str, row: str) -> ReportedValue:
         """The classifier's error on the ID test set, in percent."""
         found = self.results.get(id_data, {}).get(row)
-        return found.error if found else Figure()
+        return found.error if found else ReportedValue()
 
     def also(self, id_data: str, row: str) -> Mapping[str, Row]:
         """What other sources than the row's own say of it, by their label."""
@@ -131,7 +131,7 @@ def load(name: str) -> Paper:
             id_data: {key: _row(row, raw["columns"], block["ood"]) for key, row in block["rows"].items()}
             for id_data, block in raw["results"].items()
         },
-        sheets={title: _sheet(sheet) for title, sheet in raw.get("sheets", {}).items()},
+        extra_tables={title: _extra_table(part) for title, part in raw.get("extra_tables", {}).items()},
     )
 
 
@@ -139,37 +139,37 @@ def _kinds(raw: Mapping[str, Any]) -> dict[str, RowKind]:
     return {key: RowKind(key, **kind) for key, kind in raw.items()}
 
 
-def _sheet(raw: Mapping[str, Any]) -> Sheet:
-    figures = {
+def _extra_table(raw: Mapping[str, Any]) -> ExtraTable:
+    values = {
         id_data: {
             kind: {
-                column: _figure(value, _exception(row, "mean", column) or row)
+                column: _reported(value, _exception(row, "mean", column) or row)
                 for column, value in zip(raw["columns"], row["value"], strict=True)
             }
             for kind, row in rows.items()
         }
         for id_data, rows in raw.get("results", {}).items()
     }
-    return Sheet(raw["note"], _kinds(raw["rows"]), figures)
+    return ExtraTable(raw["note"], _kinds(raw["rows"]), values)
 
 
-def _figure(value: float | None, trust: Mapping[str, Any]) -> Figure:
+def _reported(value: float | None, trust: Mapping[str, Any]) -> ReportedValue:
     # A hole is a hole, whatever its row says of the others.
-    return Figure() if value is None else Figure(float(value), trust["certainty"], tuple(trust["source"]))
+    return ReportedValue() if value is None else ReportedValue(float(value), trust["certainty"], tuple(trust["source"]))
 
 
 def _row(raw: Mapping[str, Any], columns: Sequence[str], sets: Sequence[str]) -> Row:
     """A row; parts that its paper does not report may be left out."""
     blank = {"value": {ood: [None] * len(columns) for ood in sets}}
     cells = {
-        ood: {column: _figure(value, _trust(raw, ood, column)) for column, value in zip(columns, values, strict=True)}
+        ood: {column: _reported(value, _trust(raw, ood, column)) for column, value in zip(columns, values, strict=True)}
         for ood, values in raw.get("cells", blank)["value"].items()
     }
     mean = raw.get("mean", {"value": [None] * len(METRICS)})
-    cells["mean"] = {m: _figure(value, mean) for m, value in zip(METRICS, mean["value"], strict=True)}
+    cells["mean"] = {m: _reported(value, mean) for m, value in zip(METRICS, mean["value"], strict=True)}
     error, printed = raw.get("error", {"value": None}), mean.get("printed")
     also = {label: _row(other, columns, sets) for label, other in raw.get("also", {}).items()}
-    return Row(_figure(error["value"], error), cells, tuple(printed) if printed else None, also)
+    return Row(_reported(error["value"], error), cells, tuple(printed) if printed else None, also)
 
 
 def _trust(raw: Mapping[str, Any], ood: str, metric: str) -> Mapping[str, Any]:

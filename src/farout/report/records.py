@@ -42,7 +42,7 @@ SIDE_SHAPES = {"samples": RECORD["samples?"], "robustness": RECORD["robustness?"
 
 
 @dataclass(frozen=True)
-class Run:
+class EvaluatedRun:
     """One trained network's results under one protocol; figures are fractions, as in the record."""
 
     name: str
@@ -110,7 +110,7 @@ def read_ledger(folder: Path) -> list[Record]:
     return [read_record(path) for path in sorted(folder.rglob("*.json"))]
 
 
-def runs_under(records: Iterable[Record], protocol: str) -> list[Run]:
+def runs_under(records: Iterable[Record], protocol: str) -> list[EvaluatedRun]:
     """Each record's evaluation by the protocol of that name; of records of the same run the last one counts.
 
     Raises ConfigError where no record was evaluated by that protocol.
@@ -123,7 +123,7 @@ def runs_under(records: Iterable[Record], protocol: str) -> list[Run]:
     return runs
 
 
-def _run(record: Record, protocol: str) -> Run | None:
+def _run(record: Record, protocol: str) -> EvaluatedRun | None:
     """Joins a record's evaluations by that protocol (eval.py may add OOD sets): later rows count."""
     found = [e for e in record["evaluations"] if e["protocol"]["name"] == protocol]
     if not found:
@@ -131,7 +131,7 @@ def _run(record: Record, protocol: str) -> Run | None:
     rows = {(row["score"], row["ood"]): row for e in found for row in e["rows"]}
     measured = {ood for _, ood in rows}
     geometry = _geometry(found)
-    return Run(
+    return EvaluatedRun(
         name=record["run"],
         identity=record["identity"],
         trained=record.get("trained", {}),

@@ -17,7 +17,7 @@ from farout.engine.evaluate import collect
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.reproduce.slices import progress_of
-from farout.runs.checks import foresee_evaluation, foresee_training
+from farout.runs.checks import check_evaluation, check_training
 from farout.runs.evaluation import already_evaluated
 from farout.runs.inputs import absence, capped, known_paths, training_data
 from farout.runs.run import Run, build_backbone, open_run, parent_run, resolve_precision, run_of, settings_for
@@ -179,9 +179,9 @@ def check_data(stages: Sequence[Stage]) -> dict[str, str]:
         for name, split in sorted(needed):
             open_dataset(name, split, paths)
         if stage.kind == "evaluate" and not stage.done:
-            gaps |= foresee_evaluation(settings, _labels(settings)).missing
+            gaps |= check_evaluation(settings, _labels(settings)).missing
         elif stage.kind == "train" and not stage.done:
-            foresee_training(replace(settings, evaluate=False), training_data(settings))
+            check_training(replace(settings, evaluate=False), training_data(settings))
     return gaps
 
 

@@ -11,20 +11,20 @@ from farout.errors import FaroutError
 from farout.metrics import Protocol, expected_calibration_error, tune_temperature
 from farout.metrics.pooled import calibration_measures, pooled_calibration
 from farout.runs.lineage import unseen_images
-from farout.runs.scoring import Observer
+from farout.runs.scoring import Predictor
 from farout.scores import Outputs
 
 
-def held_out_temperature(observer: Observer) -> float | None:
+def held_out_temperature(predictor: Predictor) -> float | None:
     """The temperature with the least cross entropy on images that no network of the run's line was trained on.
 
     None where the run has no such holdout.
     """
     try:
-        images = unseen_images(observer.run, observer.settings.paths.data_paths())
+        images = unseen_images(predictor.run, predictor.settings.paths.data_paths())
     except FaroutError:
         return None
-    outputs = observer.outputs(images)
+    outputs = predictor.outputs(images)
     assert outputs.labels is not None
     return tune_temperature(outputs.logits, outputs.labels)
 

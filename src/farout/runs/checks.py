@@ -15,7 +15,7 @@ from farout.runs.scoring import score_file
 from farout.scores import Ground, Score
 
 
-def foresee_training(settings: Settings, data: TrainingData) -> None:
+def check_training(settings: Settings, data: TrainingData) -> None:
     """Raise ConfigError or FaroutError for what training, validation or the evaluation after it would refuse."""
     _check_norm(settings)
     settings.transform.build().check_side(int(data.labelled.images.shape[-1]))
@@ -25,10 +25,10 @@ def foresee_training(settings: Settings, data: TrainingData) -> None:
         _check_scores([score_file(settings.method_score).build()], settings, labels[data.train_rows])
         _check_corruptions(settings)
     if settings.evaluate:
-        foresee_evaluation(settings, labels[data.train_rows])
+        check_evaluation(settings, labels[data.train_rows])
 
 
-def foresee_evaluation(settings: Settings, train_labels: Tensor) -> EvaluationData:
+def check_evaluation(settings: Settings, train_labels: Tensor) -> EvaluationData:
     """What an evaluation needs, opened; raise where it would refuse. `train_labels` are of all that trained, (N,).
 
     Raises:

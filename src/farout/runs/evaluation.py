@@ -33,7 +33,7 @@ from farout.runs.inputs import EvaluationData, evaluation_data
 from farout.runs.logger import RunLogger
 from farout.runs.records import DamagedResults, read_results
 from farout.runs.run import Run
-from farout.runs.scoring import Observer, ready_scores, skip_unmeasurable
+from farout.runs.scoring import Predictor, ready_scores, skip_unmeasurable
 from farout.scores import Outputs, Score
 
 UNTRAINED = {
@@ -67,17 +67,17 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
         say(f"  left out: {name} - {reason}")
     if not run.classifier_trained:
         say(f"  note: {UNTRAINED['no_accuracy']}")
-    observer = Observer(run, settings, device)
+    predictor = Predictor(run, settings, device)
     skipped: dict[str, str] = {}
-    scores, facts = ready_scores(observer, settings, skipped)
-    geometry = Geometry(observer)
-    temperature = held_out_temperature(observer) if run.classifier_trained else None
-    id_outputs = observer.outputs(data.id_test)
-    observed = _observe(observer, scores, data, temperature, geometry)
+    scores, facts = ready_scores(predictor, settings, skipped)
+    geometry = Geometry(predictor)
+    temperature = held_out_temperature(predictor) if run.classifier_trained else None
+    id_outputs = predictor.outputs(data.id_test)
+    observed = _observe(predictor, scores, data, temperature, geometry)
     skip_unmeasurable(observed.values, skipped)
     depends = dependencies(run, settings, data)
     evaluations = _evaluations(settings, data, id_outputs, observed.values, facts, device)
-    probe = {"linear_probe": probed(observer, id_outputs)} if settings.linear_probe else {}
+    probe = {"linear_probe": probed(predictor, id_outputs)} if settings.linear_probe else {}
     for entry in evaluations:
         protocol = Protocol(**entry["protocol"])
         entry |= {"geometry": geometry.facts(), "depends_on": depends}
@@ -113,7 +113,7 @@ def _keep(
 
 
 def _observe(
-    observer: Observer,
+    predictor: Predictor,
     scores: Mapping[str, Score],
     data: EvaluationData,
     temperature: float | None,
@@ -125,12 +125,12 @@ def _observe(
     """
     observed = Observed()
     for name, image_set in {"id": data.id_test, **data.ood, **_controls(data.id_test)}.items():
-        observed.values[name] = observer.values(scores, image_set)
+        observed.values[name] = predictor.values(scores, image_set)
         if name.startswith("control:"):
             continue
-        outputs = observer.outputs(image_set)
-        geometry.see(name, image_set, outputs)
-        if observer.run.classifier_trained:
+        outputs = predictor.outputs(image_set)
+        geometry.measure(name, image_set, outputs)
+        if predictor.run.classifier_trained:
             observed.predictions[name] = outputs.logits.argmax(1).numpy()
             observed.confidences[name] = confidence_of(outputs, temperature)
         elif (nearest := geometry.predictions(outputs)) is not None:

@@ -18,9 +18,9 @@ from farout.metrics.linear_probe import linear_probe
 from farout.report.evidence import ID, Sphere
 from farout.report.figures.mistakes import class_name
 from farout.runs.inputs import capped
-from farout.runs.projection import Portrait
+from farout.runs.projection import PlaneProjection
 from farout.runs.run import Run
-from farout.runs.scoring import Observer, train_images
+from farout.runs.scoring import Predictor, train_images
 from farout.scores import Outputs
 
 Embedding = Callable[[Tensor], Tensor]  # penultimate features (N, D) -> points (N, E) of the space that is measured
@@ -36,7 +36,7 @@ class Space:
         classes: (K,) which classes these are.
         source: where the directions come from, in words.
         id: measures of the ID images; nearest: degrees to the nearest direction by set.
-        portrait: keeps what a picture of this space needs.
+        plane_projection: keeps what a picture of this space needs.
     """
 
     embed: Embedding
@@ -47,7 +47,7 @@ class Space:
     nearest: dict[str, float] = field(default_factory=dict)
     votes: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
-    portrait: Portrait | None = None
+    plane_projection: PlaneProjection | None = None
 
     def predictions(self, features: Tensor) -> NDArray[np.int64]:
         """(N,) the class of the nearest direction."""
@@ -55,7 +55,7 @@ class Space:
         found: NDArray[np.int64] = self.classes[cosines.argmax(1)].numpy()
         return found
 
-    def see(self, name: str, vote: str, outputs: Outputs) -> None:
+    def measure(self, name: str, vote: str, outputs: Outputs) -> None:
         """Measure the images of one set; "id" is the ID test set. Points without a direction are counted apart."""
         points = self.embed(outputs.features)
         there = _has_direction(points)
@@ -64,8 +64,8 @@ class Space:
         if bool(there.any()):
             self.nearest[name] = nearest_degrees(points[there], self.directions)
             self.votes[name] = vote
-            if self.portrait is not None:
-                self.portrait.see(name, points[there], self._places(outputs)[there] if name == ID else None)
+            if self.plane_projection is not None:
+                self.plane_projection.add(name, points[there], self._places(outputs)[there] if name == ID else None)
         if name == ID:
             assert outputs.labels is not None
             places = self._places(outputs)
@@ -97,13 +97,13 @@ class Space:
         }
 
     def sphere(self, name: str, class_names: Sequence[str]) -> Sphere | None:
-        """What the pictures of this space are drawn from; None where it has no portrait."""
-        seen = self.portrait
+        """What the pictures of this space are drawn from; None where it has none."""
+        seen = self.plane_projection
         if seen is None or seen.plane is None or seen.labels is None:
             return None
         names = [class_name(int(label), class_names) for label in self.classes]
         share = seen.plane.share.float().numpy()
-        return Sphere(name, share, seen.plane.seen(seen.directions), names, seen.labels, seen.points, seen.angles)
+        return Sphere(name, share, seen.plane.project(seen.directions), names, seen.labels, seen.points, seen.angles)
 
 
 class Geometry:
@@ -114,26 +114,26 @@ class Geometry:
     geometry: the record then says so, and the evaluation goes on.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self.spaces: dict[str, Space] = {}
         self.trouble: str | None = None
-        limit = observer.settings.geometry_images
+        limit = predictor.settings.geometry_images
         if limit == 0:
             self.trouble = "not asked for (geometry_images=0)"
             return
         try:
-            images = capped(train_images(observer.run, observer.settings), limit)
-            self.spaces = _spaces(observer, observer.outputs(images))
+            images = capped(train_images(predictor.run, predictor.settings), limit)
+            self.spaces = _spaces(predictor, predictor.outputs(images))
             shown = self.spaces[self.shown]
-            shown.portrait = Portrait(shown.directions)
+            shown.plane_projection = PlaneProjection(shown.directions)
         except FaroutError as error:
             self.trouble = str(error)
 
-    def see(self, name: str, image_set: ImageSet, outputs: Outputs) -> None:
+    def measure(self, name: str, image_set: ImageSet, outputs: Outputs) -> None:
         """Measure a set in every space; "id" is the ID test set."""
         try:
             for space in self.spaces.values():
-                space.see(name, image_set.info.get("vote") or name, outputs)
+                space.measure(name, image_set.info.get("vote") or name, outputs)
         except FaroutError as error:
             self.trouble = f"{name}: {error}"
 
@@ -160,11 +160,11 @@ class Geometry:
         return {"reason": self.trouble}
 
 
-def _spaces(observer: Observer, train: Outputs) -> dict[str, Space]:
-    run = observer.run
+def _spaces(predictor: Predictor, train: Outputs) -> dict[str, Space]:
+    run = predictor.run
     spaces = {"features": _by_class_means(lambda features: features, train)}
     if hasattr(locate(run.targets["backbone"], "backbone"), "project"):
-        project = _projection(observer)
+        project = _projection(predictor)
         prototypes = method_state(run).get("prototypes")
         spaces["embedding"] = (
             _by_class_means(project, train) if prototypes is None else _by_prototypes(project, prototypes)
@@ -172,12 +172,12 @@ def _spaces(observer: Observer, train: Outputs) -> dict[str, Space]:
     return spaces
 
 
-def _projection(observer: Observer) -> Embedding:
+def _projection(predictor: Predictor) -> Embedding:
     """The projection head, applied on the network's device to features that lie on the CPU."""
 
     @torch.inference_mode()
     def project(features: Tensor) -> Tensor:
-        points: Tensor = observer.model.project(features.to(observer.device))  # type: ignore[operator]
+        points: Tensor = predictor.model.project(features.to(predictor.device))  # type: ignore[operator]
         return points.cpu()
 
     return project
@@ -221,9 +221,9 @@ def nearest_class_accuracy(train: Outputs, outputs: Outputs) -> float | None:
     return float((space.predictions(outputs.features) == outputs.labels.numpy()).mean())
 
 
-def probed(observer: Observer, id_outputs: Outputs) -> Mapping[str, Any]:
+def probed(predictor: Predictor, id_outputs: Outputs) -> Mapping[str, Any]:
     """Accuracy of a linear probe on the penultimate features, fitted on what the run trained on."""
-    train = observer.outputs(train_images(observer.run, observer.settings))
+    train = predictor.outputs(train_images(predictor.run, predictor.settings))
     assert train.labels is not None and id_outputs.labels is not None
     return linear_probe(
         train.features.numpy(), train.labels.numpy(), id_outputs.features.numpy(), id_outputs.labels.numpy()

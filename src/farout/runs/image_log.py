@@ -12,7 +12,7 @@ from farout.report.figures.samples import mosaic_png, pixels
 PICTURES = 20  # of a run, about
 
 
-class Album:
+class ImageLog:
     """Writes the pictures that a method shows to folder/NAME-STEP.png, some twenty times over a run and at its end.
 
     Which steps these are follows from the run's length, so that an interrupted run has the same pictures. It reads

@@ -58,10 +58,10 @@ def compose_evaluation(overrides: Sequence[str]) -> Settings:
 
     With `run=PATH` the record of that run comes first.
     """
-    return compose_after(words_before(overrides), overrides, "eval", list(overrides))
+    return compose_after(overrides_before(overrides), overrides, "eval", list(overrides))
 
 
-def words_before(words: Sequence[str]) -> list[str]:
+def overrides_before(words: Sequence[str]) -> list[str]:
     """What the record of the run that `words` name has to say before them; nothing where they name none.
 
     Raises ConfigError for a typed file of a group that is not the run's.
@@ -70,13 +70,13 @@ def words_before(words: Sequence[str]) -> list[str]:
     if folder is None:
         return []
     record = read_record(folder)
-    return recorded_words(record["identity"], record, words)
+    return record_as_overrides(record["identity"], record, words)
 
 
-def recorded_words(identity: Facts, record: Facts, typed: Sequence[str] = ()) -> list[str]:
+def record_as_overrides(identity: Facts, record: Facts, typed: Sequence[str] = ()) -> list[str]:
     """The overrides that a run's record amounts to, less those of groups that `typed` chooses anew.
 
-    Values alone are taken from the record, never names of classes to build. Raises ConfigError as `words_before`.
+    Values alone are taken from the record, never names of classes to build. Raises ConfigError as `overrides_before`.
     """
     chosen = _choices(typed)
     _check_choices(identity, record, chosen)

@@ -26,7 +26,7 @@ class Plane:
     share: Tensor
 
     @classmethod
-    def of(cls, points: Tensor) -> "Plane":
+    def fit(cls, points: Tensor) -> "Plane":
         """Fitted on (N, E), in float64."""
         centre = points.mean(dim=0)
         apart = points - centre
@@ -36,15 +36,15 @@ class Plane:
         total = variances.sum().clamp_min(torch.finfo(variances.dtype).tiny)
         return cls(centre, axes * signs, variances[-2:].flip(0).clamp_min(0) / total)
 
-    def seen(self, points: Tensor) -> NDArray[np.float32]:
+    def project(self, points: Tensor) -> NDArray[np.float32]:
         """(N, 2) of (N, E)."""
         found: NDArray[np.float32] = ((points - self.centre) @ self.axes).float().numpy()
         return found
 
 
 @dataclass
-class Portrait:
-    """What the picture of one space is drawn from, kept set by set; ID, the first, gives the plane.
+class PlaneProjection:
+    """Embeddings projected to a plane, set by set; ID, the first set, gives the plane (its principal components).
 
     Attributes:
         directions: (K, E) of the classes.
@@ -61,15 +61,15 @@ class Portrait:
     def __post_init__(self) -> None:
         self.directions = F.normalize(self.directions.double(), dim=1)
 
-    def see(self, name: str, points: Tensor, places: Tensor | None) -> None:
+    def add(self, name: str, points: Tensor, places: Tensor | None) -> None:
         """Points (N, E) that have a direction; of ID also (N,) which direction is their class's own, or -1."""
         units = F.normalize(points.double(), dim=1)
         if name == ID:
-            self.plane = Plane.of(torch.cat([units, self.directions]))
+            self.plane = Plane.fit(torch.cat([units, self.directions]))
         if self.plane is None:
             return
         chosen = torch.linspace(0, len(units) - 1, min(len(units), SHOWN), dtype=torch.float64).round().long()
-        self.points[name] = self.plane.seen(units[chosen])
+        self.points[name] = self.plane.project(units[chosen])
         cosines = (units @ self.directions.T).amax(dim=1).clamp(-1, 1)
         self.angles[name] = torch.rad2deg(torch.acos(cosines)).float().numpy()
         if places is not None:

@@ -16,7 +16,7 @@ from farout.runs.records import DamagedRun
 from farout.runs.run import Run, fingerprint, targets_of
 
 
-def take_up(run: Run, settings: Settings, data: TrainingData) -> None:
+def recover(run: Run, settings: Settings, data: TrainingData) -> None:
     """Make a run's folder fit to go on with, under its lock.
 
     Raises FaroutError where it was trained on other images or with other classes than these settings mean.

@@ -27,7 +27,7 @@ from farout.engine.states import begun
 from farout.errors import ConfigError, FaroutError, UnwritableError, shorten
 from farout.files import remove_leftovers, save_json, writing
 from farout.methods import Method
-from farout.runs.overrides import check_agrees, recorded_words
+from farout.runs.overrides import check_agrees, record_as_overrides
 from farout.runs.records import DamagedRun, check_run_name, read_record
 
 PRECISIONS = get_args(Precision)
@@ -381,7 +381,7 @@ def settings_for(settings: Settings, run: Run) -> Settings:
     stood before them (`farout.runs.overrides`). Raises ConfigError where an option contradicts the run.
     """
     identity, record, typed = run.identity, run.record, settings.words or ()
-    composed = compose_after(recorded_words(identity, record, typed), typed, "eval", typed)
+    composed = compose_after(record_as_overrides(identity, record, typed), typed, "eval", typed)
     if settings.words is not None:
         _check_typed(composed, run)
         found = replace(composed, **{key: getattr(settings, key) for key in NOT_OF_A_RUN})

@@ -40,7 +40,7 @@ def head_of(model: Backbone) -> Head:
     return Head(model.head.weight.detach().cpu(), model.head.bias.detach().cpu())
 
 
-class Observer:
+class Predictor:
     """A finished run's network, loaded when a forward pass or a gradient is first needed.
 
     Outputs come from the cache under the run's outputs folder where it has them; then no network is loaded.
@@ -103,23 +103,23 @@ class Observer:
 class Fitter:
     """Fits scores on what a run was trained on, whose outputs are looked up once."""
 
-    def __init__(self, observer: Observer, settings: Settings) -> None:
-        self.observer, self.settings = observer, settings
+    def __init__(self, predictor: Predictor, settings: Settings) -> None:
+        self.predictor, self.settings = predictor, settings
 
     @cached_property
     def train(self) -> Outputs:
         """Outputs of the ID training images."""
-        return self.observer.outputs(train_images(self.observer.run, self.settings))
+        return self.predictor.outputs(train_images(self.predictor.run, self.settings))
 
     def fit(self, scores: Sequence[Score]) -> None:
         """Fit those that want it."""
         for score in scores:
             if "train" in score.needs or "head" in score.needs:
-                score.fit(Fitting(self.observer.head, self.train if "train" in score.needs else None))
+                score.fit(Fitting(self.predictor.head, self.train if "train" in score.needs else None))
 
 
 def ready_scores(
-    observer: Observer, settings: Settings, skipped: dict[str, str] | None = None
+    predictor: Predictor, settings: Settings, skipped: dict[str, str] | None = None
 ) -> tuple[dict[str, Score], dict[str, dict[str, Any]]]:
     """Every chosen score, tuned where asked and fitted where it needs it; and the facts of each for the record.
 
@@ -127,7 +127,7 @@ def ready_scores(
     first one's error where none is left.
     """
     scores, facts = {}, {}
-    fitter = Fitter(observer, settings)
+    fitter = Fitter(predictor, settings)
     first: FaroutError | None = None
     for score in [part.build() for part in settings.scores]:
         try:
@@ -184,21 +184,21 @@ def train_images(run: Run, settings: Settings) -> ImageSet:
 
 def _tuned(asked: Score, fitter: Fitter) -> tuple[Score, dict[str, Any]]:
     """The candidate with the lowest mean FPR95 on the validation corruptions (the first of equals)."""
-    candidates, observer, settings = asked.candidates(), fitter.observer, fitter.settings
+    candidates, predictor, settings = asked.candidates(), fitter.predictor, fitter.settings
     fitter.fit(candidates)
-    images, source = selection_images(observer.run, settings)
+    images, source = selection_images(predictor.run, settings)
     corruptions = corruption_sets(settings, len(images))
     base = f"{settings.id_data.corruption_base} ({settings.id_data.corruption_split})"
     where = f"{len(images)} {source} images and {len(corruptions)} validation corruptions of {base}"
     say(f"  {asked.name}: choosing among {len(candidates)} settings on {where}")
-    rates = [_selection_fpr(candidate, observer, images, corruptions) for candidate in candidates]
+    rates = [_selection_fpr(candidate, predictor, images, corruptions) for candidate in candidates]
     best = min(range(len(rates)), key=rates.__getitem__)
     return candidates[best], {"tuned_on": where, "selection_fpr95": rates[best]}
 
 
-def _selection_fpr(score: Score, observer: Observer, images: ImageSet, corruptions: Mapping[str, ImageSet]) -> float:
-    id_scores = observer.values({"": score}, images)[""]
-    rows = [detection_metrics(id_scores, observer.values({"": score}, ood)[""]) for ood in corruptions.values()]
+def _selection_fpr(score: Score, predictor: Predictor, images: ImageSet, corruptions: Mapping[str, ImageSet]) -> float:
+    id_scores = predictor.values({"": score}, images)[""]
+    rows = [detection_metrics(id_scores, predictor.values({"": score}, ood)[""]) for ood in corruptions.values()]
     return float(np.mean([row["fpr95"] for row in rows]))
 
 

@@ -20,7 +20,7 @@ from farout.engine import stopping
 from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream, repeated
 from farout.engine.checkpoint import weights_content
 from farout.engine.evaluate import accuracy, collect, share_correct
-from farout.engine.fit import Audience, Batches, Checkpointing, FitResult, Optimisation, Select, fit, seconds_per_step
+from farout.engine.fit import Batches, Callbacks, Checkpointing, FitResult, Optimisation, Select, fit, seconds_per_step
 from farout.engine.precision import allow_tf32
 from farout.engine.profiling import StepProfiler
 from farout.engine.progress import say
@@ -30,15 +30,15 @@ from farout.errors import FaroutError
 from farout.files import write_bytes
 from farout.methods import Method
 from farout.metrics import detection_metrics
-from farout.runs.checks import foresee_evaluation, foresee_training, train_labels
+from farout.runs.checks import check_evaluation, check_training, train_labels
 from farout.runs.environment import choose_device, conditions, stamp
 from farout.runs.evaluation import already_evaluated, evaluate_run
 from farout.runs.geometry import nearest_class_accuracy
-from farout.runs.image_log import Album
+from farout.runs.image_log import ImageLog
 from farout.runs.inputs import TrainingData, capped, corruption_sets, training_data
 from farout.runs.logger import RunLogger, require_package, run_logger
 from farout.runs.overrides import evaluation_record
-from farout.runs.recovery import take_up
+from farout.runs.recovery import recover
 from farout.runs.run import (
     Run,
     build_backbone,
@@ -72,7 +72,7 @@ def train(settings: Settings, deadline: float | None = None) -> float | None:
     data = training_data(settings)
     run = run_of(settings, device)
     if not run.finished:
-        foresee_training(settings, data)
+        check_training(settings, data)
     with run.locked():
         _train_and_evaluate(run, settings, data, device, deadline)
     validation = run.record.get("validation")
@@ -86,7 +86,7 @@ def _train_and_evaluate(
 
     A run that was `asked` for keeps how its command evaluates; a parent's own command may yet say otherwise.
     """
-    take_up(run, settings, data)
+    recover(run, settings, data)
     if run.finished:
         forget(run.checkpoint)  # killed between the weights and this
         say(f"{run.name} is finished: {run.folder}")
@@ -128,7 +128,7 @@ def _ensure_parent(settings: Settings, device: torch.device, deadline: float | N
     own = replace(parent_settings(settings), evaluate=False)
     with parent.locked():
         data = training_data(own)
-        take_up(parent, own, data)
+        recover(parent, own, data)
         if parent.finished:
             say(f"starts from {parent.name}")
         else:
@@ -159,8 +159,8 @@ def estimate_step_seconds(settings: Settings, data: TrainingData, device: torch.
 
 def steps_of(settings: Settings, data: TrainingData) -> tuple[int, int]:
     """(updates in all, updates per epoch of labelled images)."""
-    whole = locate(settings.method.target).whole_batches
-    per_epoch = steps_per_epoch(len(data.train_rows), settings.schedule.batch_size, whole)
+    drop_last = locate(settings.method.target).drop_last
+    per_epoch = steps_per_epoch(len(data.train_rows), settings.schedule.batch_size, drop_last)
     return settings.schedule.total_steps(per_epoch), per_epoch
 
 
@@ -173,7 +173,7 @@ def optimisation_of(settings: Settings) -> Optimisation:
         schedule.momentum,
         schedule.nesterov,
         schedule.weight_decay,
-        schedule.course(),
+        schedule.learning_rate(),
         schedule.optimizer,
     )
 
@@ -185,7 +185,7 @@ def batches_of(settings: Settings, data: TrainingData, device: torch.device) -> 
     method = locate(settings.method.target)
 
     def shuffled(name: str) -> EpochShuffle:
-        return EpochShuffle(len(data.train_rows), schedule.batch_size, seed, name, device, method.whole_batches)
+        return EpochShuffle(len(data.train_rows), schedule.batch_size, seed, name, device, method.drop_last)
 
     images = data.labelled.images
     streams = {"labelled": Stream(images, data.labelled.labels, data.train_rows, shuffled("labelled"))}
@@ -224,7 +224,7 @@ def _train(
     total, per_epoch = steps_of(settings, data)
     batches = batches_of(settings, data, device)
     every = settings.trainer.log_every
-    album = Album(run.folder / "samples", batches.transform, total, every, logger.picture)
+    image_log = ImageLog(run.folder / "samples", batches.transform, total, every, logger.picture)
     resumed = "resumes" if begun(run.checkpoint) else "trains"
     say(f"{run.name} {resumed}: {total} steps in {run.identity['precision']} on {device}")
     compiled = _compiles(settings, total, device)
@@ -242,11 +242,13 @@ def _train(
             seed=settings.seed,
             checkpointing=_checkpointing(run, settings, data, deadline, facts),
             start=model.load_pretrained if parent is None else None,
-            training=batches.training,
-            survival=settings.schedule.survival(),
+            train_images=batches.train_images,
+            restart_policy=settings.schedule.restart_policy(),
             select=_selection(settings, data, device),
             graphs=settings.trainer.compile is not False,
-            audience=Audience(settings.method.name, logger.log, every, album, partial(_tell, run, logger), run.name),
+            callbacks=Callbacks(
+                settings.method.name, logger.log, every, image_log, partial(_tell, run, logger), run.name
+            ),
         )
     if not result.finished:
         raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")
@@ -400,7 +402,7 @@ def evaluate(settings: Settings) -> None:
             f"{run.folder} {state}: train it with the same overrides (train.py), or name one with run=PATH"
         )
     own = settings_for(settings, run) if settings.run else settings
-    foresee_evaluation(own, train_labels(run, own))
+    check_evaluation(own, train_labels(run, own))
     allow_tf32(False)
     where = f"while {run.name} was evaluated: repeat the command to evaluate it"
     with run.locked(), run_logger(run, own) as logger, _known_as(where):

@@ -35,7 +35,7 @@ DIVERGED = "diverged, went back"
 
 
 @dataclass(frozen=True)
-class CoursePanel:
+class CurvePanel:
     """Lines (N,) by name, over the same N steps; NaN and infinity are gaps.
 
     `logarithmic` is for lines of very different heights; it is linear between -1 and 1.
@@ -68,8 +68,8 @@ class CoursePanel:
         return {name: np.isfinite(y) & ((y < low) | (y > high)) for name, y in self.lines.items()}
 
 
-def course_figure(
-    title: str, steps: Vector, panels: Sequence[CoursePanel], restarts: Iterable[int] = (), heading: str = ""
+def training_curves_figure(
+    title: str, steps: Vector, panels: Sequence[CurvePanel], restarts: Iterable[int] = (), heading: str = ""
 ) -> Figure:
     """Panels below each other over the same steps (N,); a line has one colour in all of them.
 
@@ -94,7 +94,7 @@ def course_figure(
     return figure
 
 
-def _draw(axis: Axes, steps: Vector, panel: CoursePanel, names: Sequence[str]) -> None:
+def _draw(axis: Axes, steps: Vector, panel: CurvePanel, names: Sequence[str]) -> None:
     low, high = panel.frame()
     if panel.logarithmic:
         axis.set_yscale("symlog", linthresh=1)

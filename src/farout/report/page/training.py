@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from farout.files import write_bytes, write_text
 from farout.metrics.vectors import Vector
 from farout.report.figures.style import png_bytes, svg_text
-from farout.report.figures.training_curves import POINTS, CoursePanel, course_figure
+from farout.report.figures.training_curves import POINTS, CurvePanel, training_curves_figure
 from farout.report.page.markup import Inliner, card, details, items, paragraph, plain_table
 from farout.report.records import Record
 
@@ -31,7 +31,7 @@ AVERAGES = "As training logged them: exponential averages over the last few step
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingCurves:
     """What training logged, without the steps that it took back.
 
     Attributes:
@@ -53,7 +53,7 @@ class Course:
         return {title: self.values[name] for name, title in ENERGIES.items() if name in self.values}
 
 
-def read_course(run: Path) -> Course | None:
+def read_training_curves(run: Path) -> TrainingCurves | None:
     """The curves in a run's folder; None where nothing was logged (imported weights).
 
     Whatever comes again counts as it came last: a line takes back all earlier lines from its step on (training was
@@ -75,7 +75,7 @@ def read_course(run: Path) -> Course | None:
     names = dict.fromkeys(name for point in kept for name in point if name.startswith(LOGGED))
     values = {name.removeprefix(LOGGED): np.array([_number(point.get(name)) for point in kept]) for name in names}
     unreadable = len(lines) - len(points)
-    return Course(steps, values, unreadable) if values or unreadable else None
+    return TrainingCurves(steps, values, unreadable) if values or unreadable else None
 
 
 def _point(line: str) -> dict[str, Any] | None:
@@ -94,60 +94,62 @@ def _number(value: object) -> float:
 
 def training_card(run: Path | None, record: Record, inliner: Inliner) -> str:
     """Losses and energies over the steps of a run's folder, with its restarts; "" where it logged nothing."""
-    course = None if run is None else read_course(run)
-    if course is None:
+    curves = None if run is None else read_training_curves(run)
+    if curves is None:
         return ""
     restarts = _restarts(record)
-    drawn = _drawn(course, restarts)
+    drawn = _drawn(curves, restarts)
     plots = "".join(inliner.plot(svg_text(figure), words) for figure, words in drawn.values())
-    notes = [[AVERAGES] if drawn else [], _about_energies(course), _about_axes(course)]
+    notes = [[AVERAGES] if drawn else [], _about_energies(curves), _about_axes(curves)]
     return card(
         "Training",
         "training",
         f'<div class="plots">{plots}</div>',
         *(paragraph(words, "note") for note in notes if (words := " ".join(note))),
         *_about_restarts(restarts),
-        details("The curves in numbers", _numbers(course)) if drawn else "",
+        details("The curves in numbers", _numbers(curves)) if drawn else "",
     )
 
 
 def save_training(run: Path, record: Record, heading: str = "") -> list[Path]:
     """Writes the card's figures to the run's plots, each as PNG and SVG; the PNG files' paths."""
-    course, paths = read_course(run), []
-    for stem, (figure, _) in ({} if course is None else _drawn(course, _restarts(record), heading)).items():
+    curves, paths = read_training_curves(run), []
+    for stem, (figure, _) in ({} if curves is None else _drawn(curves, _restarts(record), heading)).items():
         write_text(run / "plots" / f"{stem}.svg", svg_text(figure))
         write_bytes(run / "plots" / f"{stem}.png", png_bytes(figure))
         paths.append(run / "plots" / f"{stem}.png")
     return paths
 
 
-def _drawn(course: Course, restarts: Sequence[Mapping[str, Any]], heading: str = "") -> dict[str, tuple[Figure, str]]:
+def _drawn(
+    curves: TrainingCurves, restarts: Sequence[Mapping[str, Any]], heading: str = ""
+) -> dict[str, tuple[Figure, str]]:
     """Stem -> a figure and what it shows, in words."""
     at = [int(restart["diverged_at"]) for restart in restarts]
     found = {}
-    for stem, title, panels in _figures(course):
+    for stem, title, panels in _figures(curves):
         words = "; ".join(f"{panel.title} of {', '.join(panel.lines)}" for panel in panels)
-        figure = course_figure(title, course.steps, panels, at, heading)
+        figure = training_curves_figure(title, curves.steps, panels, at, heading)
         found[stem] = figure, f"curves over the steps of training: {words}"
     return found
 
 
-def _figures(course: Course) -> Iterator[tuple[str, str, list[CoursePanel]]]:
+def _figures(curves: TrainingCurves) -> Iterator[tuple[str, str, list[CurvePanel]]]:
     """Stem, title and panels of each figure: the losses; the energies, and their gaps to the first of them."""
-    if losses := course.losses():
-        yield "training_losses", "Losses in training", [CoursePanel("loss", losses)]
-    if energies := course.energies():
-        panels = [CoursePanel("energy", energies)]
+    if losses := curves.losses():
+        yield "training_losses", "Losses in training", [CurvePanel("loss", losses)]
+    if energies := curves.energies():
+        panels = [CurvePanel("energy", energies)]
         first, *others = energies
         if others:
             with np.errstate(invalid="ignore"):  # infinity less infinity is a gap of the line
                 gaps = {name: energies[name] - energies[first] for name in others}
-            panels.append(CoursePanel(f"energy above {first}", gaps, logarithmic=len(others) > 1))
+            panels.append(CurvePanel(f"energy above {first}", gaps, logarithmic=len(others) > 1))
         yield "training_energies", "Energies in training", panels
 
 
-def _about_energies(course: Course) -> Iterator[str]:
-    first, *others = course.energies() or [""]
+def _about_energies(curves: TrainingCurves) -> Iterator[str]:
+    first, *others = curves.energies() or [""]
     if first:
         yield "Minus an energy is log p(x) up to a constant that nobody knows, so only gaps between energies count."
     if others:
@@ -158,13 +160,13 @@ def _about_energies(course: Course) -> Iterator[str]:
         yield "The energy of noise is no average but one reading, always of the same images."
 
 
-def _about_axes(course: Course) -> Iterator[str]:
+def _about_axes(curves: TrainingCurves) -> Iterator[str]:
     """What is drawn of many points, and what is not drawn."""
-    if len(course.steps) > POINTS:
-        yield f"Of {len(course.steps):,} logged steps: lines are medians of short stretches, bands their whole range."
-    panels = [panel for _, _, panels in _figures(course) for panel in panels]
+    if len(curves.steps) > POINTS:
+        yield f"Of {len(curves.steps):,} logged steps: lines are medians of short stretches, bands their whole range."
+    panels = [panel for _, _, panels in _figures(curves) for panel in panels]
     spikes = [
-        (abs(float(panel.lines[name][i])), f"{name} {panel.lines[name][i]:.3g} at step {course.steps[i]:,.0f}")
+        (abs(float(panel.lines[name][i])), f"{name} {panel.lines[name][i]:.3g} at step {curves.steps[i]:,.0f}")
         for panel in panels
         for name, flags in panel.outside().items()
         for i in np.flatnonzero(flags)
@@ -172,10 +174,10 @@ def _about_axes(course: Course) -> Iterator[str]:
     if spikes:
         number = _counted(len(spikes), "point lies", "points lie")
         yield f"{number} outside the frames, which follow the bulk of the values; the largest: {max(spikes)[1]}."
-    if gaps := sum(int((~np.isfinite(values)).sum()) for values in course.values.values()):
+    if gaps := sum(int((~np.isfinite(values)).sum()) for values in curves.values.values()):
         yield f"{_counted(gaps, 'value is', 'values are')} absent or not finite: gaps in the lines."
-    if course.unreadable:
-        yield f"{_counted(course.unreadable, 'line', 'lines')} of metrics.jsonl cannot be read."
+    if curves.unreadable:
+        yield f"{_counted(curves.unreadable, 'line', 'lines')} of metrics.jsonl cannot be read."
 
 
 def _counted(number: int, one: str, many: str) -> str:
@@ -196,11 +198,11 @@ def _about_restarts(restarts: Sequence[Mapping[str, Any]]) -> list[str]:
     return [paragraph(words), items(lines)]
 
 
-def _numbers(course: Course) -> str:
+def _numbers(curves: TrainingCurves) -> str:
     """A few evenly taken lines of the log, the first and the last among them."""
-    lines = {**course.losses(), **{f"energy of {name}": values for name, values in course.energies().items()}}
-    rows = dict.fromkeys(np.linspace(0, len(course.steps) - 1, ROWS).round().astype(int).tolist())
-    shown = ([f"{course.steps[i]:,.0f}", *_texts(values[i] for values in lines.values())] for i in rows)
+    lines = {**curves.losses(), **{f"energy of {name}": values for name, values in curves.energies().items()}}
+    rows = dict.fromkeys(np.linspace(0, len(curves.steps) - 1, ROWS).round().astype(int).tolist())
+    shown = ([f"{curves.steps[i]:,.0f}", *_texts(values[i] for values in lines.values())] for i in rows)
     return plain_table(("step", *lines), shown, "losses and energies over steps")
 
 

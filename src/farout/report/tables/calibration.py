@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from farout.papers import Paper, RowKind, load
-from farout.report.records import Record, Run, runs_under
+from farout.report.records import EvaluatedRun, Record, runs_under
 from farout.report.tables.cells import Measures, Table
-from farout.report.tables.extra import Facts, sheet_table
+from farout.report.tables.extra import Facts, tabulate_extra
 
 CALIBRATION = Measures((), ("ece", "accuracy"), "percent", 100.0, "Calibration (%; ECE better small)")
 
@@ -24,8 +24,8 @@ def calibration_table(
     runs = runs_under(records, protocol or paper.protocol)
     bins = ", ".join(dict.fromkeys(str(run.protocol.get("bins")) for run in runs))
     how = f"protocol {protocol or paper.protocol}: confidence is max p(y|x), ECE has {bins} bins of equal width"
-    return sheet_table(paper, "calibration", runs, CALIBRATION, _facts, how)
+    return tabulate_extra(paper, "calibration", runs, CALIBRATION, _facts, how)
 
 
-def _facts(kind: RowKind, run: Run) -> Facts:
+def _facts(kind: RowKind, run: EvaluatedRun) -> Facts:
     return {measure: run.id.get(measure) for measure in CALIBRATION.id}

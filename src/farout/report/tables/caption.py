@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from farout.papers import METRICS, Figure, Paper
-from farout.report.records import Run, name_of
+from farout.papers import METRICS, Paper, ReportedValue
+from farout.report.records import EvaluatedRun, name_of
 from farout.report.tables.cells import NO_MEAN, Cell, OODSet, TableRow
 
 POSITIVE = {
@@ -70,7 +70,7 @@ def note_lines(
     return notes
 
 
-def shown_figures(rows: Sequence[TableRow]) -> list[Figure]:
+def shown_figures(rows: Sequence[TableRow]) -> list[ReportedValue]:
     """What the paper says, in every cell of OOD sets and of ID."""
     return [cell.paper for row in rows for cell in [*row.cells.values(), *row.id_cells.values()]]
 
@@ -99,7 +99,7 @@ def _convention_notes(rows: Sequence[TableRow]) -> list[str]:
     return notes
 
 
-def _per_row(rows: Sequence[TableRow], get: Callable[[Run], Any]) -> str:
+def _per_row(rows: Sequence[TableRow], get: Callable[[EvaluatedRun], Any]) -> str:
     """One text where all rows agree, else each value with the rows it belongs to."""
     values: dict[str, list[str]] = {}
     for row in rows:
@@ -110,7 +110,7 @@ def _per_row(rows: Sequence[TableRow], get: Callable[[Run], Any]) -> str:
     return ", ".join(f"{text} ({', '.join(labels)})" for text, labels in values.items())
 
 
-def _stamp(rows: Sequence[TableRow], get: Callable[[Run], Mapping[str, Any]]) -> str:
+def _stamp(rows: Sequence[TableRow], get: Callable[[EvaluatedRun], Mapping[str, Any]]) -> str:
     """When, on what device and at which commit."""
     day = _per_row(rows, lambda run: _day(get(run)))
     device = _per_row(rows, lambda run: _of(get(run), "device"))
@@ -118,21 +118,21 @@ def _stamp(rows: Sequence[TableRow], get: Callable[[Run], Mapping[str, Any]]) ->
     return f"{day} on {device} at commit {commit}"
 
 
-def precision_of(run: Run) -> str:
+def precision_of(run: EvaluatedRun) -> str:
     """What the network's trunk was trained in; nothing is known of networks that others trained."""
     if name_of(run.identity.get("method")) == "imported":
         return "a precision not known to us"
     return _of(run.identity, "precision")
 
 
-def _network(run: Run) -> str:
+def _network(run: EvaluatedRun) -> str:
     """Its name, and its width where it has one."""
     backbone = run.identity["backbone"]
     width = backbone.get("width") if isinstance(backbone, Mapping) else None
     return f"{name_of(backbone)}" + (f" of width {width}" if width else "")
 
 
-def _outliers(run: Run) -> Any:
+def _outliers(run: EvaluatedRun) -> Any:
     return name_of(run.identity.get("outliers"))
 
 
@@ -144,7 +144,7 @@ def _day(facts: Mapping[str, Any]) -> str:
     return _of(facts, "date").partition("T")[0][:10] if facts.get("date") else "not stated"
 
 
-def _id_text(run: Run) -> str:
+def _id_text(run: EvaluatedRun) -> str:
     info = run.id.get("info") or {}
     text = f"{info.get('title') or run.id.get('dataset')} {run.id.get('split', '')}".strip()
     facts = [f"{run.id['n']:,} images"] if run.id.get("n") else []

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from farout.papers import METRICS, Figure, Paper, RowKind
-from farout.report.records import Run
+from farout.papers import METRICS, Paper, ReportedValue, RowKind
+from farout.report.records import EvaluatedRun
 
 MEASURED, MISSING, NOT_RUN, NO_MEAN = "measured", "missing", "not run", "no mean"
 NO_CLASSIFIER = "no classifier"  # trained, that is: nothing to count an accuracy of
@@ -52,7 +52,7 @@ class Cell:
 
     seeds: Mapping[int, float] = field(default_factory=dict)
     status: str = NOT_RUN
-    paper: Figure = field(default_factory=Figure)
+    paper: ReportedValue = field(default_factory=ReportedValue)
     comparable: bool = False  # the set, the positive class and the base rate are the paper's own
 
     @property
@@ -96,7 +96,7 @@ class TableRow:
     """One method's results: `cells[ood, metric]` ("mean" is an ood) and `id_cells[metric]`."""
 
     kind: RowKind
-    runs: Sequence[Run]
+    runs: Sequence[EvaluatedRun]
     cells: Mapping[tuple[str, str], Cell]
     id_cells: Mapping[str, Cell]
 

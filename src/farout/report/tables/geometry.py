@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from farout.errors import ConfigError
-from farout.papers import Figure, Paper, RowKind, load
-from farout.report.records import Record, Run, runs_under
+from farout.papers import Paper, ReportedValue, RowKind, load
+from farout.report.records import EvaluatedRun, Record, runs_under
 from farout.report.tables.caption import shown_figures
 from farout.report.tables.cells import ANGLES, Table
 from farout.report.tables.tabulate import runs_of, tabulate
@@ -24,15 +24,15 @@ def geometry_table(
     reports no angles.
     """
     paper = load(paper) if isinstance(paper, str) else paper
-    angles = paper.sheets.get("geometry")
+    angles = paper.extra_tables.get("geometry")
     if angles is None:
         raise ConfigError(f"{paper.name} reports no angles, so there is no table of them: choose --paper cider")
     runs = runs_under(records, protocol or paper.protocol)
     kinds = list(angles.kinds.values())
     by_row = {kind.key: [seen_in(run, kind.score) for run in runs_of(kind, runs)] for kind in kinds}
 
-    def reported(id_data: str, kind: RowKind, ood: str, measure: str) -> Figure:
-        return angles.figure(id_data, kind.key, measure) if ood in ("id", "mean") else Figure()
+    def reported(id_data: str, kind: RowKind, ood: str, measure: str) -> ReportedValue:
+        return angles.value(id_data, kind.key, measure) if ood in ("id", "mean") else ReportedValue()
 
     how = _how(kinds, by_row)
     table = tabulate(paper, kinds, runs, by_row, ANGLES, reported, expected or {}, how)
@@ -40,7 +40,7 @@ def geometry_table(
     return replace(table, notes=[*table.notes, *known, *_reasons(runs)])
 
 
-def seen_in(run: Run, space: str) -> Run:
+def seen_in(run: EvaluatedRun, space: str) -> EvaluatedRun:
     """The run with the angles of one of its spaces for figures: `rows[space, ood]` and `id`, in degrees."""
     facts = run.geometry.get(space, {})
     sets = {row["ood"]: row for row in run.rows.values()}
@@ -53,7 +53,7 @@ def seen_in(run: Run, space: str) -> Run:
     return replace(run, rows=rows, id={**run.id, **of_id}, controls=())
 
 
-def _how(kinds: Sequence[RowKind], by_row: Mapping[str, Sequence[Run]]) -> str:
+def _how(kinds: Sequence[RowKind], by_row: Mapping[str, Sequence[EvaluatedRun]]) -> str:
     """What the angles are taken to, column by column."""
     sources: dict[str, list[str]] = {}
     for kind in kinds:
@@ -65,7 +65,7 @@ def _how(kinds: Sequence[RowKind], by_row: Mapping[str, Sequence[Run]]) -> str:
     return f"angles of mean cosines over all images of a set; directions of the classes: {directions or 'none'}"
 
 
-def _reasons(runs: Sequence[Run]) -> list[str]:
+def _reasons(runs: Sequence[EvaluatedRun]) -> list[str]:
     """Runs without angles, and images that have no direction."""
     notes = [f"No angles of {run.name}: {run.no_geometry}." for run in runs if run.no_geometry]
     for run in runs:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from farout.papers import Paper, RowKind, load
-from farout.report.records import Record, Run, runs_under
+from farout.report.records import EvaluatedRun, Record, runs_under
 from farout.report.tables.cells import INAPPLICABLE, Measures, Table
-from farout.report.tables.extra import Facts, sheet_table
+from farout.report.tables.extra import Facts, tabulate_extra
 
 # Frechet distances to the ID test images on features of our own, by what is compared with them.
 OWN = {
@@ -40,10 +40,10 @@ def hybrid_table(
     how = (
         f"accuracy under protocol {protocol or paper.protocol}; figures of samples are those of each run's samples.json"
     )
-    return sheet_table(paper, "hybrid", runs, HYBRID, _facts, how, _notes(runs))
+    return tabulate_extra(paper, "hybrid", runs, HYBRID, _facts, how, _notes(runs))
 
 
-def _facts(kind: RowKind, run: Run) -> Facts:
+def _facts(kind: RowKind, run: EvaluatedRun) -> Facts:
     """In percent and as numbers; `absent` says why there are none."""
     accuracy = run.id.get("accuracy")
     inception, own = run.samples.get("inception", {}), run.samples.get("frechet_distance", {})
@@ -56,7 +56,7 @@ def _facts(kind: RowKind, run: Run) -> Facts:
     return {**values, "absent": {name: text if run.samples else why for name, text in lacks.items()}}
 
 
-def _notes(runs: Sequence[Run]) -> list[str]:
+def _notes(runs: Sequence[EvaluatedRun]) -> list[str]:
     """Where samples come from, why IS and FID are not there, and on whose features our own distances are."""
     notes = []
     for run in (run for run in runs if run.samples):

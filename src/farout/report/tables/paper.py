@@ -1,4 +1,4 @@
-"""Every table of a paper: OOD detection, and whatever else its file of numbers has a sheet for."""
+"""Every table of a paper: OOD detection, and whatever else its file of numbers has."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from farout.report.tables.tabulate import table1, write_files
 
 # (records, paper, protocol, expected)
 Builder = Callable[[Iterable[Record], Paper | str, str | None, Mapping[str, str] | None], Table]
-SHEETS: Mapping[str, Builder] = {
+EXTRA_TABLES: Mapping[str, Builder] = {
     "geometry": geometry_table,
     "hybrid": hybrid_table,
     "calibration": calibration_table,
@@ -33,13 +33,13 @@ def write_tables(
 ) -> dict[str, Table]:
     """Every table of a paper by name, each written to `NAME.md` and `NAME.csv` in the folder `out`.
 
-    That is the table of OOD detection, whose `rows` may be chosen, and one for each of the paper's sheets. Raises
+    That is the table of OOD detection, whose `rows` may be chosen, and each of the paper's extra tables. Raises
     ConfigError where a record holds something else than an evaluation writes.
     """
     paper = load(paper) if isinstance(paper, str) else paper
     try:
         tables = {paper.output: table1(records, paper, protocol, rows, expected)}
-        tables |= {name: SHEETS[name](records, paper, protocol, expected) for name in paper.sheets}
+        tables |= {name: EXTRA_TABLES[name](records, paper, protocol, expected) for name in paper.extra_tables}
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
         raise _misshapen(records, problem) from problem
     for name, table in tables.items():

@@ -15,8 +15,8 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from farout.papers import Figure, Row
-from farout.report.records import Run, name_of
+from farout.papers import ReportedValue, Row
+from farout.report.records import EvaluatedRun, name_of
 from farout.report.tables.caption import shown_figures
 from farout.report.tables.cells import INAPPLICABLE, NOT_RUN, Cell, Control, OODSet, Table, TableRow
 
@@ -261,7 +261,7 @@ def _papers(cell: Cell) -> str:
     return _reported(cell.paper)
 
 
-def _reported(figure: Figure) -> str:
+def _reported(figure: ReportedValue) -> str:
     if figure.value is None:
         return ""
     return f"{figure.value:.2f}" + ("?" if figure.certainty == UNCONFIRMED else "")
@@ -362,7 +362,7 @@ def _set_facts(s: OODSet) -> dict[str, Any]:
     return {fact: _blank(getattr(s, fact)) for fact in facts}
 
 
-def _run_facts(run: Run | None) -> dict[str, Any]:
+def _run_facts(run: EvaluatedRun | None) -> dict[str, Any]:
     """What made one seed's figure; blank in the aggregates."""
     if run is None:
         return dict.fromkeys(("run", "backbone", "scale", "outliers", "device", "date", "commit"), "")

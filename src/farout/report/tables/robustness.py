@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from farout.papers import Paper, RowKind, load
-from farout.report.records import Record, Run, runs_under
+from farout.report.records import EvaluatedRun, Record, runs_under
 from farout.report.tables.cells import Measures, Table
-from farout.report.tables.extra import Facts, sheet_table
+from farout.report.tables.extra import Facts, tabulate_extra
 
 Curve = Mapping[str, Any]  # an entry of robustness.json
 
@@ -33,7 +33,7 @@ def robustness_table(
     curves = [curve for run in runs for curve in run.curves]
     chosen = {norm: found for norm in NORMS if (found := _one_attack([c for c in curves if c["norm"] == norm]))}
 
-    def facts(kind: RowKind, run: Run) -> Facts:
+    def facts(kind: RowKind, run: EvaluatedRun) -> Facts:
         own = [c for found in chosen.values() for c in found if c["run"] == run.name and _reading(c) == kind.score]
         points = {name: share for curve in own for name, share in _points(curve).items()}
         return {**points, "absent": dict.fromkeys(measures.id, "not attacked")}
@@ -42,7 +42,7 @@ def robustness_table(
     how = "; ".join(dict.fromkeys(_how(found[0]) for found in chosen.values())) or "no attack was run"
     notes = _refinements([curve for found in chosen.values() for curve in found])
     advice = [] if chosen else ["No curves: python scripts/robustness.py RUN [BASELINE_RUN] measures them."]
-    return sheet_table(paper, "robustness", runs, measures, facts, how, [*notes, *advice])
+    return tabulate_extra(paper, "robustness", runs, measures, facts, how, [*notes, *advice])
 
 
 def _one_attack(curves: Sequence[Curve]) -> list[Curve]:

@@ -12,8 +12,8 @@ from typing import Any
 from farout.errors import ConfigError
 from farout.files import write_text
 from farout.metrics.protocol import CONTROL_TOLERANCE
-from farout.papers import Figure, Paper, RowKind, load
-from farout.report.records import Record, Run, flatten, name_of, runs_under, trunk_of, variant_of
+from farout.papers import Paper, ReportedValue, RowKind, load
+from farout.report.records import EvaluatedRun, Record, flatten, name_of, runs_under, trunk_of, variant_of
 from farout.report.tables.caption import caption_lines, note_lines, protocol_text, shown_figures
 from farout.report.tables.cells import (
     DETECTION,
@@ -37,7 +37,7 @@ from farout.report.tables.render import to_csv, to_markdown, to_terminal
 __all__ = ["Table", "table1", "tabulate", "to_csv", "to_markdown", "to_terminal", "write_files", "write_table"]
 
 # (ID set, row, OOD set or "mean" or "id", metric) -> the paper's figure
-Reported = Callable[[str, RowKind, str, str], Figure]
+Reported = Callable[[str, RowKind, str, str], ReportedValue]
 
 # Imported weights were trained elsewhere: without a norm by JEM, with one by cross-entropy.
 IMPORTED = {"_jem": "jem"}
@@ -65,13 +65,13 @@ def table1(
     runs = runs_under(records, protocol or paper.protocol)
     by_row = {kind.key: runs_of(kind, runs) for kind in kinds}
 
-    def reported(id_data: str, kind: RowKind, ood: str, metric: str) -> Figure:
+    def reported(id_data: str, kind: RowKind, ood: str, metric: str) -> ReportedValue:
         if ood != "id":
-            return paper.figure(id_data, kind.key, ood, metric)
+            return paper.value(id_data, kind.key, ood, metric)
         error = paper.error(id_data, kind.key)
         if metric != "accuracy" or error.value is None:
-            return Figure()
-        return Figure(100 - error.value, error.certainty, error.source)
+            return ReportedValue()
+        return ReportedValue(100 - error.value, error.certainty, error.source)
 
     alone = [kind for kind in paper.kinds.values() if kind.method is None and kind not in kinds]
     return tabulate(paper, kinds, runs, by_row, detection(paper), reported, expected or {}, alone=alone)
@@ -85,8 +85,8 @@ def detection(paper: Paper) -> Measures:
 def tabulate(
     paper: Paper,
     kinds: Sequence[RowKind],
-    runs: Sequence[Run],
-    by_row: Mapping[str, Sequence[Run]],
+    runs: Sequence[EvaluatedRun],
+    by_row: Mapping[str, Sequence[EvaluatedRun]],
     measures: Measures,
     reported: Reported,
     expected: Mapping[str, str],
@@ -150,7 +150,7 @@ def write_files(table: Table, out: Path, name: str) -> None:
     write_text(out / f"{name}.csv", to_csv(table))
 
 
-def _check_one_table(kinds: Sequence[RowKind], runs: Sequence[Run], used: Sequence[Run]) -> None:
+def _check_one_table(kinds: Sequence[RowKind], runs: Sequence[EvaluatedRun], used: Sequence[EvaluatedRun]) -> None:
     """Raises ConfigError where there is nothing to tabulate, or what cannot stand side by side."""
     if not runs:
         raise ConfigError("there are no records to tabulate: train and evaluate first, or name runs")
@@ -172,7 +172,7 @@ def _labels(kinds: Iterable[RowKind]) -> str:
     return ", ".join(kind.label for kind in kinds)
 
 
-def _agreed(what: str, runs: Iterable[Run], get: Callable[[Run], Any]) -> None:
+def _agreed(what: str, runs: Iterable[EvaluatedRun], get: Callable[[EvaluatedRun], Any]) -> None:
     """Raises ConfigError, listing the values, where the runs do not share one."""
     values: list[Any] = []
     for run in runs:
@@ -183,7 +183,7 @@ def _agreed(what: str, runs: Iterable[Run], get: Callable[[Run], Any]) -> None:
         raise ConfigError(f"one table cannot hold two kinds of {what} ({listed}): choose with --where {what}=...")
 
 
-def runs_of(kind: RowKind, runs: Iterable[Run]) -> list[Run]:
+def runs_of(kind: RowKind, runs: Iterable[EvaluatedRun]) -> list[EvaluatedRun]:
     """The runs of one row, by seed; raises ConfigError where they differ in more than the seed."""
     mine = sorted((run for run in runs if _belongs(kind, run)), key=lambda run: run.seed)
     settings = [_setting(run) for run in mine]
@@ -200,7 +200,7 @@ def runs_of(kind: RowKind, runs: Iterable[Run]) -> list[Run]:
     return mine
 
 
-def _belongs(kind: RowKind, run: Run) -> bool:
+def _belongs(kind: RowKind, run: EvaluatedRun) -> bool:
     trained, variant, method = "no_accuracy" not in run.id, variant_of(run.identity["backbone"]), run.method
     if method == "imported" and trained:
         method = IMPORTED.get(variant, "ce")
@@ -208,18 +208,18 @@ def _belongs(kind: RowKind, run: Run) -> bool:
     return method == kind.method and fitting
 
 
-def _setting(run: Run) -> dict[str, Any]:
+def _setting(run: EvaluatedRun) -> dict[str, Any]:
     """What runs of one row share: all of the identity but the seed and the parent, which follows it."""
     return {key: value for key, value in flatten(run.identity) if key.split(".")[0] not in ("seed", "parent")}
 
 
-def _common_sets(kinds: Sequence[RowKind], by_row: Mapping[str, Sequence[Run]]) -> set[str]:
+def _common_sets(kinds: Sequence[RowKind], by_row: Mapping[str, Sequence[EvaluatedRun]]) -> set[str]:
     """The OOD sets that every run has under its row's score: the mean is over these."""
     has = [{ood for score, ood in run.rows if score == k.score} for k in kinds for run in by_row[k.key]]
     return set.intersection(*[sets for sets in has if sets] or [set()])
 
 
-def _ood_sets(paper: Paper, id_data: str, runs: Sequence[Run], expected: Mapping[str, str]) -> list[OODSet]:
+def _ood_sets(paper: Paper, id_data: str, runs: Sequence[EvaluatedRun], expected: Mapping[str, str]) -> list[OODSet]:
     """The paper's own sets in its order, then the others as they were met; absent ones keep a line."""
     found: dict[str, OODSet] = {}
     for run in runs:
@@ -234,7 +234,7 @@ def _ood_sets(paper: Paper, id_data: str, runs: Sequence[Run], expected: Mapping
     return [found.get(ood) or OODSet(ood, titles[ood]) for ood in names]
 
 
-def _ood_set(row: Mapping[str, Any], run: Run) -> OODSet:
+def _ood_set(row: Mapping[str, Any], run: EvaluatedRun) -> OODSet:
     keys = ("stand_in_for", "vote", "n_ood", "n_available", "base_rate")
     title = row.get("title") or row["ood"]
     return OODSet(
@@ -258,7 +258,7 @@ class _Builder:
         self.measures, self.reported = measures, reported
         self.own_sets = over == set(paper.sets.get(id_data, ()))
 
-    def row(self, kind: RowKind, runs: Sequence[Run]) -> TableRow:
+    def row(self, kind: RowKind, runs: Sequence[EvaluatedRun]) -> TableRow:
         oods = dict.fromkeys(
             [
                 *self.paper.sets.get(self.id_data, ()),
@@ -270,17 +270,17 @@ class _Builder:
         cells |= {("mean", metric): self._mean(kind, runs, metric) for metric in self.measures.ood}
         return TableRow(kind, runs, cells, {m: self._id_cell(kind, runs, m) for m in self.measures.id})
 
-    def _cell(self, kind: RowKind, runs: Sequence[Run], ood: str, metric: str) -> Cell:
+    def _cell(self, kind: RowKind, runs: Sequence[EvaluatedRun], ood: str, metric: str) -> Cell:
         mine = {run.seed: run.rows[kind.score, ood] for run in runs if (kind.score, ood) in run.rows}
         figure = self.reported(self.id_data, kind, ood, metric)
         if not mine:
             return Cell(status=MISSING if any(ood in run.missing for run in runs) else _idle(kind), paper=figure)
         seeds = {seed: self.measures.scale * row[metric] for seed, row in mine.items()}
         if any(row.get("stand_in_for") for row in mine.values()):
-            figure = Figure()  # even under the official set's key a stand-in has no figure of the paper's
+            figure = ReportedValue()  # even under the official set's key a stand-in has no figure of the paper's
         return Cell(seeds, MEASURED, figure, all(self._comparable(row, metric) for row in mine.values()))
 
-    def _mean(self, kind: RowKind, runs: Sequence[Run], metric: str) -> Cell:
+    def _mean(self, kind: RowKind, runs: Sequence[EvaluatedRun], metric: str) -> Cell:
         figure = self.reported(self.id_data, kind, "mean", metric)
         seeds, comparable = {}, self.own_sets
         for run in runs:
@@ -301,7 +301,7 @@ class _Builder:
         same_rate = metric != "aupr" or abs(row["base_rate"] - rate) < 1e-3
         return same_set and same_positive and same_rate
 
-    def _id_cell(self, kind: RowKind, runs: Sequence[Run], metric: str) -> Cell:
+    def _id_cell(self, kind: RowKind, runs: Sequence[EvaluatedRun], metric: str) -> Cell:
         seeds = {run.seed: self.measures.scale * run.id[metric] for run in runs if run.id.get(metric) is not None}
         own = all((run.id.get("info") or {}).get("stand_in_for") is None for run in runs)
         untrained = metric in ("accuracy", "ece") and any("no_accuracy" in run.id for run in runs)
