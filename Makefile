@@ -11,7 +11,7 @@ TABLE   ?= energy
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem campaign browser clean
+.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem campaign browser architecture hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -63,6 +63,13 @@ campaign: $(READY)  ## TABLE's full-scale rows (energy, oe, cider, jem) in slice
 
 browser:  ## install Chromium on Debian (the tests open report.html in it; without it they are skipped)
 	command -v chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+
+architecture: $(READY)  ## draw docs/figures/architecture.svg again, from the imports
+	$(PY) docs/draw_architecture.py
+
+hooks: $(READY)  ## run ruff and mypy before every commit (needs git; pre-commit is installed into the environment)
+	$(PY) -m pip install --quiet pre-commit
+	$(PY) -m pre_commit install
 
 clean:  ## remove caches (never runs, data or the environment)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build
