@@ -19,9 +19,10 @@ from PIL import Image
 from torchvision import datasets
 
 from farout.config.coerce import Component
+from farout.config.settings import ROOT
 from farout.data import open_dataset
 from farout.data.pack import write_pack
-from script_loader import ROOT, load_script
+from script_loader import load_script
 
 RNG = np.random.default_rng(0)
 

@@ -16,7 +16,17 @@ from farout.data.download import Progress, fetch, file_name, silent, verify
 from farout.data.image_set import Decoded
 from farout.data.listing import list_images
 from farout.data.own_sources import find_part
-from farout.data.store import Provider, build, from_images, is_built, locate, open_dataset, provider, resize_crop_of
+from farout.data.store import (
+    Provider,
+    available,
+    build,
+    from_images,
+    is_built,
+    locate,
+    open_dataset,
+    provider,
+    resize_crop_of,
+)
 from farout.errors import ConfigError, FaroutError, MissingDataError
 
 log = logging.getLogger(__name__)
@@ -207,3 +217,18 @@ def _has(name: str, split: str, paths: DataPaths) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def state_of(name: str, split: str, paths: DataPaths) -> str:
+    """What is there of a split, in a few words: ready, how it can be made here, or what is missing."""
+    try:
+        definition = define(name, split, paths)
+    except ConfigError as error:
+        return str(error)
+    if is_built(definition, paths):
+        return "ready"
+    if available(name, split, paths):
+        return "can be built from its pack" if definition.own.get("pack") else "can be made here"
+    if definition.own.get("folder"):
+        return "read where it lies: id_data.folder"
+    return "missing: can be downloaded" if definition.own.get("files") else "missing: needs --from"

@@ -26,10 +26,13 @@ from farout.backbones.plain_wide_resnet import PlainWideResNet
 from farout.backbones.projected_resnet import ProjectedResNet18
 from farout.backbones.resnet import ResNet18
 from farout.backbones.torchvision_resnet import TorchvisionResNet
+from farout.backbones.weight_files import read_sets
+from farout.backbones.weight_sets import weight_sets
 from farout.backbones.wide_resnet import WideResNet
 from farout.data import DataPaths, open_dataset
 from farout.engine.evaluate import accuracy, collect
 from farout.metrics import detection_metrics
+from farout.runs import imported
 from farout.runs.overrides import compose_evaluation
 from farout.runs.run import Run, open_run
 from farout.runs.training import evaluate
@@ -149,9 +152,9 @@ def test_weights_of_another_number_of_classes_are_told_so(refused: Callable[...,
 
 
 def test_weights_that_fit_several_networks_want_a_choice(
-    script: ModuleType, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "options", lambda group: ["wrn_40_2", "resnet20", "wrn_40_2"])
+    monkeypatch.setattr(imported, "options", lambda group: ["wrn_40_2", "resnet20", "wrn_40_2"])
     assert "fit wrn_40_2, wrn_40_2: choose one with --backbone" in refused(WideResNet(40, 2, 10).state_dict())
 
 
@@ -278,8 +281,8 @@ def test_names_of_other_code_bases(
     script: ModuleType, network: Callable[[], Backbone], save: Callable[[Backbone], Any], backbone: str
 ) -> None:
     ours = network()
-    id_data = script.read_id_data("digits")
-    chosen = script.choose_backbone(script.weight_sets(save(ours)), script.options("backbone"), id_data)
+    id_data = imported.read_id_data("digits")
+    chosen = imported.choose_backbone(weight_sets(save(ours)), imported.options("backbone"), id_data)
     assert chosen.spec.name == backbone
     copy = network()
     load_foreign_state(copy, chosen.fit.weights.state)
@@ -537,7 +540,7 @@ def test_safetensors_and_old_files_are_read_too(script: ModuleType, tmp_path: Pa
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
     for name in ("a.safetensors", "b.pt"):
-        (found,) = script.read_sets(tmp_path / name)
+        (found,) = read_sets(tmp_path / name)
         assert found.state.keys() == state.keys()
         assert all(torch.equal(found.state[key], state[key]) for key in state)
 
