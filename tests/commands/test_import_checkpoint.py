@@ -535,7 +535,7 @@ def test_torchvisions_networks_give_the_same_logits(
         torch.testing.assert_close(run.model(CPU)(images), theirs.eval()(images), rtol=0, atol=1e-6)
 
 
-def test_safetensors_and_old_files_are_read_too(script: ModuleType, tmp_path: Path) -> None:
+def test_safetensors_and_old_files_are_read_too(tmp_path: Path) -> None:
     state = WideResNet(10, 1, 5).state_dict()
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
