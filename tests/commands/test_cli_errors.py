@@ -38,8 +38,8 @@ WRONG = {
     "experiment=energy/nothing": r"experiment=energy/nothing is not there: choose from .*energy/full/cifar10_energy_ft",
     "experiment=energy/cifar10_softmax": r"is now experiment=energy/full/cifar10_softmax:",
     "experiment=[jem/cifar10]": r"experiment=jem/cifar10 is now experiment=jem/full/cifar10_jem:",
-    "outliers=digits": r"outliers=digits is not there: choose from",
-    "method=energy outliers=null": r"outliers=null is not there: choose from",
+    "outliers=gaussian": r"outliers=gaussian is not there: choose from",
+    "method=energy outliers=null": r"method=energy trains on outliers: set outliers=NAME",
     "schedule=small/ce": r"unknown option schedule",
     # Groups taken away or flattened.
     "~backbone": r"backbone is missing",

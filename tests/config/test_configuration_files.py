@@ -1,9 +1,11 @@
 """Every file under conf/ composes into valid settings, and says all that its class wants."""
 
+import json
 import re
 from dataclasses import MISSING, fields
 from inspect import Parameter, signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,7 +15,13 @@ from farout.config.compose import compose_settings
 from farout.config.settings import ROOT, Schedule
 
 CONF = ROOT / "conf"
-ELSEWHERE = ("dataset", "hydra", "schedule", "experiment")  # not chosen by group=file, or tested on their own
+ELSEWHERE = (
+    "dataset",
+    "hydra",
+    "schedule",
+    "data_schedule",
+    "experiment",
+)  # not chosen by group=file, or tested on their own
 
 
 def options(group: str) -> list[str]:
@@ -21,34 +29,57 @@ def options(group: str) -> list[str]:
 
 
 REQUIRED = {entry.name for entry in fields(Schedule) if entry.default is MISSING and entry.default_factory is MISSING}
-REQUIRED |= {"max_steps"}
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ELSEWHERE)
 HOLDOUT = {"holdout", "holdout_rule"}  # JEM's own, which a scale may do without
 LATER = [entry.name for entry in fields(Schedule) if entry.name not in REQUIRED]
-USUAL = Schedule(1, 1, 1, 1.0, 0.0, 0.0, False, 0.0)
+USUAL = Schedule(1, 1, 1.0, 0.0, 0.0, False, 0.0)
 SCHEDULES = [path.split("/") for path in options("schedule")]
 
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_file_composes(group, option):
-    needed = ["id_data=svhn", "method=energy"] if group == "outliers" else []
-    settings = compose_settings([f"{group}={option}", *needed])
+    settings = compose_settings([f"{group}={option}"])
     if group in ("backbone", "transform", "id_data", "ood_data", "protocol", "logger"):
         assert getattr(settings, group).name == option
-    elif group == "outliers":
-        assert settings.outliers == option
+
+
+def values_of(path: str) -> dict[str, Any]:
+    """What a schedule says after the files of its `defaults`."""
+    own = OmegaConf.to_container(OmegaConf.load(CONF / f"{path}.yaml"))
+    bases = [values_of(base.removeprefix("/").removesuffix("@_global_")) for base in own.pop("defaults", [])]
+    found = {key: value for base in bases for key, value in base.items()}
+    assert not {key for key in own if key in found and own[key] == found[key]}, "said already"
+    return found | own
 
 
 @pytest.mark.parametrize(("scale", "method"), SCHEDULES)
 def test_schedules_are_complete_and_chosen_by_scale_and_method(scale, method):
-    values = OmegaConf.to_container(OmegaConf.load(CONF / f"schedule/{scale}/{method}.yaml"))
-    assert {field.name for field in fields(Schedule)} - set(LATER) <= set(values)
-    assert set(values) <= {field.name for field in fields(Schedule)} | HOLDOUT
+    values = values_of(f"schedule/{scale}/{method}")
     settings = compose_settings([f"scale={scale}", f"method={method}"])
+    assert set(values) >= REQUIRED
+    assert set(values) <= {field.name for field in fields(Schedule)} | HOLDOUT
+    assert ("outlier_batch_size" in values) == settings.uses_outliers
     assert settings.scale == scale
     for key, value in values.items():
         assert getattr(settings if key in HOLDOUT else settings.schedule, key) == value
     assert compose_settings([f"scale={scale}", f"method={method}", "epochs=300"]).schedule.epochs == 300
+
+
+@pytest.mark.parametrize("path", options("data_schedule"))
+def test_a_data_sets_own_schedule_is_what_differs_from_its_scales(path):
+    name, scale, method = path.split("/")
+    own, usual = values_of(f"data_schedule/{path}"), values_of(f"schedule/{scale}/{method}")
+    assert own and all(usual[key] != value for key, value in own.items())
+    settings = compose_settings([f"id_data={name}", f"scale={scale}", f"method={method}"])
+    for key, value in (usual | own).items():
+        assert getattr(settings.schedule, key) == value
+
+
+def test_no_two_schedules_are_copies_of_each_other():
+    said = [
+        json.dumps(OmegaConf.to_container(OmegaConf.load(path))) for path in sorted(CONF.glob("*schedule/**/*.yaml"))
+    ]
+    assert len(set(said)) == len(said)
 
 
 def test_what_a_schedule_file_need_not_say_is_the_same_in_code_and_configuration():

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from farout.config.compose import compose_settings
-from farout.config.settings import ROOT, Settings, parent_settings
+from farout.config.compose import compose_settings, parent_settings
+from farout.config.settings import ROOT, Settings
 from farout.errors import ConfigError
 from farout.runs.run import Run, _run, fingerprint, identity_of, parent_run, run_of
 

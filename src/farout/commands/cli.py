@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from farout.commands.arguments import DONE, FAILED, plain, reported
-from farout.config.compose import compose_after, explain, hydra_folder, require_jobs
-from farout.config.settings import ROOT, Settings, parse
+from farout.config.compose import compose_after, explain, hydra_folder, require_jobs, settings_of
+from farout.config.settings import ROOT, Settings
 from farout.engine import stopping
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
@@ -58,9 +58,8 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         nonlocal started
         started = True
         try:
-            return task(
-                checked or parse(config, config_name, typed_overrides(before) if config_name == "eval" else None)
-            )
+            typed = typed_overrides(before) if config_name == "eval" else None
+            return task(checked or settings_of(config, config_name, typed, HydraConfig.get().runtime.choices))
         except (FaroutError, OSError) as error:
             errors.append(error)
             here = HydraConfig.get()

@@ -1,8 +1,10 @@
 """Settings from overrides, and what is wrong with overrides, in one line."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,11 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from farout.config.coerce import unknown
 from farout.config.renamed import renamed
-from farout.config.settings import ROOT, Settings, known_root_keys, parse
+from farout.config.settings import ROOT, Settings, check_holdout, known_root_keys, parse
 from farout.errors import ConfigError, one_line, shorten
 
 LISTS = ("score", "experiment")  # groups of which several files can be chosen
@@ -33,10 +35,60 @@ def compose_after(
     check_overrides(words)
     with _hydra():
         try:
-            config = hydra.compose(config_name, words)
+            config = hydra.compose(config_name, words, return_hydra_config=True)
         except Exception as error:  # of Hydra, OmegaConf and the parsers below them, many kinds
             raise explain(error, config_name, words) from None
-        return parse(config, config_name, typed)
+        choices = dict(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]
+    return settings_of(config, config_name, typed, choices)
+
+
+def settings_of(
+    config: DictConfig, config_name: str, typed: Sequence[str] | None, choices: Mapping[str, str]
+) -> Settings:
+    """What a composition says, checked with its parent; as `parse`."""
+    settings = parse(config, config_name, typed, choices)
+    if settings.init_from == "auto":
+        parent_settings(settings)
+    return settings
+
+
+def parent_settings(settings: Settings) -> Settings:
+    """The cross-entropy run that a fine-tuning run starts from.
+
+    Method and schedule are those of `method=ce` at the child's scale and on its data set, changed by `pretrain.*`;
+    network, images and seed are the child's, and nothing else of its training: so every child of one seed shares one
+    parent.
+    """
+    usual = _from_scratch(settings.scale, settings.choices.get("id_data"))
+    pretrain = dict(settings.pretrain)
+    holdout = pretrain.pop("holdout", usual.holdout)
+    check_holdout(holdout, "pretrain.")
+    schedule = replace(usual.schedule, **pretrain)
+    try:
+        schedule.check()
+    except ConfigError as error:
+        raise ConfigError(f"pretrain.{error}") from None
+    return replace(
+        settings,
+        method=usual.method,
+        method_score=usual.method_score,
+        outliers=None,
+        schedule=schedule,
+        holdout=holdout,
+        keep=usual.keep,
+        init_from=None,
+        pretrain={},
+        trainer=replace(settings.trainer, precision=usual.trainer.precision),
+    )
+
+
+@cache
+def _from_scratch(scale: str, id_data: str | None) -> Settings:
+    """Cross-entropy at a scale, on the data set of a file where it is one of conf/id_data."""
+    words = ["method=ce", f"scale={scale}"]
+    return compose_settings(words + ([f"id_data={id_data}"] if id_data in _options("id_data") else []))
 
 
 @contextmanager
@@ -133,7 +185,7 @@ def explain(error: Exception, config_name: str, words: Sequence[str]) -> ConfigE
     choice = re.search(r"Could not (?:find|load) '([^'/]+)/([^']*)'", text)
     if choice and choice.group(1) != "hydra":
         return no_file(*choice.groups())
-    if "Error resolving interpolation '${scale}/${method}'" in text:
+    if re.search(r"Error resolving interpolation '(\$\{id_data\}/)?\$\{scale\}/\$\{method\}'", text):
         return ConfigError("scale and method choose the schedule: give each the name of one file, see --help")
     return ConfigError(one_line(re.sub(r"See https://\S+( for details)?", "", text)) or type(error).__name__)
 

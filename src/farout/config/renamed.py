@@ -58,8 +58,14 @@ EXPERIMENTS = {
 }
 
 
+# Scales named after the data set whose schedule they were: it goes with the set now, at this scale.
+SCALES = {"svhn": "full"}
+
+
 def renamed(group: str, name: object) -> str | None:
     """What `group=name` of an earlier version is now, in the words of a command line; None where it never was."""
     if group == "experiment" and isinstance(name, str) and name in EXPERIMENTS:
         return f"experiment={EXPERIMENTS[name]}"
+    if group == "scale" and isinstance(name, str) and name in SCALES:
+        return f"id_data={name} scale={SCALES[name]}"
     return None

@@ -2,9 +2,10 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_type_hints
 
 import torch
@@ -13,12 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farout.config.coerce import Component, build_dataclass, coerce, component, locate, signature_of, unknown
 from farout.data import DataPaths, default_paths
-from farout.data.catalogue import define
+from farout.data.catalogue import dataset_names, define, split_names
 from farout.data.class_folders import name_with_classes, read_class_list
 from farout.data.streams import HoldoutRule, OutlierOrder
 from farout.engine.fit import Algorithm, RestartPolicy
 from farout.engine.schedules import LRSchedule, Shape, WarmUp
-from farout.errors import ConfigError
+from farout.errors import ConfigError, shorten
 from farout.metrics.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,13 +36,13 @@ class Schedule:
 
     epochs: int
     batch_size: int
-    outlier_batch_size: int
     lr: float
     lr_end: float
     momentum: float
     nesterov: bool
     weight_decay: float
     max_steps: int | None = None
+    outlier_batch_size: int | None = None
     lr_schedule: Shape = "cosine"
     milestones: list[int] = field(default_factory=list)
     lr_factor: float = 0.1
@@ -131,13 +132,19 @@ class Schedule:
         if self.warm_up_lr < 0:
             raise ConfigError(f"warm_up_lr={self.warm_up_lr:g} must not be negative")
 
+    def outliers_per_update(self) -> int:
+        """How many outliers go with each batch; raises ConfigError where nobody said."""
+        if self.outlier_batch_size is None:
+            raise ConfigError("outlier_batch_size is missing: set outlier_batch_size=...")
+        return self.outlier_batch_size
+
     def total_steps(self, steps_per_epoch: int) -> int:
         """Updates of the whole run: whole epochs, capped by max_steps."""
         steps = self.epochs * steps_per_epoch
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
-_USUAL = Schedule(1, 1, 1, 1.0, 0.0, 0.0, False, 0.0)
+_USUAL = Schedule(1, 1, 1.0, 0.0, 0.0, False, 0.0)
 _USUAL_FROM = [entry.name for entry in fields(Schedule)].index("lr_schedule")  # the first that came later
 
 
@@ -260,6 +267,7 @@ class Settings:
     allow_batch_norm: bool = False
     run: str | None = None
     words: tuple[str, ...] | None = None  # what was typed to eval.py; None where nobody typed this evaluation
+    choices: Mapping[str, str] = field(default_factory=dict, compare=False)  # group of conf/ -> the file chosen there
 
     @property
     def uses_outliers(self) -> bool:
@@ -298,10 +306,16 @@ def known_root_keys(method_target: str, root: str = "train") -> list[str]:
     return [*signature_of(method_target), *schedule, *_scalars(root), *GROUPS, "paths", "pretrain"]
 
 
-def parse(config: DictConfig, root: str = "eval", words: Sequence[str] | None = None) -> Settings:
+def parse(
+    config: DictConfig,
+    root: str = "eval",
+    words: Sequence[str] | None = None,
+    choices: Mapping[str, str] = MappingProxyType({}),
+) -> Settings:
     """Check and coerce a composed configuration; with `root` train, eval.py's own options are unknown.
 
-    `words` are the overrides that were typed for it, where an evaluation has to tell them from defaults.
+    `words` are the overrides that were typed for it, where an evaluation has to tell them from defaults; `choices` says
+    which files of conf/ it was composed of.
 
     Raises:
         ConfigError: an option that this composition does not know (also one added with +), a blank, a value of the
@@ -335,6 +349,7 @@ def parse(config: DictConfig, root: str = "eval", words: Sequence[str] | None = 
         logger=build_dataclass(LoggerSettings, raw["logger"], "logger"),
         paths=build_dataclass(Paths, raw["paths"], "paths"),
         words=None if words is None else tuple(words),
+        choices=dict(choices),
         **scalars,
     )
     _check(settings)
@@ -413,7 +428,7 @@ def plain_protocol() -> Protocol:
 
 def _check(settings: Settings) -> None:
     """What only values together, a constructor, or the catalogue can refuse."""
-    _check_holdout(settings.holdout)
+    check_holdout(settings.holdout)
     if settings.holdout > 0 and settings.id_data.corruption_base is None:
         raise ConfigError(f"id_data={settings.id_data.name} has no validation corruptions: set holdout=0")
     _check_keep(settings)
@@ -429,6 +444,8 @@ def _check(settings: Settings) -> None:
         raise ConfigError(
             f"method={settings.method.name} trains on outliers: set outliers=NAME, e.g. outliers=cifar100"
         )
+    if settings.uses_outliers:
+        settings.schedule.outliers_per_update()
     if settings.uses_outliers and settings.outliers == settings.id_data.name:
         raise ConfigError(f"outliers={settings.outliers} is the in-distribution set itself: choose another")
     if locate(settings.method.target).embeds and not hasattr(locate(settings.backbone.target), "embed"):
@@ -439,11 +456,9 @@ def _check(settings: Settings) -> None:
     settings.trainer.check()
     _check_names(settings)
     _check_components(settings)
-    if settings.init_from == "auto":
-        parent_settings(settings)
 
 
-def _check_holdout(holdout: float, prefix: str = "") -> None:
+def check_holdout(holdout: float, prefix: str = "") -> None:
     if not 0 <= holdout < 1:
         raise ConfigError(f"{prefix}holdout={holdout:g} is a share of the training images: give one in [0, 1)")
 
@@ -464,8 +479,23 @@ def _check_names(settings: Settings) -> None:
             raise ConfigError(f"{key}.name={name} names a folder: use letters, digits and _ . @ + -")
     if not (ROOT / f"conf/score/{settings.method_score}.yaml").is_file():
         raise ConfigError(f"method.score={settings.method_score} is not a score: choose one of conf/score/")
+    paths = settings.paths.data_paths()
     for name in settings.ood_data.sets:
-        define(name, "test", settings.paths.data_paths())
+        define(name, "test", paths)
+    if settings.outliers is not None:
+        _check_outliers(settings.outliers, paths)
+
+
+def _check_outliers(name: str, paths: DataPaths) -> None:
+    """Outliers are the training images of a set of the catalogue."""
+
+    def trains(each: str) -> bool:
+        return "train" in (split_names(each, paths) or ["train"])
+
+    known = dataset_names(paths)
+    if (base := name.partition("@")[0]) not in known or not trains(base):
+        raise ConfigError(f"outliers={shorten(name)} is not there: choose from {', '.join(filter(trains, known))}")
+    define(name, "train", paths)
 
 
 def _check_components(settings: Settings) -> None:
@@ -481,35 +511,3 @@ def _check_components(settings: Settings) -> None:
         except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{key}={part.name} cannot be built ({reason}): check its values") from error
-
-
-def parent_settings(settings: Settings) -> Settings:
-    """The cross-entropy run that a fine-tuning run starts from.
-
-    Composed from the child's backbone, id_data, transform, scale and seed plus `pretrain.*`, and nothing else of the
-    child's training: so every child of one seed shares one parent.
-    """
-    method = OmegaConf.load(ROOT / "conf/method/ce.yaml")
-    schedule_file = OmegaConf.load(ROOT / f"conf/schedule/{settings.scale}/ce.yaml")
-    scale = OmegaConf.load(ROOT / f"conf/scale/{settings.scale}.yaml")
-    pretrain = dict(settings.pretrain)
-    holdout = pretrain.pop("holdout", 0.0)
-    _check_holdout(holdout, "pretrain.")
-    schedule = replace(_schedule(dict(schedule_file)), **pretrain)
-    try:
-        schedule.check()
-    except ConfigError as error:
-        raise ConfigError(f"pretrain.{error}") from None
-    precision = OmegaConf.select(scale, "trainer.precision", default="auto")
-    return replace(
-        settings,
-        method=Component("ce", method.method["_target_"], {}),
-        method_score=method.method["score"],
-        outliers=None,
-        schedule=schedule,
-        holdout=holdout,
-        keep="last",
-        init_from=None,
-        pretrain={},
-        trainer=replace(settings.trainer, precision=precision),
-    )

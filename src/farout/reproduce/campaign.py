@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from farout.config.compose import compose_settings
-from farout.config.settings import ROOT, Settings, parent_settings
+from farout.config.compose import compose_settings, parent_settings
+from farout.config.settings import ROOT, Settings
 from farout.data import open_dataset
 from farout.data.streams import holdout_split
 from farout.engine.evaluate import collect

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from farout.config.coerce import signature_of
 from farout.config.compose import compose_after
+from farout.config.renamed import SCALES
 from farout.config.settings import ROOT, IdData, OodData, Schedule, Settings, TrainerSettings
 from farout.engine.progress import say
 from farout.errors import ConfigError
@@ -24,7 +25,7 @@ from farout.runs.records import read_record
 Facts = Mapping[str, Any]
 
 # Groups of which a run has one file, by the key of its identity; typing another file contradicts the run.
-IDENTITY_GROUPS = ("method", "backbone", "transform", "id_data", "outliers")
+IDENTITY_GROUPS = ("method", "backbone", "transform", "id_data")
 EVALUATION_GROUPS = ("ood_data", "protocol", "score")
 EVALUATION_SCALARS = ("max_eval_images", "max_fit_images", "max_tune_images", "geometry_images", "linear_probe")
 CORRUPTIONS = ("corruption_base", "corruption_split")
@@ -82,7 +83,7 @@ def record_as_overrides(identity: Facts, record: Facts, typed: Sequence[str] = (
     _check_choices(identity, record, chosen)
     if "experiment" in chosen:  # says all of it; whether it is the run's is seen when it is composed
         return [f"seed={identity['seed']}"] if "seed" in identity and not _imported(identity) else []
-    words = [*_identity_words(identity, record.get("scale")), *_evaluation_words(record.get("evaluation") or {})]
+    words = [*_identity_words(identity, recorded_scale(record)), *_evaluation_words(record.get("evaluation") or {})]
     return [word for word in words if _key(word).partition(".")[0] not in chosen.keys() & set(EVALUATION_GROUPS)]
 
 
@@ -127,6 +128,12 @@ def _choices(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def recorded_scale(record: Facts) -> str | None:
+    """The scale of a run's record, by the name that it has now."""
+    scale = record.get("scale")
+    return SCALES.get(scale, scale) if isinstance(scale, str) else None
+
+
 def _imported(identity: Facts) -> bool:
     return (identity.get("method") or {}).get("name") == IMPORTED
 
@@ -139,7 +146,7 @@ def _name(identity: Facts, group: str) -> str | None:
 
 
 def _check_choices(identity: Facts, record: Facts, chosen: Mapping[str, str]) -> None:
-    recorded = {group: _name(identity, group) for group in IDENTITY_GROUPS} | {"scale": record.get("scale")}
+    recorded = {group: _name(identity, group) for group in IDENTITY_GROUPS} | {"scale": recorded_scale(record)}
     for group, name in recorded.items():
         if group not in chosen or name in (None, IMPORTED) or not _is_file(group, chosen[group]):
             continue
@@ -169,7 +176,7 @@ def _identity_words(identity: Facts, scale: object) -> Iterator[str]:
         yield from _leaves("", identity["method"], _arguments("method", str(method)))
     yield from _leaves("", schedule_of(identity), [entry.name for entry in fields(Schedule)])
     given = {**LEFT_OUT, **{key: value for key, value in identity.items() if value is not None}}
-    yield from _leaves("", given, ["seed", "holdout", "holdout_rule", "keep", "outlier_order"])
+    yield from _leaves("", given, ["seed", "holdout", "holdout_rule", "keep", "outliers", "outlier_order"])
     if identity.get("precision") in get_args(TrainerSettings.__annotations__["precision"]):
         yield f"trainer.precision={identity['precision']}"
 

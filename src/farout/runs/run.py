@@ -18,8 +18,8 @@ from torch import Tensor
 from farout.backbones import Backbone
 from farout.backbones.imagenet_resnet import weights_mark
 from farout.config.coerce import Component, component, locate
-from farout.config.compose import compose_after
-from farout.config.settings import IdData, Precision, Settings, parent_settings
+from farout.config.compose import compose_after, parent_settings
+from farout.config.settings import IdData, Precision, Settings
 from farout.data.transform import Transform
 from farout.engine.checkpoint import load_weights
 from farout.engine.progress import say
@@ -27,7 +27,7 @@ from farout.engine.states import begun
 from farout.errors import ConfigError, FaroutError, UnwritableError, shorten
 from farout.files import remove_leftovers, save_json, writing
 from farout.methods import Method
-from farout.runs.overrides import check_agrees, record_as_overrides
+from farout.runs.overrides import check_agrees, record_as_overrides, recorded_scale
 from farout.runs.records import DamagedRun, check_run_name, read_record
 
 PRECISIONS = get_args(Precision)
@@ -391,7 +391,7 @@ def settings_for(settings: Settings, run: Run) -> Settings:
         found = replace(settings, id_data=composed.id_data)
     known = {entry.name for entry in fields(IdData)}
     id_data = replace(found.id_data, **{key: value for key, value in identity["id_data"].items() if key in known})
-    scale = record.get("scale") or settings.scale
+    scale = recorded_scale(record) or settings.scale
     return replace(found, id_data=id_data, outliers=identity["outliers"], seed=identity["seed"], scale=scale)
 
 

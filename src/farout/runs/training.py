@@ -14,7 +14,8 @@ import torch
 
 from farout.backbones import Backbone
 from farout.config.coerce import locate
-from farout.config.settings import Settings, parent_settings
+from farout.config.compose import parent_settings
+from farout.config.settings import Settings
 from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
 from farout.engine import stopping
 from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream, repeated
@@ -193,7 +194,7 @@ def batches_of(settings: Settings, data: TrainingData, device: torch.device) -> 
         streams["unlabelled"] = Stream(images, None, data.train_rows, shuffled("unlabelled"))
     if data.outliers is not None and data.outlier_rows is not None:
         order = outlier_stream(
-            len(data.outlier_rows), schedule.outlier_batch_size, seed, settings.outlier_order, per_epoch, device
+            len(data.outlier_rows), schedule.outliers_per_update(), seed, settings.outlier_order, per_epoch, device
         )
         streams["outliers"] = Stream(
             data.outliers.images, None, data.outlier_rows, order, outliers=True, raw=data.outliers.raw
