@@ -23,7 +23,7 @@ PURPOSES = {"train.py, eval.py": "Train, evaluate: Hydra's command line.", "scri
 
 BOX, GAP, BEND = 172, 14, 16  # widths: of a room, between neighbours, of an arrow that passes a row
 TALL, BETWEEN, MARGIN = 86, 44, 16
-LINE, TEXT_WIDTH = 13, 30  # pixels and characters of a room's description
+LINE, TEXT_WIDTH = 13, 28  # pixels and characters of a room's description
 Imports = Mapping[str, frozenset[str]]
 
 
@@ -80,7 +80,7 @@ def _first_sentence(place: Path) -> str:
     """What a module or package says of itself, up to the first full stop."""
     file = place / "__init__.py" if place.is_dir() else place
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    first = " ".join(text.split("\n\n")[0].split())
+    first = " ".join(text.split("\n\n")[0].replace("`", "").split())
     return first.partition(". ")[0].removesuffix(".")
 
 

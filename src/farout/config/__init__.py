@@ -1,0 +1,1 @@
+"""What is asked: Hydra's composition, checked and coerced into dataclasses. Names no run."""

@@ -1,0 +1,1 @@
+"""What is shown: tables beside the papers' numbers, figures, and a page for each run."""

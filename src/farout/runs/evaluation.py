@@ -48,7 +48,7 @@ ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
 
 
 @dataclass
-class SetOutputs:
+class Observed:
     """What the network made of every set ("id", OOD sets by name, "control:*")."""
 
     values: ScoresOfSets = field(default_factory=dict)
@@ -73,10 +73,10 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
     geometry = Geometry(predictor)
     temperature = held_out_temperature(predictor) if run.classifier_trained else None
     id_outputs = predictor.outputs(data.id_test)
-    by_set = _predict(predictor, scores, data, temperature, geometry)
-    skip_unmeasurable(by_set.values, skipped)
+    observed = _observe(predictor, scores, data, temperature, geometry)
+    skip_unmeasurable(observed.values, skipped)
     depends = dependencies(run, settings, data)
-    evaluations = _evaluations(settings, data, id_outputs, by_set.values, facts, device)
+    evaluations = _evaluations(settings, data, id_outputs, observed.values, facts, device)
     probe = {"linear_probe": probed(predictor, id_outputs)} if settings.linear_probe else {}
     for entry in evaluations:
         protocol = Protocol(**entry["protocol"])
@@ -84,23 +84,23 @@ def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: Run
         entry |= {"skipped_scores": skipped} if skipped else {}
         entry["id"] |= probe if run.classifier_trained else {**probe, **UNTRAINED}
         if run.classifier_trained:
-            entry["calibration"] = calibration_facts(protocol, id_outputs, by_set.confidences, temperature)
-    evidence = replace(_evidence(data, id_outputs, by_set, settings), sphere=geometry.sphere(data.id_test.classes))
-    logger.results(evaluations, _keep(run, evaluations, by_set, evidence, data, depends))
+            entry["calibration"] = calibration_facts(protocol, id_outputs, observed.confidences, temperature)
+    evidence = replace(_evidence(data, id_outputs, observed, settings), sphere=geometry.sphere(data.id_test.classes))
+    logger.results(evaluations, _keep(run, evaluations, observed, evidence, data, depends))
     return evaluations
 
 
 def _keep(
     run: Run,
     evaluations: list[dict[str, Any]],
-    by_set: SetOutputs,
+    observed: Observed,
     evidence: Evidence,
     data: EvaluationData,
     depends: Mapping[str, Any],
 ) -> list[Path]:
     """Write scores, points, figures, report and results; the figures' PNG files. A run that is only read keeps none."""
     try:
-        _save_scores(run.folder / "scores", by_set.values, data.id_test, evidence, depends)
+        _save_scores(run.folder / "scores", observed.values, data.id_test, evidence, depends)
         _save_points(run.folder / "geometry.npz", evidence)
         plots = _present(run, evaluations, evidence, data)
         _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
@@ -112,43 +112,43 @@ def _keep(
     return plots
 
 
-def _predict(
+def _observe(
     predictor: Predictor,
     scores: Mapping[str, Score],
     data: EvaluationData,
     temperature: float | None,
     geometry: Geometry,
-) -> SetOutputs:
+) -> Observed:
     """One forward pass a set, and all scores off its outputs.
 
     An untrained classifier has no confidence; its network's predictions are the nearest class means.
     """
-    by_set = SetOutputs()
+    observed = Observed()
     for name, image_set in {"id": data.id_test, **data.ood, **_controls(data.id_test)}.items():
-        by_set.values[name] = predictor.values(scores, image_set)
+        observed.values[name] = predictor.values(scores, image_set)
         if name.startswith("control:"):
             continue
         outputs = predictor.outputs(image_set)
         geometry.measure(name, image_set, outputs)
         if predictor.run.classifier_trained:
-            by_set.predictions[name] = outputs.logits.argmax(1).numpy()
-            by_set.confidences[name] = confidence_of(outputs, temperature)
+            observed.predictions[name] = outputs.logits.argmax(1).numpy()
+            observed.confidences[name] = confidence_of(outputs, temperature)
         elif (nearest := geometry.predictions(outputs)) is not None:
-            by_set.predictions[name] = nearest
-    return by_set
+            observed.predictions[name] = nearest
+    return observed
 
 
-def _evidence(data: EvaluationData, id_outputs: Outputs, by_set: SetOutputs, settings: Settings) -> Evidence:
+def _evidence(data: EvaluationData, id_outputs: Outputs, observed: Observed, settings: Settings) -> Evidence:
     """What figures and the report are drawn from."""
     labels = data.id_test.labels
     pictures = {
-        name: Pictures(image_set.images, by_set.predictions[name], labels if name == "id" else None)
+        name: Pictures(image_set.images, observed.predictions[name], labels if name == "id" else None)
         for name, image_set in {"id": data.id_test, **data.ood}.items()
-        if name in by_set.predictions
+        if name in observed.predictions
     }
-    trained = bool(by_set.confidences)
+    trained = bool(observed.confidences)
     return Evidence(
-        by_set.values,
+        observed.values,
         confidence_of(id_outputs).numpy() if trained else None,
         correct(id_outputs).numpy() if trained else None,
         pictures,

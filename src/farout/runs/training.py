@@ -26,7 +26,7 @@ from farout.engine.precision import allow_tf32
 from farout.engine.profiling import StepProfiler
 from farout.engine.progress import say
 from farout.engine.restarts import Restart
-from farout.engine.states import has_states, remove_states
+from farout.engine.states import begun, forget
 from farout.errors import FaroutError
 from farout.files import write_bytes
 from farout.methods import Method
@@ -89,7 +89,7 @@ def _train_and_evaluate(
     """
     recover(run, settings, data)
     if run.finished:
-        remove_states(run.checkpoint)  # killed between the weights and this
+        forget(run.checkpoint)  # killed between the weights and this
         say(f"{run.name} is finished: {run.folder}")
         if not settings.evaluate or already_evaluated(run, settings):
             say(f"nothing left to do; results: {run.results}")
@@ -140,7 +140,7 @@ def _ensure_parent(settings: Settings, device: torch.device, deadline: float | N
 
 def _prospect(run: Run, settings: Settings, data: TrainingData, device: torch.device) -> str:
     """What training a parent will take: estimated from a few steps on a copy, where there are many to come."""
-    if has_states(run.checkpoint):
+    if begun(run.checkpoint):
         return "was interrupted and goes on first"
     steps = steps_of(settings, data)[0]
     if steps < 100:
@@ -226,7 +226,7 @@ def _train(
     batches = batches_of(settings, data, device)
     every = settings.trainer.log_every
     image_log = ImageLog(run.folder / "samples", batches.transform, total, every, logger.picture)
-    resumed = "resumes" if has_states(run.checkpoint) else "trains"
+    resumed = "resumes" if begun(run.checkpoint) else "trains"
     say(f"{run.name} {resumed}: {total} steps in {run.identity['precision']} on {device}")
     compiled = _compiles(settings, total, device)
     if compiled:
@@ -254,7 +254,7 @@ def _train(
     if not result.finished:
         raise OutOfBudget(f"the time budget is spent at step {result.step} of {total} of {run.name}: repeat to go on")
     allow_tf32(False)  # what follows measures
-    again = "goes on from its last checkpoint" if has_states(run.checkpoint) else "starts it afresh"
+    again = "goes on from its last checkpoint" if begun(run.checkpoint) else "starts it afresh"
     with _known_as(f"after the last step of {run.name}, before its weights were written: the same command {again}"):
         _finish(run, model, method, settings, data, device, result)
 
@@ -341,7 +341,7 @@ def _finish(
     run.write_record(**parts, files=files)
     for path, content in contents.items():
         write_bytes(path, content)
-    remove_states(run.checkpoint)
+    forget(run.checkpoint)
     say(f"{run.name} finished: {result.step} steps in {result.seconds / 60:.1f} min")
 
 
