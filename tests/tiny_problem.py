@@ -12,7 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from farout.commands.cli import main
 from farout.config.compose import compose_settings
 from farout.config.settings import Settings
-from farout.runs.training import evaluate, train
+from farout.runs.evaluation import evaluate
+from farout.runs.training import train
 
 
 @dataclass

@@ -33,9 +33,9 @@ from farout.data import DataPaths, open_dataset
 from farout.engine.evaluate import accuracy, collect
 from farout.metrics import detection_metrics
 from farout.runs import imported
+from farout.runs.evaluation import evaluate
 from farout.runs.overrides import compose_evaluation
 from farout.runs.run import Run, open_run
-from farout.runs.training import evaluate
 from farout.scores import Outputs
 from farout.scores.energy import Energy
 from farout.scores.msp import MSP

@@ -7,6 +7,7 @@ import pytest
 
 from farout.methods import CrossEntropy, EnergyFineTuning
 from farout.runs import training
+from farout.runs.evaluation import EvaluationJob
 
 TINY = ["method=ce", "evaluate=false", "max_steps=4"]
 
@@ -84,7 +85,7 @@ def test_sigterm_ends_a_sweep(signalled, runs):
     ("number", "word", "status"), [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)]
 )
 def test_a_signal_amid_an_evaluation(command, monkeypatch, runs, number, word, status):
-    monkeypatch.setattr(training, "evaluate_run", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(EvaluationJob, "carry_out", lambda *_: os.kill(os.getpid(), number))
     done = command("train", "method=ce")
     assert done.status == status
     (name,) = runs()

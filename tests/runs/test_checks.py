@@ -9,9 +9,10 @@ import torch
 from farout.config.coerce import Component
 from farout.errors import FaroutError, MissingDataError
 from farout.runs.checks import check_any, check_evaluation, check_training
+from farout.runs.evaluation import evaluate
 from farout.runs.inputs import evaluation_data, training_data
 from farout.runs.run import run_of
-from farout.runs.training import evaluate, train
+from farout.runs.training import train
 from farout.scores import Score
 
 CPU = torch.device("cpu")

@@ -214,7 +214,7 @@ def test_experiments_have_the_official_learning_rates(words, case):
     """From the configuration's words to each recorded rate; 98 updates are an epoch of 50,000 images."""
     wanted = compose_settings(words.split())
     assert -(-50_000 // wanted.schedule.batch_size) == 98
-    optimisation = training.optimisation_of(wanted)
+    optimisation = wanted.schedule.optimisation()
     for point in case["points"]:
         rate = optimisation.rate(point["epoch"] * 98 + point["batch"], 500 * 98, 98)
         assert rate == pytest.approx(point["lr"], rel=1e-12, abs=1e-15)
@@ -224,9 +224,9 @@ def test_experiments_have_the_official_learning_rates(words, case):
 @pytest.mark.parametrize("name", ["cifar10_cider", "cifar100_cider", "cifar10_supcon", "cifar100_supcon"])
 def test_the_first_releases_slip_is_there_and_can_be_left_out(name):
     """The official first release runs epoch 0 at negative rates; without its slip no rate is negative."""
-    first = training.optimisation_of(compose_settings([f"experiment=cider/full/{name}"]))
+    first = compose_settings([f"experiment=cider/full/{name}"]).schedule.optimisation()
     assert first.rate(0, 49_000, 98) == pytest.approx(-0.0489)
-    plain = training.optimisation_of(compose_settings([f"experiment=cider/full/{name}", "negative_first_epoch=false"]))
+    plain = compose_settings([f"experiment=cider/full/{name}", "negative_first_epoch=false"]).schedule.optimisation()
     rates = [plain.rate(update, 49_000, 98) for update in range(0, 49_000, 7)]
     assert min(rates) > 0
     assert max(rates) == pytest.approx(0.5)

@@ -153,7 +153,7 @@ def test_the_codes_schedule_has_the_official_learning_rates():
     vectors = json.loads((ROOT / "tests/vectors/vectors_jem_cider.json").read_text())
     case = vectors["cider"]["learning_rate"][1]
     assert case["config"].startswith("ImageNet-100 script")
-    optimisation = training.optimisation_of(wanted)
+    optimisation = wanted.schedule.optimisation()
     for point in case["points"]:
         rate = optimisation.rate(point["epoch"] * 248 + point["batch"], 20 * 248, 248)
         assert rate == pytest.approx(point["lr"], rel=1e-12)

@@ -15,9 +15,8 @@ from farout.data.streams import holdout_split, steps_per_epoch
 from farout.engine.fit import Loop
 from farout.methods import JEM, langevin
 from farout.runs.environment import choose_device
-from farout.runs.inputs import training_data
 from farout.runs.run import Run, resolve_precision, run_of
-from farout.runs.training import batches_of, optimisation_of, steps_of, train
+from farout.runs.training import TrainingJob, train
 
 CPU = torch.device("cpu")
 VECTORS = json.loads((ROOT / "tests/vectors/vectors_jem_cider.json").read_text())["jem"]
@@ -63,7 +62,7 @@ def test_from_the_command_to_the_report(jem):
 
 def test_the_official_learning_rates():
     wanted = compose_settings(["experiment=jem/full/cifar10_jem"])
-    rate = optimisation_of(wanted).rate
+    rate = wanted.schedule.optimisation().rate
     for point in VECTORS["learning_rate"]["points"]:
         assert rate(point["global_iter"], 200 * 703, 703) == pytest.approx(point["lr"], rel=1e-12, abs=1e-20)
 
@@ -95,10 +94,9 @@ def test_the_scales_that_select_nothing_hold_nothing_out():
 def test_both_streams_have_whole_batches_of_the_same_images_in_other_orders(jem):
     plain = ["transform.noise_std=0", "transform.flip=false", "transform.crop_padding=0"]
     wanted = jem("batch_size=200", "holdout=0.2", "holdout_rule=jem", *plain)
-    data = training_data(wanted)
-    _, per_epoch = steps_of(wanted, data)
+    job = TrainingJob.of(wanted, CPU)
+    data, per_epoch, batches = job.data, job.steps_per_epoch, job.batches()
     assert per_epoch == len(data.train_rows) // 200
-    batches = batches_of(wanted, data, CPU)
     kept = wanted.transform.build()(data.labelled.images[data.train_rows]).flatten(1).sum(1)
     for step in (0, per_epoch - 1, per_epoch):
         both = batches(step)

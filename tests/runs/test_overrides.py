@@ -130,10 +130,10 @@ def test_named_or_found_a_run_is_evaluated_alike(command, settings, runs):
     (name,) = runs()
     folder = run_of(settings(*own), CPU).folder
     assert folder.name == name
-    from farout.runs import training
+    from farout.runs import evaluation
 
     bare = compose_evaluation([f"run={folder}", "logger=none", f"paths.outputs={folder.parents[1]}"])
-    training.evaluate(bare)
+    evaluation.evaluate(bare)
     by_overrides, by_name = map(facts, json.loads((folder / "results.json").read_text())["evaluations"])
     assert by_overrides == by_name
     assert (

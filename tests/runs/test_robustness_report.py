@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from farout.runs.evaluation import renew_report
+from farout.runs.evaluation_files import renew_report
 from farout.runs.run import run_of
 from script_loader import load_script
 

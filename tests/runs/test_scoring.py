@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from farout.config.coerce import Component
+from farout.runs.evaluation import evaluate
 from farout.runs.run import Run, open_run, run_of
 from farout.runs.scoring import Predictor, ready_scores, selection_images, train_images
-from farout.runs.training import evaluate, train
+from farout.runs.training import train
 from farout.scores import Fitting, ImageScore, Outputs, Score
 
 CPU = torch.device("cpu")

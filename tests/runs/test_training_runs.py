@@ -12,7 +12,7 @@ from farout.data.corruptions import KINDS
 from farout.engine.checkpoint import load_state, save_state
 from farout.errors import ConfigError, FaroutError
 from farout.runs import training
-from farout.runs.inputs import absence, training_data
+from farout.runs.inputs import absence
 from farout.runs.run import Run, open_run, run_of, settings_for
 from farout.runs.training import train
 
@@ -60,8 +60,8 @@ def test_the_parent_is_trained_once_and_its_weights_are_where_the_child_starts(q
 
 
 def test_long_pretraining_tells_its_time(quiet, capsys, monkeypatch):
-    monkeypatch.setattr(training, "estimate_step_seconds", lambda *_: 0.6)
-    monkeypatch.setattr(training, "_train", lambda *_: (_ for _ in ()).throw(FaroutError("enough")))
+    monkeypatch.setattr(training.TrainingJob, "step_seconds", lambda *_: 0.6)
+    monkeypatch.setattr(training.TrainingJob, "_train", lambda *_: (_ for _ in ()).throw(FaroutError("enough")))
     with pytest.raises(FaroutError, match="enough"):
         train(quiet(CHILD, "pretrain.epochs=20", "pretrain.max_steps=200"))
     assert "is trained first: 200 steps, about 2 min on this device" in capsys.readouterr().out
@@ -233,8 +233,9 @@ def test_the_best_epoch_by_the_holdout_is_kept(quiet, monkeypatch):
     assert run.identity["keep"] == "best" and "keep" not in last.identity and run.name != last.name
     kept = run.record["trained"]["kept"]
     assert len(shares) == 3 and kept["accuracy"] == max(shares) and kept["epoch"] == shares.index(max(shares))
-    data = training_data(quiet(*words))
-    assert kept["step"] == training.steps_of(quiet(*words), data)[1] * (kept["epoch"] + 1)
+    job = training.TrainingJob.of(quiet(*words), CPU)
+    data = job.data
+    assert kept["step"] == job.steps_per_epoch * (kept["epoch"] + 1)
     held, transform = data.labelled.subset(data.holdout_rows), quiet(*words).transform.build()
     assert real(run.model(CPU), transform, held, CPU, 100) == pytest.approx(kept["accuracy"])
 

@@ -11,7 +11,8 @@ def start(name: str) -> NoReturn:
     with stopping.signals():
         try:
             from farout.commands.cli import main
-            from farout.runs.training import evaluate, train
+            from farout.runs.evaluation import evaluate
+            from farout.runs.training import train
 
             main(name, train if name == "train" else evaluate)
         except (KeyboardInterrupt, stopping.Terminated) as stop:

@@ -41,13 +41,14 @@ from farout.report.page.rebuild import last_evaluation, read_evidence
 from farout.report.records import read_record
 from farout.report.tables.paper import write_tables
 from farout.report.tables.render import to_terminal, width
+from farout.runs.dependencies import already_evaluated
 from farout.runs.environment import choose_device
-from farout.runs.evaluation import already_evaluated
+from farout.runs.evaluation import evaluate
 from farout.runs.robustness import Plan, assess
 from farout.runs.run import Run, open_run, run_of, settings_for
 from farout.runs.sample_quality import frechet_facts, inception_facts
 from farout.runs.samples import Sampler, Sampling, class_names, draw_samples, save_samples
-from farout.runs.training import evaluate, train
+from farout.runs.training import train
 
 ROWS = {  # paper -> network -> how its file of conf/experiment ends
     "energy": {"softmax": "softmax", "oe": "oe_ft", "energy_ft": "energy_ft"},

@@ -21,7 +21,7 @@ from farout.engine.progress import say
 from farout.metrics.generation import INCEPTION_WEIGHTS
 from farout.report.page.samples import quality_lines
 from farout.runs.environment import choose_device
-from farout.runs.evaluation import renew_report
+from farout.runs.evaluation_files import renew_report
 from farout.runs.run import open_run
 from farout.runs.sample_quality import frechet_facts, inception_facts
 from farout.runs.samples import Sampler, Sampling, class_names, draw_samples, save_samples

@@ -17,7 +17,7 @@ from farout.data import DataPaths, default_paths
 from farout.data.catalogue import dataset_names, define, split_names
 from farout.data.class_folders import name_with_classes, read_class_list
 from farout.data.streams import HoldoutRule, OutlierOrder
-from farout.engine.fit import Algorithm, RestartPolicy
+from farout.engine.fit import Algorithm, Optimisation, RestartPolicy
 from farout.engine.schedules import LRSchedule, Shape, WarmUp
 from farout.errors import ConfigError, shorten
 from farout.metrics.protocol import Protocol
@@ -79,6 +79,18 @@ class Schedule:
             tuple(self.milestones),
             self.lr_factor,
             warm_up if self.warm_up_epochs or self.warm_up_steps else None,
+        )
+
+    def optimisation(self) -> Optimisation:
+        """The optimiser's part."""
+        return Optimisation(
+            self.lr,
+            self.lr_end,
+            self.momentum,
+            self.nesterov,
+            self.weight_decay,
+            self.learning_rate(),
+            self.optimizer,
         )
 
     def restart_policy(self) -> RestartPolicy:

@@ -57,6 +57,17 @@ def signals() -> Iterator[None]:
 
 
 @contextmanager
+def told_as(where: str) -> Iterator[None]:
+    """A signal that ends the command in here says `where` that was, and what to do."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(where) from None
+    except Terminated:
+        raise Terminated(where) from None
+
+
+@contextmanager
 def held() -> Iterator[None]:
     """SIGTERM waits for the end of this block, which asks for it (`asked`): half an update is no state to resume from.
 

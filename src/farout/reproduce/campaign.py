@@ -18,10 +18,11 @@ from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.reproduce.slices import progress_of
 from farout.runs.checks import check_evaluation, check_training
-from farout.runs.evaluation import already_evaluated
+from farout.runs.dependencies import already_evaluated
+from farout.runs.evaluation import evaluate
 from farout.runs.inputs import absence, capped, known_paths, training_data
-from farout.runs.run import Run, build_backbone, open_run, parent_run, resolve_precision, run_of, settings_for
-from farout.runs.training import OutOfBudget, estimate_step_seconds, evaluate, steps_of, train
+from farout.runs.run import Run, build_backbone, open_run, parent_run, run_of, settings_for
+from farout.runs.training import OutOfBudget, TrainingJob, train
 
 # Rows of a table, most valuable first: each is a file of conf/experiment, as `experiment` names it.
 TABLES = {
@@ -254,9 +255,8 @@ class Forecaster:
 
 def training_cost(settings: Settings, device: torch.device) -> tuple[int, float]:
     """(updates in all, seconds of one), timed in the precision that the run will have, uncompiled."""
-    data = training_data(settings)
-    timed = replace(settings, trainer=replace(settings.trainer, precision=resolve_precision(settings, device)))
-    return steps_of(settings, data)[0], estimate_step_seconds(timed, data, device)
+    job = TrainingJob.of(settings, device)
+    return job.total_steps, job.step_seconds()
 
 
 def evaluation_seconds(settings: Settings, device: torch.device) -> float:

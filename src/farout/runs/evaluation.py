@@ -1,8 +1,6 @@
 """Evaluate a finished run: one forward pass a set, all scores, the paper's protocol and the plain one."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,29 +10,24 @@ from farout.config.settings import Settings, plain_protocol
 from farout.data import ImageSet
 from farout.data.controls import as_jpeg, resampled
 from farout.engine.evaluate import accuracy, correct
+from farout.engine.precision import allow_tf32
 from farout.engine.progress import say
-from farout.errors import FaroutError, UnwritableError
-from farout.files import save_arrays, save_json, set_aside, writing
+from farout.engine.stopping import told_as
+from farout.errors import FaroutError
 from farout.metrics import detection_metrics, expected_calibration_error
 from farout.metrics.protocol import CONTROL_TOLERANCE, Protocol, apply, mean_over_sets
 from farout.report.evidence import Evidence, Pictures
-from farout.report.figures.drawings import save_figures
-from farout.report.marks import MARKS, marks_of, written
-from farout.report.marks import read as read_marks
-from farout.report.page.html import write_report
-from farout.report.page.rebuild import UNREADABLE, rebuild_report
-from farout.report.page.training import save_training
 from farout.runs.calibration import calibration_facts, confidence_of, held_out_temperature
-from farout.runs.checks import check_any
+from farout.runs.checks import check_any, check_evaluation, train_labels
 from farout.runs.dependencies import already_evaluated, dependencies
-from farout.runs.environment import stamp
+from farout.runs.environment import choose_device, stamp
+from farout.runs.evaluation_files import keep
 from farout.runs.geometry import Geometry, probed
 from farout.runs.inputs import EvaluationData, evaluation_data
-from farout.runs.logger import RunLogger
-from farout.runs.records import DamagedResults, read_results
-from farout.runs.run import Run
+from farout.runs.logger import RunLogger, run_logger
+from farout.runs.run import Run, open_run, run_of, settings_for
 from farout.runs.scoring import Predictor, ready_scores, skip_unmeasurable
-from farout.scores import Outputs, Score
+from farout.scores import Outputs
 
 UNTRAINED = {
     "accuracy": None,
@@ -42,141 +35,141 @@ UNTRAINED = {
     "no_accuracy": "the classifier was never trained: accuracy, ECE and scores of logits mean nothing",
 }
 
-__all__ = ["already_evaluated", "evaluate_run", "renew_report"]
-
 ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
 
 
-@dataclass
-class Observed:
-    """What the network made of every set ("id", OOD sets by name, "control:*")."""
+def evaluate(settings: Settings) -> None:
+    """`eval.py`: evaluate the run that these settings mean, or the one that `run` names, and append to its results."""
+    device = choose_device(settings.trainer.device)
+    run = open_run(settings.run) if settings.run else run_of(settings, device)
+    if not run.finished:
+        state = "is not finished" if run.folder.exists() else "does not exist"
+        raise FaroutError(
+            f"{run.folder} {state}: train it with the same overrides (train.py), or name one with run=PATH"
+        )
+    own = settings_for(settings, run) if settings.run else settings
+    check_evaluation(own, train_labels(run, own))
+    allow_tf32(False)
+    where = f"while {run.name} was evaluated: repeat the command to evaluate it"
+    with run.locked(), run_logger(run, own) as logger, told_as(where):
+        EvaluationJob(run, own, device).carry_out(logger)
 
-    values: ScoresOfSets = field(default_factory=dict)
-    predictions: dict[str, np.ndarray] = field(default_factory=dict)
-    confidences: dict[str, torch.Tensor] = field(default_factory=dict)  # at the held-out temperature
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """A finished run, and how it is to be evaluated."""
+
+    run: Run
+    settings: Settings
+    device: torch.device
+
+    def done(self) -> bool:
+        """Whether results.json holds this very evaluation."""
+        return already_evaluated(self.run, self.settings)
+
+    def carry_out(self, logger: RunLogger) -> None:
+        """Evaluate and append to results.json; scores, plots, report and W&B beside it; the main figures are said.
+
+        Raises MissingDataError where there is no OOD set, FaroutError where no score can be had; nothing is written
+        then.
+        """
+        data = evaluation_data(self.settings)
+        check_any(data, self.settings)
+        for name, reason in data.missing.items():
+            say(f"  left out: {name} - {reason}")
+        if not self.run.classifier_trained:
+            say(f"  note: {UNTRAINED['no_accuracy']}")
+        found = Evaluation(self, data)
+        entries = found.entries()
+        logger.results(entries, keep(self.run, entries, found.evidence(), data))
+        summarise(entries, self.run)
 
 
-def evaluate_run(run: Run, settings: Settings, device: torch.device, logger: RunLogger) -> list[dict[str, Any]]:
-    """Evaluate and append to results.json; scores, plots, report and W&B beside it. Returns the new entries.
+class Evaluation:
+    """What the network and the scores make of every set: "id", OOD sets by name, "control:*".
 
-    Raises MissingDataError where there is no OOD set, FaroutError where no score can be had; nothing is written then.
+    Attributes:
+        values: set -> score -> (N,); predictions: set -> (N,).
+        confidences: set -> (N,), at the held-out temperature; an untrained classifier has none, and its network's
+            predictions are the nearest class means.
     """
-    data = evaluation_data(settings)
-    check_any(data, settings)
-    for name, reason in data.missing.items():
-        say(f"  left out: {name} - {reason}")
-    if not run.classifier_trained:
-        say(f"  note: {UNTRAINED['no_accuracy']}")
-    predictor = Predictor(run, settings, device)
-    skipped: dict[str, str] = {}
-    scores, facts = ready_scores(predictor, settings, skipped)
-    geometry = Geometry(predictor)
-    temperature = held_out_temperature(predictor) if run.classifier_trained else None
-    id_outputs = predictor.outputs(data.id_test)
-    observed = _observe(predictor, scores, data, temperature, geometry)
-    skip_unmeasurable(observed.values, skipped)
-    depends = dependencies(run, settings, data)
-    evaluations = _evaluations(settings, data, id_outputs, observed.values, facts, device)
-    probe = {"linear_probe": probed(predictor, id_outputs)} if settings.linear_probe else {}
-    for entry in evaluations:
-        protocol = Protocol(**entry["protocol"])
-        entry |= {"geometry": geometry.facts(), "depends_on": depends}
-        entry |= {"skipped_scores": skipped} if skipped else {}
-        entry["id"] |= probe if run.classifier_trained else {**probe, **UNTRAINED}
-        if run.classifier_trained:
-            entry["calibration"] = calibration_facts(protocol, id_outputs, observed.confidences, temperature)
-    evidence = replace(_evidence(data, id_outputs, observed, settings), sphere=geometry.sphere(data.id_test.classes))
-    logger.results(evaluations, _keep(run, evaluations, observed, evidence, data, depends))
-    return evaluations
 
+    def __init__(self, job: EvaluationJob, data: EvaluationData) -> None:
+        self.job, self.data, self.trained = job, data, job.run.classifier_trained
+        self.predictor = Predictor(job.run, job.settings, job.device)
+        self.skipped: dict[str, str] = {}
+        self.scores, self.score_facts = ready_scores(self.predictor, job.settings, self.skipped)
+        self.geometry = Geometry(self.predictor)
+        self.temperature = held_out_temperature(self.predictor) if self.trained else None
+        self.id_outputs = self.predictor.outputs(data.id_test)
+        self.values: ScoresOfSets = {}
+        self.predictions: dict[str, np.ndarray] = {}
+        self.confidences: dict[str, torch.Tensor] = {}
+        for name, image_set in {"id": data.id_test, **data.ood, **_controls(data.id_test)}.items():
+            self._see(name, image_set)
+        skip_unmeasurable(self.values, self.skipped)
 
-def _keep(
-    run: Run,
-    evaluations: list[dict[str, Any]],
-    observed: Observed,
-    evidence: Evidence,
-    data: EvaluationData,
-    depends: Mapping[str, Any],
-) -> list[Path]:
-    """Write scores, points, figures, report and results; the figures' PNG files. A run that is only read keeps none."""
-    try:
-        _save_scores(run.folder / "scores", observed.values, data.id_test, evidence, depends)
-        _save_points(run.folder / "geometry.npz", evidence)
-        plots = _present(run, evaluations, evidence, data)
-        _append(run, evaluations)  # last: a repeated command takes results.json as proof that all of it is there
-    except UnwritableError:
-        if run.writable:
-            raise
-        say(f"  note: {run.folder} is only read, so nothing of this is kept: evaluate a copy of it to keep results")
-        return []
-    return plots
-
-
-def _observe(
-    predictor: Predictor,
-    scores: Mapping[str, Score],
-    data: EvaluationData,
-    temperature: float | None,
-    geometry: Geometry,
-) -> Observed:
-    """One forward pass a set, and all scores off its outputs.
-
-    An untrained classifier has no confidence; its network's predictions are the nearest class means.
-    """
-    observed = Observed()
-    for name, image_set in {"id": data.id_test, **data.ood, **_controls(data.id_test)}.items():
-        observed.values[name] = predictor.values(scores, image_set)
+    def _see(self, name: str, image_set: ImageSet) -> None:
+        """One forward pass over a set, and all scores off its outputs."""
+        self.values[name] = self.predictor.values(self.scores, image_set)
         if name.startswith("control:"):
-            continue
-        outputs = predictor.outputs(image_set)
-        geometry.measure(name, image_set, outputs)
-        if predictor.run.classifier_trained:
-            observed.predictions[name] = outputs.logits.argmax(1).numpy()
-            observed.confidences[name] = confidence_of(outputs, temperature)
-        elif (nearest := geometry.predictions(outputs)) is not None:
-            observed.predictions[name] = nearest
-    return observed
+            return
+        outputs = self.predictor.outputs(image_set)
+        self.geometry.measure(name, image_set, outputs)
+        if self.trained:
+            self.predictions[name] = outputs.logits.argmax(1).numpy()
+            self.confidences[name] = confidence_of(outputs, self.temperature)
+        elif (nearest := self.geometry.predictions(outputs)) is not None:
+            self.predictions[name] = nearest
 
+    def entries(self) -> list[dict[str, Any]]:
+        """For results.json: one entry under the chosen protocol and one under the plain protocol (all images)."""
+        settings, plain = self.job.settings, plain_protocol()
+        protocols = [settings.protocol] + ([plain] if settings.protocol.name != plain.name else [])
+        depends = dependencies(self.job.run, settings, self.data)
+        shared = self._shared()
+        entries = [{**shared, **_under(each, self.data, self.id_outputs, self.values)} for each in protocols]
+        probe = {"linear_probe": probed(self.predictor, self.id_outputs)} if settings.linear_probe else {}
+        for entry, protocol in zip(entries, protocols, strict=True):
+            entry |= {"geometry": self.geometry.facts(), "depends_on": depends}
+            entry |= {"skipped_scores": self.skipped} if self.skipped else {}
+            entry["id"] |= probe if self.trained else {**probe, **UNTRAINED}
+            if self.trained:
+                known = (self.id_outputs, self.confidences, self.temperature)
+                entry["calibration"] = calibration_facts(protocol, *known)
+        return entries
 
-def _evidence(data: EvaluationData, id_outputs: Outputs, observed: Observed, settings: Settings) -> Evidence:
-    """What figures and the report are drawn from."""
-    labels = data.id_test.labels
-    pictures = {
-        name: Pictures(image_set.images, observed.predictions[name], labels if name == "id" else None)
-        for name, image_set in {"id": data.id_test, **data.ood}.items()
-        if name in observed.predictions
-    }
-    trained = bool(observed.confidences)
-    return Evidence(
-        observed.values,
-        confidence_of(id_outputs).numpy() if trained else None,
-        correct(id_outputs).numpy() if trained else None,
-        pictures,
-        data.id_test.classes,
-        settings.method_score,
-    )
+    def _shared(self) -> dict[str, Any]:
+        """What is the same under every protocol."""
+        settings, data = self.job.settings, self.data
+        return {
+            **stamp(self.job.device),
+            "ood_data": settings.ood_data.name,
+            "scale": settings.scale,
+            "max_eval_images": settings.max_eval_images,
+            "scores": self.score_facts,
+            "missing": [{"ood": name, "reason": reason} for name, reason in data.missing.items()],
+            "duplicates": data.duplicates,
+            "controls": _control_rows(self.values),
+        }
 
-
-def _present(run: Run, evaluations: list[dict[str, Any]], evidence: Evidence, data: EvaluationData) -> list[Path]:
-    """Figures of the first entry, and report.html of all; the figures' PNG files."""
-    heading = f"{run.name} on {data.id_test.info.get('title', data.id_test.name)}"
-    paths, drawings = save_figures(run.folder / "plots", evaluations[0], evidence, heading)
-    write_report(run.folder, _head(run), evaluations, evidence, drawings, run=run.folder)
-    return paths + save_training(run.folder, run.record, heading)
-
-
-def renew_report(folder: Path) -> list[Path]:
-    """A run's report again, where it has one, for what came after its evaluation; one that cannot be made again stays.
-
-    Returns its path, or nothing.
-    """
-    if not (folder / "report.html").is_file():
-        return []
-    try:
-        return [rebuild_report(folder)]
-    except FaroutError as problem:
-        say(f"  note: report.html stays as it was: {problem}")
-        return []
+    def evidence(self) -> Evidence:
+        """What figures and the report are drawn from."""
+        data, labels = self.data, self.data.id_test.labels
+        pictures = {
+            name: Pictures(image_set.images, self.predictions[name], labels if name == "id" else None)
+            for name, image_set in {"id": data.id_test, **data.ood}.items()
+            if name in self.predictions
+        }
+        return Evidence(
+            self.values,
+            confidence_of(self.id_outputs).numpy() if self.trained else None,
+            correct(self.id_outputs).numpy() if self.trained else None,
+            pictures,
+            data.id_test.classes,
+            self.job.settings.method_score,
+            self.geometry.sphere(data.id_test.classes),
+        )
 
 
 def _controls(id_test: ImageSet) -> dict[str, ImageSet]:
@@ -189,30 +182,6 @@ def _controls(id_test: ImageSet) -> dict[str, ImageSet]:
         )
         for name, images in made.items()
     }
-
-
-def _evaluations(
-    settings: Settings,
-    data: EvaluationData,
-    id_outputs: Outputs,
-    values: ScoresOfSets,
-    facts: Mapping[str, Mapping[str, Any]],
-    device: torch.device,
-) -> list[dict[str, Any]]:
-    """One entry under the chosen protocol and one under the plain protocol (all images)."""
-    plain = plain_protocol()
-    protocols = [settings.protocol] + ([plain] if settings.protocol.name != plain.name else [])
-    shared = {
-        **stamp(device),
-        "ood_data": settings.ood_data.name,
-        "scale": settings.scale,
-        "max_eval_images": settings.max_eval_images,
-        "scores": facts,
-        "missing": [{"ood": name, "reason": reason} for name, reason in data.missing.items()],
-        "duplicates": data.duplicates,
-        "controls": _control_rows(values),
-    }
-    return [{**shared, **_under(protocol, data, id_outputs, values)} for protocol in protocols]
 
 
 def _under(protocol: Protocol, data: EvaluationData, id_outputs: Outputs, values: ScoresOfSets) -> dict[str, Any]:
@@ -275,70 +244,28 @@ def _control_rows(values: ScoresOfSets) -> list[dict[str, Any]]:
     return rows
 
 
-def _append(run: Run, evaluations: list[dict[str, Any]]) -> None:
-    """results.json grows; a damaged one is moved aside, a foreign one is an error, neither is overwritten."""
-    path, head = run.results, _head(run)
-    try:
-        known = read_results(run.folder)
-    except DamagedResults as problem:
-        say(f"{problem}: moved aside as {set_aside(path).name}; a new one begins")
-        known = {"evaluations": []}
-    if known.get("identity", head["identity"]) != head["identity"]:
-        raise FaroutError(f"{path} belongs to another run: move it away and evaluate again")
-    save_json(path, {**head, "evaluations": [*known["evaluations"], *evaluations]})
+def summarise(evaluations: list[dict[str, Any]], run: Run) -> None:
+    """The figures that one wants at once; the rest is in results.json."""
+    first = evaluations[0]
+    say(f"{run.name}: {_accuracy_text(first)}")
+    for mean in first["means"]:
+        say(
+            f"  {mean['score']}: mean over {mean['votes']} sets FPR95 {100 * mean['fpr95']:.2f} "
+            f"AUROC {100 * mean['auroc']:.2f} ({first['protocol']['name']} protocol)"
+        )
+    if run.writable:
+        say(f"results: {run.results}")
 
 
-def _head(run: Run) -> dict[str, Any]:
-    """What results.json and the report say of the run itself."""
-    record = run.record
-    head = {key: record.get(key) for key in ("run", "trained", "data", "validation")}
-    return {**head, "identity": {**record["identity"], "scale": record.get("scale")}}
-
-
-def _save_scores(
-    folder: Path, values: ScoresOfSets, id_test: ImageSet, evidence: Evidence, depends: Mapping[str, Any]
-) -> None:
-    """scores/SET.npz: a float64 array per score in the set's order; for ID also label, prediction and confidence.
-
-    Scores that earlier evaluations left of the very same images stay beside the new ones; those of others go.
-    """
-    for name, by_score in values.items():
-        extra: dict[str, Any] = {}
-        if name == "id" and id_test.labels is not None:
-            extra["label"] = id_test.labels.numpy()
-            if "id" in evidence.pictures:
-                extra["prediction"] = evidence.pictures["id"].predictions
-            if evidence.confidence is not None:
-                extra["confidence"] = evidence.confidence
-        path = folder / f"{name.replace('control:', 'control_')}.npz"
-        marks = marks_of(depends, name)
-        kept = _arrays_of_same(path, marks)
-        own = {key: mark for key, mark in marks["scores"].items() if key in by_score}
-        arrays = {**kept, **by_score, **extra}
-        scores = {key: mark for key, mark in {**_marks_in(kept), **own}.items() if key in arrays}
-        arrays[MARKS] = written({"set": marks["set"], "scores": scores})
-        save_arrays(path, arrays)
-
-
-def _arrays_of_same(path: Path, marks: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """All arrays of a score file, marks too, where it belongs to the very images that `marks` name; else none."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except UNREADABLE:  # absent, or damaged: then it is made anew
-        return {}
-    found = read_marks(arrays)
-    return arrays if found is not None and found["set"] == marks["set"] else {}
-
-
-def _marks_in(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    return dict((read_marks(arrays) or {"scores": {}})["scores"])
-
-
-def _save_points(path: Path, evidence: Evidence) -> None:
-    """geometry.npz: what the pictures of the embedding are drawn from; an older evaluation's file never stays."""
-    if evidence.sphere is None:
-        with writing(path):
-            path.unlink(missing_ok=True)
+def _accuracy_text(entry: dict[str, Any]) -> str:
+    """Accuracy and calibration, or what stands for them where the classifier was never trained."""
+    known = entry["id"]
+    if known["accuracy"] is None:
+        parts = ["classifier not trained"]
+        nearest = entry["geometry"].get("features", {}).get("nearest_class_accuracy")
+        parts += [] if nearest is None else [f"nearest class mean right in {100 * nearest:.2f} %"]
     else:
-        save_arrays(path, evidence.sphere.arrays(), compress=True)
+        parts = [f"accuracy {100 * known['accuracy']:.2f} %", f"ECE {100 * known['ece']:.2f} %"]
+    if "linear_probe" in known:
+        parts.append(f"linear probe {100 * known['linear_probe']['accuracy']:.2f} %")
+    return ", ".join(parts)

@@ -21,7 +21,7 @@ from farout.report.figures.robustness import DistalRow, distal_figure
 from farout.report.figures.style import png_bytes, svg_text
 from farout.report.page.robustness import attack_figure
 from farout.runs.environment import stamp
-from farout.runs.evaluation import renew_report
+from farout.runs.evaluation_files import renew_report
 from farout.runs.inputs import capped
 from farout.runs.run import Run
 

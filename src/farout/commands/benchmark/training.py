@@ -10,17 +10,13 @@ as `fit` does them. Overrides are those of train.py.
 
 from collections.abc import Sequence
 
-import torch
-
 from farout.commands.arguments import Parser, guarded
 from farout.commands.benchmark.timing import interleaved
 from farout.config.compose import compose_settings
 from farout.engine.fit import Checkpointing, Loop
 from farout.engine.progress import say
 from farout.runs.environment import choose_device, device_name
-from farout.runs.inputs import training_data
-from farout.runs.run import build_backbone, resolve_precision
-from farout.runs.training import batches_of, optimisation_of, place
+from farout.runs.training import TrainingJob
 
 ROUNDS = 5
 
@@ -34,26 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = any(word.startswith("experiment=") for word in overrides)
     settings = compose_settings(overrides if named else ["method=energy", "id_data=digits", *overrides])
     device = choose_device(settings.trainer.device)
-    batches = batches_of(settings, training_data(settings), device)
-    precision = resolve_precision(settings, device)
-    torch.manual_seed(0)
-    model = build_backbone(settings.backbone, settings.id_data.num_classes)
-    place(model, settings, precision, device)
-    loop = Loop(model, settings.method.build().to(device), optimisation_of(settings), 10**9, Checkpointing())
+    job = TrainingJob.of(settings, device)
+    batches, (model, method) = job.batches(), job.networks()
+    loop = Loop(model, method, settings.schedule.optimisation(), 10**9, Checkpointing())
     model.train()
     ready = batches(0)
     loop.method.prepare(model, ready, [batch for batch in ready.values() if batch.labels is not None])
-    times = interleaved(
-        {
-            "batch": lambda: batches(1),
-            "network": lambda: loop.update(lambda step: ready, 0),
-            "step": lambda: loop.update(batches, 0),
-        },
-        ROUNDS,
-        device,
-    )
+    tasks = {
+        "batch": lambda: batches(1),
+        "network": lambda: loop.update(lambda step: ready, 0),
+        "step": lambda: loop.update(batches, 0),
+    }
+    with model.precision(job.dtype):
+        times = interleaved(tasks, ROUNDS, device)
     images = sum(len(batch.images) for batch in ready.values())
-    say(f"{settings.backbone.name}, {images} images a step, {precision}, {device_name(device)}")
+    say(f"{settings.backbone.name}, {images} images a step, {job.run.identity['precision']}, {device_name(device)}")
     for name, seconds in times.items():
         say(f"  {name:8} {1000 * seconds:9.2f} ms  {images / seconds:9,.0f} images/s")
     say(f"  data path: {100 * times['batch'] / times['step']:.1f} % of a step")

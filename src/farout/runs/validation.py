@@ -1,0 +1,51 @@
+"""What a fresh network is worth on its holdout: what sweeps minimise, and margins are chosen by; never a test set."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from farout.backbones import Backbone
+from farout.config.settings import Settings
+from farout.engine.evaluate import accuracy, collect
+from farout.methods import Method
+from farout.metrics import detection_metrics
+from farout.runs.geometry import nearest_class_accuracy
+from farout.runs.inputs import TrainingData, capped, corruption_sets
+from farout.runs.scoring import head_of, score_file
+from farout.scores import Fitting
+
+
+def validate(
+    model: Backbone, method: Method, settings: Settings, data: TrainingData, device: torch.device
+) -> dict[str, Any]:
+    """Accuracy on the holdout, and the method's own score against the validation corruptions (never a test set).
+
+    ID is positive and all images count; `fpr95` is the mean over the corruptions, by which the papers chose margins.
+    A score that is fitted sees the images that trained. An untrained classifier has no accuracy; the nearest class
+    mean's stands beside it, by that name, where training outputs are at hand.
+    """
+    size = settings.trainer.eval_batch_size
+    observe = partial(collect, model, settings.transform.build(), device=device, batch_size=size)
+    score = score_file(settings.method_score).build()
+    train = None
+    if "train" in score.needs:
+        train = observe(capped(data.labelled.subset(data.train_rows), settings.max_fit_images))
+    score.fit(Fitting(head_of(model), train))
+    holdout = capped(data.labelled.subset(data.holdout_rows), settings.max_eval_images)
+    id_outputs = observe(holdout)
+    id_scores = score(id_outputs)
+    rows = {}
+    for kind, image_set in corruption_sets(settings, len(holdout)).items():
+        ood_scores = score(observe(image_set))
+        names = (f"{settings.method_score} scores of the holdout", f"{settings.method_score} scores of {kind}")
+        rows[kind] = detection_metrics(id_scores, ood_scores, names=names)
+    return {
+        "score": settings.method_score,
+        "n": len(holdout),
+        "accuracy": accuracy(id_outputs) if method.trains_classifier else None,
+        **({} if train is None else {"nearest_class_accuracy": nearest_class_accuracy(train, id_outputs)}),
+        **{metric: float(np.mean([row[metric] for row in rows.values()])) for metric in ("fpr95", "auroc")},
+        "corruptions": rows,
+    }
