@@ -15,7 +15,7 @@ import torch
 from farout.config.compose import compose_settings
 from farout.data import DataPaths, ImageSet, open_dataset
 from farout.runs import robustness
-from farout.runs.robustness import Plan, Subject, attacked_images, pixels
+from farout.runs.robustness import AttackedClassifier, AttackPlan, attacked_images, pixels
 from farout.runs.run import Run, open_run, run_of
 from farout.runs.training import train
 from script_loader import load_script
@@ -172,11 +172,11 @@ def test_a_plain_classifier_is_attacked_as_it_is(
 
 def test_without_noise_and_steps_jem_is_its_network(runs: tuple[Path, Path], data_paths: DataPaths) -> None:
     run = open_run(runs[0])
-    (subject,) = robustness._subjects(run, None, Plan(refine=[0], input_noise=0.0))
+    (subject,) = robustness._subjects(run, None, AttackPlan(refine=[0], input_noise=0.0))
     images = pixels(open_dataset("digits", "test", data_paths).images[:5], CPU)
     with torch.no_grad():
         ours = subject.classifier(CPU, torch.Generator())(images)
-        plain = Subject("", run).classifier(CPU, torch.Generator())(images)
+        plain = AttackedClassifier("", run).classifier(CPU, torch.Generator())(images)
         torch.testing.assert_close(ours, run.model(CPU)(2 * images - 1))
     assert torch.equal(ours, plain)
 

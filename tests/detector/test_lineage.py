@@ -12,14 +12,14 @@ from farout.data import DataPaths, ImageSet
 from farout.data.streams import holdout_split
 from farout.errors import FaroutError
 from farout.runs import lineage
-from farout.runs.lineage import line, training_images, unseen_images
+from farout.runs.lineage import ancestry, training_images, unseen_images
 from farout.runs.run import Run
 
 Trained = Callable[..., Run]
 
 
 def test_the_holdout_of_the_whole_line(run: Run, data_paths: DataPaths, digits: ImageSet) -> None:
-    assert [member.identity["method"]["name"] for member in line(run)] == ["energy", "ce"]
+    assert [member.identity["method"]["name"] for member in ancestry(run)] == ["energy", "ce"]
     found = unseen_images(run, data_paths)
     rows, held = holdout_split(len(digits), 0.2)
     assert torch.equal(found.images, digits.images[held.sort().values]), "digits have no copies"
@@ -45,7 +45,7 @@ def test_a_parent_that_held_out_more_or_less_leaves_what_both_held_out(
 def test_named_parents_are_known_by_their_weights(trained: Trained, data_paths: DataPaths) -> None:
     parent = trained("method=ce", "holdout=0.2")
     child = trained("method=energy", "holdout=0.2", f"init_from={parent.folder}")
-    assert [member.name for member in line(child)] == [child.name, parent.name]
+    assert [member.name for member in ancestry(child)] == [child.name, parent.name]
     assert len(unseen_images(child, data_paths)) > 0
     parent.weights.write_bytes(parent.weights.read_bytes() + b"x")
     with pytest.raises(FaroutError, match=r"started from a run \(weights-.*nobody can tell"):
@@ -61,12 +61,12 @@ def test_a_line_that_is_not_there_is_told(run: Run, data_paths: DataPaths, tmp_p
 
 def test_a_parent_of_another_set_is_told(trained: Trained, data_paths: DataPaths) -> None:
     child = trained("method=energy", "holdout=0.2", "pretrain.holdout=0.2")
-    parent = line(child)[1]
+    parent = ancestry(child)[1]
     record = json.loads((parent.folder / "run.json").read_text())
     record["identity"]["id_data"]["name"] = "others"
     (parent.folder / "run.json").write_text(json.dumps(record))
     with pytest.MonkeyPatch.context() as patch:  # the changed record has another fingerprint
-        patch.setattr(lineage, "_marked", lambda mark, member: Run(parent.folder, record["identity"]))
+        patch.setattr(lineage, "_parent_of", lambda mark, member: Run(parent.folder, record["identity"]))
         with pytest.raises(FaroutError, match="was trained on others; whether it saw the holdout cannot be told"):
             unseen_images(child, data_paths)
 

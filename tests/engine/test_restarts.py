@@ -14,7 +14,7 @@ import farout.files
 from farout.engine.checkpoint import load_state, save_state
 from farout.engine.fit import Callbacks, Checkpointing, FitResult, Optimisation, fit
 from farout.engine.restarts import Diverged, Restart, RestartPolicy, default_interval
-from farout.engine.states import Point, begun, furthest, point_file, state_files
+from farout.engine.states import RestartPoint, furthest, has_states, point_file, state_files
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy
 from state_dicts import tensors_equal
@@ -398,8 +398,8 @@ def test_states_of_before_there_were_points_are_taken_up(tmp_path: Path) -> None
 
 
 def test_points_are_ordered_by_restarts_and_updates(tmp_path: Path) -> None:
-    assert Point(0, 1, 4).position > Point(1, 0, 8).position
-    assert furthest(tmp_path / "c.pt") is None and not begun(tmp_path / "c.pt")
+    assert RestartPoint(0, 1, 4).position > RestartPoint(1, 0, 8).position
+    assert furthest(tmp_path / "c.pt") is None and not has_states(tmp_path / "c.pt")
     save_state(point_file(tmp_path / "c.pt", 1), {"step": 8, "restarts": []})
     save_state(tmp_path / "c.pt", {"step": 4, "restarts": [1]})
-    assert begun(tmp_path / "c.pt") and furthest(tmp_path / "c.pt") == (1, 4)
+    assert has_states(tmp_path / "c.pt") and furthest(tmp_path / "c.pt") == (1, 4)

@@ -18,7 +18,7 @@ def test_sigterm_ends_at_once_outside_and_at_the_end_of_what_is_held() -> None:
         with pytest.raises(stopping.Terminated):
             send(signal.SIGTERM)
         done = []
-        with pytest.raises(stopping.Terminated), stopping.held():
+        with pytest.raises(stopping.Terminated), stopping.deferred():
             assert not stopping.asked()
             send(signal.SIGTERM)
             done.append(stopping.asked())
@@ -28,7 +28,7 @@ def test_sigterm_ends_at_once_outside_and_at_the_end_of_what_is_held() -> None:
 def test_a_second_sigterm_does_not_wait() -> None:
     with stopping.signals():
         done = []
-        with pytest.raises(stopping.Terminated), stopping.held():
+        with pytest.raises(stopping.Terminated), stopping.deferred():
             send(signal.SIGTERM)
             send(signal.SIGTERM)
             done.append(1)
@@ -36,9 +36,9 @@ def test_a_second_sigterm_does_not_wait() -> None:
 
 
 def test_no_request_is_left_over_for_the_next_command() -> None:
-    with pytest.raises(stopping.Terminated), stopping.signals(), stopping.held():
+    with pytest.raises(stopping.Terminated), stopping.signals(), stopping.deferred():
         send(signal.SIGTERM)
-    with stopping.signals(), stopping.held():
+    with stopping.signals(), stopping.deferred():
         assert not stopping.asked()
 
 

@@ -82,7 +82,7 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
             raise
         return DONE if not leaving.code else FAILED
     except (KeyboardInterrupt, stopping.Terminated) as stop:
-        return stopping.farewell(stop)
+        return stopping.report_stop(stop)
     except (FaroutError, OSError):
         raise
     except Exception as error:

@@ -16,4 +16,4 @@ def start(name: str) -> NoReturn:
 
             main(name, train if name == "train" else evaluate)
         except (KeyboardInterrupt, stopping.Terminated) as stop:
-            sys.exit(stopping.farewell(stop))
+            sys.exit(stopping.report_stop(stop))

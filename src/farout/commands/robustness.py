@@ -25,7 +25,7 @@ from farout.data import default_paths
 from farout.engine.progress import say
 from farout.report.figures.robustness import AXES
 from farout.runs.environment import choose_device
-from farout.runs.robustness import EPSILONS, Found, Plan, assess
+from farout.runs.robustness import EPSILONS, AttackPlan, AttackResults, assess
 from farout.runs.run import open_run
 
 
@@ -49,20 +49,32 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="K",
         help="steps of the chain (default: 0 1 10 for JEM, else 0)",
     )
-    add("--images", type=whole(), default=Plan.images, help="the first so many test images (default: %(default)s)")
-    add("--steps", type=whole(), default=Plan.steps, help="of the attack (default: %(default)s)")
-    add("--restarts", type=whole(), default=Plan.restarts, help="random starts (default: %(default)s, official: 20)")
-    add("--copies", type=whole(), default=Plan.copies, help="of an image in JEM-k (default: %(default)s)")
+    add(
+        "--images", type=whole(), default=AttackPlan.images, help="the first so many test images (default: %(default)s)"
+    )
+    add("--steps", type=whole(), default=AttackPlan.steps, help="of the attack (default: %(default)s)")
+    add(
+        "--restarts",
+        type=whole(),
+        default=AttackPlan.restarts,
+        help="random starts (default: %(default)s, official: 20)",
+    )
+    add("--copies", type=whole(), default=AttackPlan.copies, help="of an image in JEM-k (default: %(default)s)")
     add("--input-noise", type=number(), help="of each copy (default: the run's own; official: 0.03, against L2 0)")
-    add("--distal-steps", type=whole(0), default=Plan.distal_steps, help="from noise (default: %(default)s, 0: none)")
+    add(
+        "--distal-steps",
+        type=whole(0),
+        default=AttackPlan.distal_steps,
+        help="from noise (default: %(default)s, 0: none)",
+    )
     add(
         "--distal-step",
         type=number(above=True),
-        default=Plan.distal_step,
+        default=AttackPlan.distal_step,
         help="its L2 length (default: %(default)s)",
     )
-    add("--batch-size", type=whole(), default=Plan.batch_size, help="images at a time (default: %(default)s)")
-    add("--seed", type=seed, default=Plan.seed, help="of starts and noise (default: %(default)s)")
+    add("--batch-size", type=whole(), default=AttackPlan.batch_size, help="images at a time (default: %(default)s)")
+    add("--seed", type=seed, default=AttackPlan.seed, help="of starts and noise (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     return parser.parse_args(arguments)
 
@@ -71,8 +83,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Attack, print a table a norm, name the files; 2 after a one-line error."""
     options = parse(arguments)
-    same = {f.name: getattr(options, f.name) for f in fields(Plan) if f.name != "epsilons"}
-    plan = Plan({norm: sorted(set(getattr(options, norm))) for norm in options.norm}, **same)
+    same = {f.name: getattr(options, f.name) for f in fields(AttackPlan) if f.name != "epsilons"}
+    plan = AttackPlan({norm: sorted(set(getattr(options, norm))) for norm in options.norm}, **same)
     run = open_run(options.run)
     baseline = None if options.baseline is None else open_run(options.baseline)
     found = assess(run, baseline, plan, default_paths(ROOT), choose_device(options.device, "--device"))
@@ -83,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show(found: Found, norm: str) -> None:
+def show(found: AttackResults, norm: str) -> None:
     """Accuracy in percent, a line per classifier."""
     entries = [entry for entry in found.curves if entry["norm"] == norm]
     table = Table("accuracy (%)", "no attack", *(f"{epsilon:g}" for epsilon in entries[0]["epsilons"]))

@@ -20,7 +20,7 @@ from farout.engine.graphs import CudaGraph, RecordableBatches, RecordedStep, Rec
 from farout.engine.progress import Bar, say
 from farout.engine.restarts import Diverged, Restart, RestartPolicy
 from farout.engine.schedules import LRSchedule
-from farout.engine.states import Point, States, point_file
+from farout.engine.states import RestartPoint, States, point_file
 from farout.errors import FaroutError
 from farout.files import also_as
 from farout.methods import Batch, Method
@@ -221,13 +221,13 @@ def fit(
                 start()
             method.prepare(model, batches(0), train_images() if train_images else ())
             loop.begin()
-        with Bar(callbacks.title, total_steps, loop.step) as bar, stopping.held():
+        with Bar(callbacks.title, total_steps, loop.step) as bar, stopping.deferred():
             _train(loop, batches, seed, bar, callbacks)
     except KeyboardInterrupt:
         # Nothing is saved: it may fall amid an update, and half an update is no state to resume from.
-        raise stopping.Interrupted(loop.prospect(callbacks.name)) from None
+        raise stopping.Interrupted(loop.where_it_stands(callbacks.name)) from None
     except stopping.Terminated:
-        raise stopping.Terminated(loop.prospect(callbacks.name)) from None
+        raise stopping.Terminated(loop.where_it_stands(callbacks.name)) from None
     return loop.result()
 
 
@@ -241,7 +241,7 @@ def _train(loop: "Loop", batches: Batches, seed: int, bar: Bar, callbacks: Callb
                 _report(loop, bar, callbacks)
             loop.save_when_due()
         except Diverged as problem:
-            restart = loop.go_back(problem)
+            restart = loop.restart(problem)
             if callbacks.on_restart is not None:
                 callbacks.on_restart(restart)
         bar.at(loop.step)
@@ -277,7 +277,7 @@ class Loop:
         self.smoothed = SmoothedLosses()
         self.restart_policy = restart_policy or RestartPolicy()
         self.restarts: list[Restart] = []
-        self.points: list[Point] = []  # where a divergence returns to: the last, and the one before
+        self.points: list[RestartPoint] = []  # where a divergence returns to: the last, and the one before
         self.saved_since_restart = True
         self.conditions: list[dict[str, Any]] = [{"from_step": 0, **checkpointing.conditions}]
         self.select = select
@@ -393,7 +393,7 @@ class Loop:
             parts = {"model": self.model.state_dict(), "method": self.method.state_dict()}
             self.best = {"figure": figure, "step": self.step, "epoch": epoch, **copy.deepcopy(parts)}
 
-    def adopt_best(self) -> None:
+    def load_best(self) -> None:
         """The best epoch's weights and the method's state of that time, in place of the last ones."""
         assert self.best is not None
         self.model.load_state_dict(self.best["model"])
@@ -403,12 +403,12 @@ class Loop:
         """What has come of it; at the end of training the kept weights take their place first."""
         finished = self.step >= self.total
         if finished and self.best is not None:
-            self.adopt_best()
+            self.load_best()
         best = None if self.best is None else {key: self.best[key] for key in ("epoch", "step", "figure")}
         restarts, conditions = tuple(self.restarts), tuple(self.conditions)
         return FitResult(self.step, finished, self.seconds(), self.smoothed.read(), restarts, best, conditions)
 
-    def prospect(self, name: str = "") -> str:
+    def where_it_stands(self, name: str = "") -> str:
         """Where training stands, and where the same command will go on."""
         where = f"at step {self.step} of {self.total}" + (f" of {name}" if name else "")
         if self.on_disk is None:
@@ -455,7 +455,7 @@ class Loop:
             return
         self.require_finite()
         slot = 1 if self.points and self.points[0].slot == 0 else 0
-        self.points = [Point(slot, len(self.restarts), self.step), *self.points[:1]]
+        self.points = [RestartPoint(slot, len(self.restarts), self.step), *self.points[:1]]
         self.saved_since_restart = True
         self._write(point_file(path, slot))
         also_as(point_file(path, slot), path)
@@ -500,7 +500,7 @@ class Loop:
     def diverged(self, what: str) -> Diverged:
         return Diverged(f"training diverged: {what} is not finite at step {self.step}")
 
-    def go_back(self, problem: Diverged) -> Restart:
+    def restart(self, problem: Diverged) -> Restart:
         """Load the last point, or the one before where that led to nothing but this, and write that down.
 
         Raises:
@@ -521,7 +521,7 @@ class Loop:
         self._write(path)  # a killed process must not forget it
         return restart
 
-    def _state_to_return_to(self, problem: Diverged) -> tuple[list[Point], dict[str, Any]]:
+    def _state_to_return_to(self, problem: Diverged) -> tuple[list[RestartPoint], dict[str, Any]]:
         """The first point that can be read, with those after it; where none can, the latest state there is."""
         states = self._states()
         for number, point in enumerate(self.points):
@@ -566,7 +566,7 @@ class Loop:
         self.earlier = state["seconds"]
         self.smoothed = SmoothedLosses({name: value.to(device) for name, value in state.get("smoothed", {}).items()})
         self.restarts = [Restart(**restart) for restart in state.get("restarts", ())]
-        self.points = [Point(**point) for point in state.get("points", ())]
+        self.points = [RestartPoint(**point) for point in state.get("points", ())]
         self.saved_since_restart = state.get("saved_since_restart", True)
         self.conditions = list(state.get("conditions", ()))
         self.best = state.get("best")

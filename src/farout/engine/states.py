@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Point:
+class RestartPoint:
     """A state that a divergence may return to: in which file, and where of training (restarts so far, update)."""
 
     slot: int
@@ -42,13 +42,13 @@ def state_files(path: Path) -> list[Path]:
     return [path, point_file(path, 0), point_file(path, 1)]
 
 
-def forget(path: Path) -> None:
+def remove_states(path: Path) -> None:
     """Remove the states of a run that needs them no more, also those of versions before."""
     for file in (*state_files(path), path.with_suffix(".earlier.pt")):
         file.unlink(missing_ok=True)
 
 
-def begun(path: Path) -> bool:
+def has_states(path: Path) -> bool:
     """Whether there is any state to go on from."""
     return any(file.exists() for file in state_files(path))
 
@@ -92,7 +92,7 @@ class States:
         self._tell(follows)
         return state
 
-    def at(self, point: Point) -> dict[str, Any] | None:
+    def at(self, point: RestartPoint) -> dict[str, Any] | None:
         """The state of a point; None where its file is gone or holds something else."""
         state = self._trusted(point_file(self.path, point.slot))
         self._tell("training returns to an earlier state")

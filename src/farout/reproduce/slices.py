@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from farout.engine.progress import say
-from farout.engine.states import forget, furthest, state_files
+from farout.engine.states import furthest, remove_states, state_files
 from farout.engine.tar_parts import Manifest, pack, read_manifest, unpack
 from farout.errors import FaroutError
 from farout.runs.records import DamagedResults, is_run_name, read_results
@@ -114,7 +114,7 @@ def restore(state: Path, runs_folder: Path) -> None:
     unpack(state, manifest, place)
     for run in further.values():
         if run.finished:
-            forget(run.checkpoint)  # of an earlier slice here
+            remove_states(run.checkpoint)  # of an earlier slice here
     kept = len(packed) - len(further)
     say(f"picked up {len(further)} runs from {state}" + (f"; {kept} are as far or further here" if kept else ""))
 

@@ -12,7 +12,7 @@ from farout.metrics import linear_probe
 from farout.runs.inputs import EvaluationData, TrainingData, corruption_images, evaluation_data, known_paths, spread
 from farout.runs.run import Run, build_backbone
 from farout.runs.scoring import score_file
-from farout.scores import Ground, Score
+from farout.scores import Score, TrainFacts
 
 
 def check_training(settings: Settings, data: TrainingData) -> None:
@@ -96,11 +96,11 @@ def _check_scores(scores: list[Score], settings: Settings, labels: Tensor) -> No
     with torch.device("meta"):
         width = build_backbone(settings.backbone, settings.id_data.num_classes).head.in_features
     images = len(spread(len(labels), settings.max_fit_images))
-    ground = Ground(images, int(width), settings.id_data.num_classes)
+    train_facts = TrainFacts(images, int(width), settings.id_data.num_classes)
     troubles = []
     for score in scores:
         try:
-            score.check(ground)
+            score.check(train_facts)
             if score.candidates():
                 _check_corruptions(settings)
         except FaroutError as trouble:

@@ -1,4 +1,4 @@
-"""Pictures of training as it goes on: files in the run folder, and in W&B where it runs."""
+"""Images that a method logs while it trains: files in the run folder, and in W&B where that runs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ PICTURES = 20  # of a run, about
 
 
 class ImageLog:
-    """Writes the pictures that a method shows to folder/NAME-STEP.png, some twenty times over a run and at its end.
+    """Writes the images that a method logs to folder/NAME-STEP.png, some twenty times over a run and at its end.
 
     Which steps these are follows from the run's length, so that an interrupted run has the same pictures. It reads
     copies and draws no random number: training with it and without it is the same.

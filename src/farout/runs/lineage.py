@@ -51,7 +51,7 @@ def unseen_images(run: Run, paths: DataPaths) -> ImageSet:
         )
     labelled = labelled_images(run, paths)
     unseen = np.arange(len(labelled))
-    for member in line(run):
+    for member in ancestry(run):
         own = holdout_split(len(labelled), _holdout(member), _rule(member))[1].numpy()
         unseen = np.intersect1d(unseen, own)
         if len(unseen) == 0:
@@ -63,7 +63,7 @@ def unseen_images(run: Run, paths: DataPaths) -> ImageSet:
     return _without_copies(labelled.subset(unseen), seen)
 
 
-def line(run: Run) -> list[Run]:
+def ancestry(run: Run) -> list[Run]:
     """The run, the run whose weights it started from, and so on.
 
     Raises FaroutError where one is not beside the others, or was trained on another set: nobody can then tell which
@@ -71,7 +71,7 @@ def line(run: Run) -> list[Run]:
     """
     members = [run]
     while (mark := members[-1].identity["parent"]) is not None:
-        parent = _marked(mark, members[-1])
+        parent = _parent_of(mark, members[-1])
         if parent is None:
             raise FaroutError(
                 f"{members[-1].name} started from a run ({mark}) that is not in {run.folder.parent}, so nobody can "
@@ -86,7 +86,7 @@ def line(run: Run) -> list[Run]:
     return members
 
 
-def _marked(mark: str, child: Run) -> Run | None:
+def _parent_of(mark: str, child: Run) -> Run | None:
     """The run that an identity's `parent` means: by the fingerprint of its identity, or by its weights."""
     for record in sorted(child.folder.parent.glob("*/run.json")):
         try:

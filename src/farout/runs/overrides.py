@@ -1,6 +1,6 @@
-"""What a run's record says in the words of a command line: where `eval.py run=PATH` starts from.
+"""A run's record as overrides of a command line: where `eval.py run=PATH` starts from.
 
-The words of the record come first, those that were typed after them. So an option means what it means beside the
+The overrides of the record come first, those that were typed after them. So an option means what it means beside the
 overrides that trained the run, and one that would have trained another run is found out.
 """
 

@@ -1,4 +1,4 @@
-"""Before a run is taken up: what is damaged is moved aside, and a run of other images or classes is refused."""
+"""Before a run is trained or evaluated: damaged files are moved aside, and other images or classes are refused."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -34,7 +34,7 @@ CHAIN = ("sgld_lr", "sgld_std", "clamp_gradient", "clamp_images")
 
 
 @dataclass(frozen=True)
-class Plan:
+class AttackPlan:
     """What to attack with. Defaults follow the official script where it has the same knob (images, steps, copies).
 
     Args:
@@ -71,7 +71,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Subject:
+class AttackedClassifier:
     """A way to classify with a run's network: as it is (refinement None), or as JEM-k does."""
 
     label: str
@@ -97,7 +97,7 @@ class Subject:
 
 
 @dataclass
-class Found:
+class AttackResults:
     """What a command measured or took from robustness.json: entries, and the images of the ascents."""
 
     curves: list[dict[str, Any]] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Found:
     files: list[Path] = field(default_factory=list)
 
 
-def assess(run: Run, baseline: Run | None, plan: Plan, paths: DataPaths, device: torch.device) -> Found:
+def assess(run: Run, baseline: Run | None, plan: AttackPlan, paths: DataPaths, device: torch.device) -> AttackResults:
     """Attack `run`, and `baseline` as the plain network that it is, on the same images from the same seed.
 
     robustness.json grows by a curve as soon as it is there, and a curve that it holds is not measured again; figures go
@@ -118,7 +118,7 @@ def assess(run: Run, baseline: Run | None, plan: Plan, paths: DataPaths, device:
     with run.locked():
         path = run.folder / "robustness.json"
         record: dict[str, Any] = load_json(path) if path.exists() else {"run": run.name, "curves": [], "distal": []}
-        found = Found()
+        found = AttackResults()
         for subject in subjects:
             for norm, epsilons in plan.epsilons.items():
                 facts = _curve_facts(subject, norm, epsilons, images, rule, plan)
@@ -138,7 +138,7 @@ def assess(run: Run, baseline: Run | None, plan: Plan, paths: DataPaths, device:
     return found
 
 
-def _subjects(run: Run, baseline: Run | None, plan: Plan) -> list[Subject]:
+def _subjects(run: Run, baseline: Run | None, plan: AttackPlan) -> list[AttackedClassifier]:
     """The baseline's plain network, then the run's JEM-k; of a run without a chain the plain network."""
     for each in filter(None, (run, baseline)):
         if not each.classifier_trained:
@@ -147,20 +147,20 @@ def _subjects(run: Run, baseline: Run | None, plan: Plan) -> list[Subject]:
     if baseline is not None:
         if baseline.identity["id_data"] != run.identity["id_data"]:
             raise ConfigError(f"{baseline.name} was trained on other data than {run.name}: give a baseline of the same")
-        subjects.append(Subject(f"baseline ({_method(baseline)})", baseline))
+        subjects.append(AttackedClassifier(f"baseline ({_method(baseline)})", baseline))
     if set(CHAIN) <= set(run.identity["method"]):
         steps = dict.fromkeys(REFINE if plan.refine is None else plan.refine)
-        return [*subjects, *(Subject(f"{_method(run)}-{k}", run, _refinement(run, k, plan)) for k in steps)]
+        return [*subjects, *(AttackedClassifier(f"{_method(run)}-{k}", run, _refinement(run, k, plan)) for k in steps)]
     if any(plan.refine or ()):
         raise ConfigError(f"{run.name} has no chain to refine images with: give it --refine 0, or name a JEM run")
-    return [*subjects, Subject(_method(run), run)]
+    return [*subjects, AttackedClassifier(_method(run), run)]
 
 
 def _method(run: Run) -> str:
     return str(run.identity["method"]["name"]).upper()
 
 
-def _refinement(run: Run, steps: int, plan: Plan) -> dict[str, Any]:
+def _refinement(run: Run, steps: int, plan: AttackPlan) -> dict[str, Any]:
     """`RefinedClassifier`'s arguments: the run's own chain, and the noise that its images had in training."""
     chain = run.identity["method"]
     trained_with = float(run.identity["transform"].get("noise_std", 0.0))
@@ -192,7 +192,7 @@ def attacked_images(run: Run, count: int, paths: DataPaths) -> tuple[ImageSet, s
 
 
 def _curve_facts(
-    subject: Subject, norm: str, epsilons: Sequence[float], images: ImageSet, rule: str, plan: Plan
+    subject: AttackedClassifier, norm: str, epsilons: Sequence[float], images: ImageSet, rule: str, plan: AttackPlan
 ) -> dict[str, Any]:
     """All that a curve follows from."""
     return {
@@ -216,7 +216,12 @@ def _known(entries: Sequence[dict[str, Any]], facts: Mapping[str, Any]) -> dict[
 
 
 def _measure(
-    subject: Subject, norm: str, epsilons: Sequence[float], images: ImageSet, plan: Plan, device: torch.device
+    subject: AttackedClassifier,
+    norm: str,
+    epsilons: Sequence[float],
+    images: ImageSet,
+    plan: AttackPlan,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Accuracy over all images, without an attack and at each epsilon."""
     generator = torch.Generator(device).manual_seed(plan.seed)
@@ -247,7 +252,7 @@ def _percent(shares: Sequence[float]) -> str:
 
 
 def _distal(
-    subjects: Sequence[Subject], images: ImageSet, plan: Plan, device: torch.device, folder: Path
+    subjects: Sequence[AttackedClassifier], images: ImageSet, plan: AttackPlan, device: torch.device, folder: Path
 ) -> tuple[list[dict[str, Any]], dict[str, Figure]]:
     """One ascent a class from the same noise through each run's plain network: entries, and the figure by its stem."""
     networks = {subject.run.name: subject for subject in subjects}  # of JEM-k one is enough: refinement plays no part
@@ -258,7 +263,7 @@ def _distal(
     start = torch.rand((len(classes), *images.images.shape[1:]), generator=draw)
     entries, rows, kept = [], [], {"start": start.numpy()}
     for subject in networks.values():
-        plain = Subject(subject.label if subject.run is not run else _method(run), subject.run)
+        plain = AttackedClassifier(subject.label if subject.run is not run else _method(run), subject.run)
         ends = _ascend(plain, start, classes, plan, device)
         settings = {"steps": plan.distal_steps, "step": plan.distal_step, "seed": plan.seed, "classes": names}
         reached = {"confidence": ends.confidence[-1].tolist(), "mean_confidence": ends.confidence.mean(1).tolist()}
@@ -269,7 +274,9 @@ def _distal(
     return entries, {"distal": distal_figure(start.numpy(), rows, names, plan.distal_step, run.name)}
 
 
-def _ascend(subject: Subject, start: Tensor, classes: Tensor, plan: Plan, device: torch.device) -> Distal:
+def _ascend(
+    subject: AttackedClassifier, start: Tensor, classes: Tensor, plan: AttackPlan, device: torch.device
+) -> Distal:
     """On the device, and back to the CPU."""
     classify = subject.classifier(device, torch.Generator(device))
     steps, length = plan.distal_steps, plan.distal_step

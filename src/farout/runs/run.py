@@ -23,7 +23,7 @@ from farout.config.settings import IdData, Precision, Settings
 from farout.data.transform import Transform
 from farout.engine.checkpoint import load_weights
 from farout.engine.progress import say
-from farout.engine.states import begun
+from farout.engine.states import has_states
 from farout.errors import ConfigError, FaroutError, UnwritableError, shorten
 from farout.files import remove_leftovers, save_json, writing
 from farout.methods import Method
@@ -80,7 +80,7 @@ class Run:
     @property
     def begun(self) -> bool:
         """Whether anything of a training is here."""
-        return (self.folder / "run.json").exists() or self.finished or begun(self.checkpoint)
+        return (self.folder / "run.json").exists() or self.finished or has_states(self.checkpoint)
 
     @property
     def writable(self) -> bool:

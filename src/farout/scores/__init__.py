@@ -1,5 +1,5 @@
 """Scores: outputs -> one number per image, larger = more in-distribution."""
 
-from farout.scores.base import Fitting, Ground, Head, ImageScore, Network, Outputs, Score
+from farout.scores.base import Fitting, Head, ImageScore, Network, Outputs, Score, TrainFacts
 
-__all__ = ["Fitting", "Ground", "Head", "ImageScore", "Network", "Outputs", "Score"]
+__all__ = ["Fitting", "Head", "ImageScore", "Network", "Outputs", "Score", "TrainFacts"]

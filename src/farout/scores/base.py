@@ -65,8 +65,8 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What is known of a score's ground before there is a network.
+class TrainFacts:
+    """What is known of the training images and the network before either is there.
 
     Attributes:
         images: how many training images it would be fitted on.
@@ -105,8 +105,8 @@ class Score(ABC):
     def fit(self, fitting: Fitting) -> None:  # noqa: B027
         """Estimates what the score needs, where its paper does."""
 
-    def check(self, ground: Ground) -> None:  # noqa: B027
-        """Raises FaroutError where `fit` on such a ground would: known before anything is trained."""
+    def check(self, train_facts: TrainFacts) -> None:  # noqa: B027
+        """Raises FaroutError where `fit` on such training images would: known before anything is trained."""
 
     @abstractmethod
     def __call__(self, outputs: Outputs) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from farout.errors import ConfigError, FaroutError
-from farout.scores.base import Fitting, Ground, Outputs, Score
+from farout.scores.base import Fitting, Outputs, Score, TrainFacts
 from farout.scores.blocks import in_blocks
 from farout.scores.fitted import fitted, train_outputs
 
@@ -55,9 +55,9 @@ class KNN(Score):
         self._lift = torch.where(self._scale == 0, 0.5, 0.0)
         self._has_zeros = bool((self._scale == 0).any())
 
-    def check(self, ground: Ground) -> None:
+    def check(self, train_facts: TrainFacts) -> None:
         """Raises FaroutError where the training images are fewer than k."""
-        self._check_bank(ground.images)
+        self._check_bank(train_facts.images)
 
     def _check_bank(self, size: int) -> None:
         if size < self.k:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from farout.errors import ConfigError, FaroutError
-from farout.scores.base import Fitting, Ground, Head, Outputs, Score
+from farout.scores.base import Fitting, Head, Outputs, Score, TrainFacts
 from farout.scores.blocks import in_blocks, row_blocks
 from farout.scores.fitted import fitted, train_outputs
 
@@ -68,9 +68,9 @@ class ViM(Score):
         largest = train.logits.amax(1).mean(dtype=torch.float64).to(mean_norm)
         self._residual = Residual(origin, basis, float(largest / mean_norm))
 
-    def check(self, ground: Ground) -> None:
+    def check(self, train_facts: TrainFacts) -> None:
         """Raises FaroutError where the features leave no residual space."""
-        self._dimension(ground.width)
+        self._dimension(train_facts.width)
 
     def _dimension(self, width: int) -> int:
         default = 1000 if width >= 2048 else 512 if width >= 768 else width // 2

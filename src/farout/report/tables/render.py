@@ -1,4 +1,4 @@
-"""A table in three dresses: terminal, Markdown, CSV.
+"""A table as text for the terminal, as Markdown and as CSV.
 
 OOD sets are lines, methods are columns, and each metric has a block: that fits 100 columns of a terminal.
 """
