@@ -44,7 +44,7 @@ from farout.report.tables.render import to_terminal, width
 from farout.runs.dependencies import already_evaluated
 from farout.runs.environment import choose_device
 from farout.runs.evaluation import evaluate
-from farout.runs.robustness import Plan, assess
+from farout.runs.robustness import AttackPlan, assess
 from farout.runs.run import Run, open_run, run_of, settings_for
 from farout.runs.sample_quality import frechet_facts, inception_facts
 from farout.runs.samples import Sampler, Sampling, class_names, draw_samples, save_samples
@@ -58,9 +58,9 @@ ROWS = {  # paper -> network -> how its file of conf/experiment ends
 AT_FULL_SCALE = ("ce_plain",)  # elsewhere `ce` has JEM's network already, without a norm
 SCALES = ("demo", "full", "small")
 ATTACKS = {  # scale -> how JEM is attacked; full: as scripts/robustness.py does by default
-    "full": Plan(),
-    "small": Plan({"linf": (1.0, 2.0, 4.0, 8.0), "l2": (0.25, 0.5, 1.0)}, images=50, steps=10, restarts=1),
-    "demo": Plan({"linf": (8.0, 32.0), "l2": (1.0, 4.0)}, images=30, steps=5, restarts=1, distal_steps=20),
+    "full": AttackPlan(),
+    "small": AttackPlan({"linf": (1.0, 2.0, 4.0, 8.0), "l2": (0.25, 0.5, 1.0)}, images=50, steps=10, restarts=1),
+    "demo": AttackPlan({"linf": (8.0, 32.0), "l2": (1.0, 4.0)}, images=30, steps=5, restarts=1, distal_steps=20),
 }
 OWN_OPTIONS = {"experiment": "--paper, --scale and --recipe", "scale": "--scale", "seed": "--seeds"}
 CHAIN_STEPS = {"full": 200, "small": 200, "demo": 20}  # scale -> of the chains that are shown
@@ -193,7 +193,7 @@ def draw(row: str, settings: Settings, classifier: Run, chain_steps: int) -> Non
     say(f"written: {folder}")
 
 
-def attack(runs: Sequence[Run], settings: Settings, plan: Plan) -> None:
+def attack(runs: Sequence[Run], settings: Settings, plan: AttackPlan) -> None:
     """What scripts/robustness.py JEM_RUN CLASSIFIER does, with every classifier of the JEM run's seed."""
     paths, device = settings.paths.data_paths(), choose_device(settings.trainer.device)
     classifiers = [run for run in runs if run.identity["method"]["name"] == "ce"]

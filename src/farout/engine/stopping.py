@@ -26,7 +26,7 @@ class _Requests:
 
 
 def on_terminate(number: int, frame: FrameType | None) -> None:
-    """End at once; amid training (`held`) at the end of the step, unless asked again."""
+    """End at once; amid training (`deferred`) at the end of the step, unless asked again."""
     if _Requests.holding and not _Requests.terminate:
         _Requests.terminate = True
         return
@@ -68,7 +68,7 @@ def told_as(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def deferred() -> Iterator[None]:
     """SIGTERM waits for the end of this block, which asks for it (`asked`): half an update is no state to resume from.
 
     A second SIGTERM does not wait.
@@ -87,7 +87,7 @@ def asked() -> bool:
     return _Requests.terminate
 
 
-def farewell(stop: BaseException) -> int:
+def report_stop(stop: BaseException) -> int:
     """Say in one line on standard error how a command ended early; returns its exit status."""
     word, status = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
     where = str(stop) or "before training or evaluation began: nothing is lost, repeat the command"

@@ -31,7 +31,7 @@ from farout.engine.precision import allow_tf32
 from farout.engine.profiling import StepProfiler
 from farout.engine.progress import say
 from farout.engine.restarts import Restart
-from farout.engine.states import begun, forget
+from farout.engine.states import has_states, remove_states
 from farout.engine.stopping import told_as
 from farout.errors import FaroutError
 from farout.files import write_bytes
@@ -102,7 +102,7 @@ class TrainingJob:
         recover(run, settings, self.data)
         evaluation = EvaluationJob(run, settings, self.device)
         if run.finished:
-            forget(run.checkpoint)  # killed between the weights and this
+            remove_states(run.checkpoint)  # killed between the weights and this
             say(f"{run.name} is finished: {run.folder}")
             if not settings.evaluate or evaluation.done():
                 say(f"nothing left to do; results: {run.results}")
@@ -145,7 +145,7 @@ class TrainingJob:
 
     def prospect(self) -> str:
         """What training will take: estimated from a few steps on a copy, where there are many to come."""
-        if begun(self.run.checkpoint):
+        if has_states(self.run.checkpoint):
             return "was interrupted and goes on first"
         if self.total_steps < 100:
             return f"is trained first ({self.total_steps} steps)"
@@ -212,7 +212,7 @@ class TrainingJob:
         run = self.run
         allow_tf32(run.identity["precision"] == "tf32")
         model, method = self.networks(parent)
-        resumed = "resumes" if begun(run.checkpoint) else "trains"
+        resumed = "resumes" if has_states(run.checkpoint) else "trains"
         say(f"{run.name} {resumed}: {self.total_steps} steps in {run.identity['precision']} on {self.device}")
         with model.precision(self.dtype):
             result = self._fit(model, method, model.load_pretrained if parent is None else None, logger)
@@ -220,7 +220,7 @@ class TrainingJob:
             where = f"step {result.step} of {self.total_steps} of {run.name}"
             raise OutOfBudget(f"the time budget is spent at {where}: repeat to go on")
         allow_tf32(False)  # what follows measures
-        again = "goes on from its last checkpoint" if begun(run.checkpoint) else "starts it afresh"
+        again = "goes on from its last checkpoint" if has_states(run.checkpoint) else "starts it afresh"
         with told_as(f"after the last step of {run.name}, before its weights were written: the same command {again}"):
             self._finish(model, method, result)
 
@@ -306,7 +306,7 @@ class TrainingJob:
         run.write_record(**parts, files=files)
         for path, content in contents.items():
             write_bytes(path, content)
-        forget(run.checkpoint)
+        remove_states(run.checkpoint)
         say(f"{run.name} finished: {result.step} steps in {result.seconds / 60:.1f} min")
 
 
