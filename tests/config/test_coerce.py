@@ -86,7 +86,7 @@ def test_literals_are_matched_with_their_type():
     assert coerce("auto", kind, "k") == "auto"
     assert coerce(True, kind, "k") is True
     for value in (1, 0, "True", "aut"):
-        with pytest.raises(ConfigError, match="choose from auto, graphs, True, False"):
+        with pytest.raises(ConfigError, match="choose from auto, True, False"):
             coerce(value, kind, "k")
     with pytest.raises(ConfigError, match=r"did you mean auto\?"):
         coerce("aut", kind, "k")

@@ -12,7 +12,16 @@ from omegaconf import OmegaConf
 
 from farout.config.coerce import locate
 from farout.config.compose import compose_settings
-from farout.config.settings import ROOT, Schedule
+from farout.config.settings import (
+    LATER,
+    ROOT,
+    Options,
+    Paths,
+    Schedule,
+    TrainerSettings,
+    defaults,
+    defaults_of,
+)
 
 CONF = ROOT / "conf"
 ELSEWHERE = (
@@ -31,8 +40,6 @@ def options(group: str) -> list[str]:
 REQUIRED = {entry.name for entry in fields(Schedule) if entry.default is MISSING and entry.default_factory is MISSING}
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ELSEWHERE)
 HOLDOUT = {"holdout", "holdout_rule"}  # JEM's own, which a scale may do without
-LATER = [entry.name for entry in fields(Schedule) if entry.name not in REQUIRED]
-USUAL = Schedule(1, 1, 1.0, 0.0, 0.0, False, 0.0)
 SCHEDULES = [path.split("/") for path in options("schedule")]
 
 
@@ -82,10 +89,24 @@ def test_no_two_schedules_are_copies_of_each_other():
     assert len(set(said)) == len(said)
 
 
-def test_what_a_schedule_file_need_not_say_is_the_same_in_code_and_configuration():
-    """A parent's schedule is read from its own file, without conf/train.yaml."""
-    said = OmegaConf.load(CONF / "train.yaml")
-    assert {name: said[name] for name in LATER} == {name: getattr(USUAL, name) for name in LATER}
+def test_a_default_stands_in_the_code_alone():
+    """Schedules of several lengths and settings of their papers may repeat one; the roots must not."""
+    usual = defaults()
+    for path in ("train", "eval", *(f"trainer/{name}" for name in options("trainer"))):
+        said = set(OmegaConf.load(CONF / f"{path}.yaml")) & {*usual, *usual["trainer"]}
+        assert not said, path
+    composed = compose_settings([])
+    for name, kind in (("trainer", TrainerSettings), ("paths", Paths), ("schedule", Schedule)):
+        own = defaults_of(kind)
+        assert {key: getattr(getattr(composed, name), key) for key in own} == own
+    assert {key: getattr(composed, key) for key in defaults_of(Options)} == defaults_of(Options) | {"outliers": None}
+
+
+def test_what_records_leave_out_is_marked_and_has_a_default():
+    marked = [entry for kind in (Schedule, Options) for entry in fields(kind) if entry.metadata]
+    assert all(entry.metadata == LATER for entry in marked)
+    assert {entry.name for entry in marked} == {*defaults_of(Schedule, True), *defaults_of(Options, True)}
+    assert {"milestones", "loss_bound", "keep", "holdout_rule"} <= {entry.name for entry in marked}
 
 
 @pytest.mark.parametrize("scale", options("scale"))

@@ -8,7 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from farout import papers
-from farout.config.settings import ROOT, read_protocol
+from farout.config.parse import read_protocol
+from farout.config.settings import ROOT
 from farout.errors import ConfigError
 from farout.papers import METRICS, Paper, ReportedValue, load
 

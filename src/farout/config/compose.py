@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from farout.config.coerce import unknown
+from farout.config.parse import check_holdout, known_root_keys, parse
 from farout.config.renamed import renamed
-from farout.config.settings import ROOT, Settings, check_holdout, known_root_keys, parse
+from farout.config.settings import ROOT, Settings, defaults
 from farout.errors import ConfigError, one_line, shorten
+
+# What conf/train.yaml begins with.
+ConfigStore.instance().store("settings", OmegaConf.create(defaults()), provider="farout")
 
 LISTS = ("score", "experiment")  # groups of which several files can be chosen
 

@@ -1,25 +1,16 @@
-"""What one command asks for: Hydra's composition, checked and coerced into plain dataclasses."""
+"""What one command asks for: plain dataclasses, and the only place where an option's default stands."""
 
-import re
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-import torch
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from farout.config.coerce import Component, build_dataclass, coerce, component, locate, signature_of, unknown
+from farout.config.coerce import Component, locate
 from farout.data import DataPaths, default_paths
-from farout.data.catalogue import dataset_names, define, split_names
-from farout.data.class_folders import name_with_classes, read_class_list
 from farout.data.streams import HoldoutRule, OutlierOrder
 from farout.engine.fit import Algorithm, Optimisation, RestartPolicy
 from farout.engine.schedules import LRSchedule, Shape, WarmUp
-from farout.errors import ConfigError, shorten
+from farout.errors import ConfigError
 from farout.metrics.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,12 +18,26 @@ Keep = Literal["last", "best"]  # which weights of a run
 Precision = Literal["fp32", "bf16", "tf32"]  # of the network's trunk while it trains
 
 
+# Of a field that came after the first runs: records leave it out at its default, so that those runs are still found.
+LATER = {"left out of records at its default": True}
+
+
+def defaults_of(kind: type, only_later: bool = False) -> dict[str, Any]:
+    """The fields of a dataclass that have a default, and it; with `only_later` those that records leave out at it."""
+    found = {}
+    for entry in fields(kind):
+        if only_later and entry.metadata != LATER:
+            continue
+        if entry.default is not MISSING:
+            found[entry.name] = entry.default
+        elif entry.default_factory is not MISSING:
+            found[entry.name] = entry.default_factory()
+    return found
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """Length, batches and optimiser of one training run; one file of conf/schedule.
-
-    What has a default here stands in conf/train.yaml with the same value, for every method.
-    """
+    """Length, batches and optimiser of one training run; one file of conf/schedule, and what those need not say."""
 
     epochs: int
     batch_size: int
@@ -41,34 +46,39 @@ class Schedule:
     momentum: float
     nesterov: bool
     weight_decay: float
-    max_steps: int | None = None
-    outlier_batch_size: int | None = None
-    lr_schedule: Shape = "cosine"
-    milestones: list[int] = field(default_factory=list)
-    lr_factor: float = 0.1
-    warm_up_epochs: int = 0
-    warm_up_lr: float = 0.001
-    negative_first_epoch: bool = False
-    warm_up_steps: int = 0
-    optimizer: Algorithm = "sgd"
-    loss_bound: float | None = None
-    max_restarts: int = 0
-    restart_lr_factor: float = 1.0
-    restart_every: int | None = None
-    overfit_batches: int | None = None
+    max_steps: int | None = None  # stop after so many updates; None: after the epochs
+    outlier_batch_size: int | None = None  # beside each batch, of methods that train on outliers
+
+    # The learning rate. cosine: lower with every update, to lr_end; epoch_cosine: the same for a whole epoch; steps:
+    # times lr_factor after milestones, the last epochs (from 0) at the old rate.
+    lr_schedule: Shape = field(default="cosine", metadata=LATER)
+    milestones: list[int] = field(default_factory=list, metadata=LATER)
+    lr_factor: float = field(default=0.1, metadata=LATER)
+    # Of epoch_cosine and steps: a linear rise from warm_up_lr, update by update, for so many epochs or updates.
+    warm_up_epochs: int = field(default=0, metadata=LATER)
+    warm_up_lr: float = field(default=0.001, metadata=LATER)
+    warm_up_steps: int = field(default=0, metadata=LATER)
+    # Mirror a slip of the official CIDER code: epoch 0 of the warm-up runs at rates below zero.
+    negative_first_epoch: bool = field(default=False, metadata=LATER)
+
+    # Train on the run's first so many batches over and over; None: on all.
+    overfit_batches: int | None = field(default=None, metadata=LATER)
+    optimizer: Algorithm = field(default="sgd", metadata=LATER)  # sgd; adam: betas (momentum, 0.999)
+
+    # Training that diverges: the loss is NaN, infinite or, in size, above loss_bound.
+    # None: any finite loss will do; with a number, or max_restarts, every step's loss is looked at.
+    loss_bound: float | None = field(default=None, metadata=LATER)
+    # How often to go back to the last good state and on with other random numbers; 0: give up.
+    max_restarts: int = field(default=0, metadata=LATER)
+    # What every restart multiplies the learning rate by.
+    restart_lr_factor: float = field(default=1.0, metadata=LATER)
+    # Updates between those states; None: a quarter of an epoch (50 at least), or of the run.
+    restart_every: int | None = field(default=None, metadata=LATER)
 
     def record(self) -> dict[str, Any]:
-        """What determines a network's weights.
-
-        What came after the first runs is left out at its default, so that those runs are still found.
-        """
-        usual = self.later_defaults()
+        """What determines a network's weights, less what came later and stands at its default."""
+        usual = defaults_of(Schedule, only_later=True)
         return {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
-
-    @staticmethod
-    def later_defaults() -> dict[str, Any]:
-        """What came after the first runs, at its default."""
-        return {entry.name: getattr(_USUAL, entry.name) for entry in fields(Schedule)[_USUAL_FROM:]}
 
     def learning_rate(self) -> LRSchedule:
         """The learning rate as a function of the update."""
@@ -156,10 +166,6 @@ class Schedule:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
-_USUAL = Schedule(1, 1, 1.0, 0.0, 0.0, False, 0.0)
-_USUAL_FROM = [entry.name for entry in fields(Schedule)].index("lr_schedule")  # the first that came later
-
-
 @dataclass(frozen=True)
 class IdData:
     """The in-distribution data set, and the images whose corruptions are the OOD sets of selection on a holdout.
@@ -193,18 +199,23 @@ class OodData:
 class TrainerSettings:
     """How to run, none of it part of a run's identity but the resolved precision."""
 
-    device: str = "auto"
+    device: str = "auto"  # auto: CUDA where there is one; cpu, cuda, cuda:1, ...
+    # auto: bf16 on GPUs that have it, else fp32. fp32 is that on CUDA too, tf32 PyTorch's own default there (runs from
+    # before 2026-12 say fp32 for it). Part of the run, kept on resume.
     precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
+    # graphs: on CUDA whole updates are replayed as CUDA graphs; true: and torch.compile makes the trunk; auto: on CUDA
+    # graphs, for runs long enough to repay it true; false: neither.
     compile: Literal["auto", "graphs", True, False] = "auto"
     channels_last: bool = True
+    # When the state is written matters to nothing but the work that a kill loses.
     checkpoint_minutes: float | None = 2.0
     checkpoint_steps: int | None = None
-    budget_minutes: float | None = None
+    budget_minutes: float | None = None  # stop after so long, with the state saved; the same command goes on
     eval_batch_size: int = 500
-    cache_gib: float = 4.0
+    cache_gib: float = 4.0  # outputs kept on disk for further scores, oldest out first; 0: none
     log_every: int = 50
-    detect_anomaly: bool = False
-    profile: bool = False
+    detect_anomaly: bool = False  # stop at the operation whose gradient is NaN, with a traceback; slow (debug=default)
+    profile: bool = False  # record some updates with torch.profiler into the run's folder (debug=profile)
 
     def check(self) -> None:
         """Raise ConfigError where a value means nothing."""
@@ -229,11 +240,11 @@ class LoggerSettings:
 
 @dataclass(frozen=True)
 class Paths:
-    """Folders; None means the default that the documentation names."""
+    """Folders."""
 
-    outputs: str
-    data: str | None = None
-    packs: str | None = None
+    outputs: str = "outputs"
+    data: str | None = None  # the image store; None: $FAROUT_DATA, else data/
+    packs: str | None = None  # where packs lie; None: $FAROUT_PACKS, else packs/, or ../shared/data where there is one
 
     def data_paths(self) -> DataPaths:
         """The image store, the packs and the catalogue."""
@@ -245,24 +256,55 @@ class Paths:
         )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that one training or evaluation needs to know."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What stands at the root beside the schedule and the method's own knobs."""
+
+    scale: str  # its file of conf/scale says so itself
+    seed: int = 1
+    # The data set whose training images are the outliers of methods that train on some.
+    outliers: str | None = "random_images_300k"
+    # shuffle, or window: the papers' contiguous window, for outlier sets whose order means something.
+    outlier_order: OutlierOrder = "shuffle"
+    # The share of the training images kept from training, for selection and thresholds; which images: permuted and last
+    # are the Outlier Exposure code's rules, jem is JEM's.
+    holdout: float = 0.0
+    holdout_rule: HoldoutRule = field(default="permuted", metadata=LATER)
+    # The last update's weights; best: of the epoch of highest accuracy on the holdout.
+    keep: Keep = field(default="last", metadata=LATER)
+    init_from: str | None = None  # auto: the matching cross-entropy run, trained first if need be; a run folder
+    evaluate: bool = True  # after training, with ood_data, score and protocol
+    max_eval_images: int | None = None  # of each evaluated set (smoke runs); None: all
+    max_fit_images: int | None = None  # ID training images that scores such as knn are fitted on; None: all
+    max_tune_images: int | None = 500  # of each set by which a score tunes itself (odin, mahalanobis)
+    # ID training images behind the class means of the geometry measures; None: all, 0: no measures.
+    geometry_images: int | None = 5000
+    linear_probe: bool = False  # also fit a logistic regression on the training images' features, give its accuracy
+    # Let a method that needs a network without batch norm (jem) train one that has it all the same.
+    allow_batch_norm: bool = False
+
+
+# What `pretrain` shows of how the parent of a fine-tuning run (the cross-entropy network) may differ from this scale's
+# own schedule; None: not at all. Any other field of a schedule may be added there.
+PRETRAIN = ["epochs", "max_steps", "batch_size", "lr", "lr_end", "momentum", "nesterov", "weight_decay", "holdout"]
+
+
+def defaults() -> dict[str, Any]:
+    """Every option that has a default, as it stands before any file of conf/."""
+    groups = {"trainer": defaults_of(TrainerSettings), "paths": defaults_of(Paths), "pretrain": dict.fromkeys(PRETRAIN)}
+    return {**defaults_of(Schedule), **defaults_of(Options), **groups}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Options):
+    """Everything that one training or evaluation needs to know; `outliers` is None where the method trains on none."""
 
     method: Component
     method_score: str
     backbone: Component
     transform: Component
     id_data: IdData
-    outliers: str | None  # None also where the method trains on none
-    outlier_order: OutlierOrder
     schedule: Schedule
-    scale: str
-    seed: int
-    holdout: float
-    holdout_rule: HoldoutRule
-    keep: Keep
-    init_from: str | None
     pretrain: dict[str, Any]
     ood_data: OodData
     scores: tuple[Component, ...]
@@ -270,256 +312,12 @@ class Settings:
     trainer: TrainerSettings
     logger: LoggerSettings
     paths: Paths
-    evaluate: bool
-    max_eval_images: int | None
-    max_fit_images: int | None
-    max_tune_images: int | None
-    geometry_images: int | None
-    linear_probe: bool
-    allow_batch_norm: bool = False
     run: str | None = None
     words: tuple[str, ...] | None = None  # what was typed to eval.py; None where nobody typed this evaluation
-    choices: Mapping[str, str] = field(default_factory=dict, compare=False)  # group of conf/ -> the file chosen there
+    # Group of conf/ -> the file chosen there.
+    choices: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def uses_outliers(self) -> bool:
         """Whether the method trains on an outlier stream."""
         return "outliers" in locate(self.method.target).streams
-
-
-GROUPS = ("method", "backbone", "transform", "id_data", "ood_data", "score", "protocol", "trainer", "logger")
-SCALARS: dict[str, Any] = {
-    "scale": str,
-    "seed": int,
-    "holdout": float,
-    "holdout_rule": HoldoutRule,
-    "keep": Keep,
-    "init_from": str | None,
-    "outliers": str | None,
-    "outlier_order": OutlierOrder,
-    "evaluate": bool,
-    "max_eval_images": int | None,
-    "max_fit_images": int | None,
-    "max_tune_images": int | None,
-    "geometry_images": int | None,
-    "linear_probe": bool,
-    "allow_batch_norm": bool,
-}
-EVALUATION_SCALARS: dict[str, Any] = {"run": str | None}  # eval.py's own
-
-
-def _scalars(root: str) -> dict[str, Any]:
-    return {**SCALARS, **(EVALUATION_SCALARS if root == "eval" else {})}
-
-
-def known_root_keys(method_target: str, root: str = "train") -> list[str]:
-    """Every root key that a composition with this method may have; `root` is train or eval."""
-    schedule = [entry.name for entry in fields(Schedule)]
-    return [*signature_of(method_target), *schedule, *_scalars(root), *GROUPS, "paths", "pretrain"]
-
-
-def parse(
-    config: DictConfig,
-    root: str = "eval",
-    words: Sequence[str] | None = None,
-    choices: Mapping[str, str] = MappingProxyType({}),
-) -> Settings:
-    """Check and coerce a composed configuration; with `root` train, eval.py's own options are unknown.
-
-    `words` are the overrides that were typed for it, where an evaluation has to tell them from defaults; `choices` says
-    which files of conf/ it was composed of.
-
-    Raises:
-        ConfigError: an option that this composition does not know (also one added with +), a blank, a value of the
-            wrong kind, or one that the method refuses.
-    """
-    raw = _resolved(config)
-    method_part = dict(raw["method"])
-    method_score = coerce(method_part.pop("score", None), str, "method.score")
-    target = coerce(method_part.get("_target_"), str, "method._target_")
-    locate(target, "method")
-    allowed = known_root_keys(target, root)
-    strange = [key for key in raw if key not in allowed]
-    if strange:
-        raise unknown(strange, f"method={method_part.get('name')}", allowed)
-    absent = [key for key in SCALARS if key not in raw]
-    if absent:
-        raise ConfigError(f"{absent[0]} is missing: set {absent[0]}=...")
-    scalars = {key: coerce(raw[key], kind, key) for key, kind in _scalars(root).items() if key in raw}
-    settings = Settings(
-        method=_method(method_part, target, raw),
-        method_score=method_score,
-        backbone=component(raw["backbone"], "backbone", supplied=("num_classes",)),
-        transform=component(raw["transform"], "transform"),
-        id_data=_id_data(raw["id_data"]),
-        schedule=_schedule(raw),
-        pretrain=_pretrain(raw["pretrain"]),
-        ood_data=build_dataclass(OodData, raw["ood_data"], "ood_data"),
-        scores=_scores(raw["score"]),
-        protocol=read_protocol(raw["protocol"]),
-        trainer=build_dataclass(TrainerSettings, raw["trainer"], "trainer"),
-        logger=build_dataclass(LoggerSettings, raw["logger"], "logger"),
-        paths=build_dataclass(Paths, raw["paths"], "paths"),
-        words=None if words is None else tuple(words),
-        choices=dict(choices),
-        **scalars,
-    )
-    _check(settings)
-    return settings if settings.uses_outliers else replace(settings, outliers=None)
-
-
-def _resolved(config: DictConfig) -> dict[str, Any]:
-    """Plain values; every group must be there (`~backbone` takes one away) and hold a mapping."""
-    try:
-        raw: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    except OmegaConfBaseException as error:
-        reason, _, place = str(error).partition("full_key: ")
-        where = f"{place.split()[0]}: " if place.split() else ""
-        raise ConfigError(f"{where}{reason.strip()} - give it a value") from None
-    for group in (*GROUPS, "paths", "pretrain"):
-        if not isinstance(raw.get(group), dict):
-            raise ConfigError(f"{group} is missing or no group of values: choose a file with {group}=..., see --help")
-    return raw
-
-
-def _method(part: dict[str, Any], target: str, raw: dict[str, Any]) -> Component:
-    """The method's knobs live at the root; whatever else stands in its group is unknown."""
-    strange = [f"method.{key}" for key in part if key not in ("name", "_target_")]
-    if strange:
-        raise unknown(strange, "method", ["name", "score", *signature_of(target)])
-    name = coerce(part.get("name"), str, "method.name")
-    knobs = {key: coerce(raw.get(key), kind, key) for key, kind in signature_of(target).items()}
-    return Component(name, target, knobs)
-
-
-def _schedule(raw: dict[str, Any]) -> Schedule:
-    names = [entry.name for entry in fields(Schedule)]
-    schedule = build_dataclass(Schedule, {name: raw[name] for name in names if name in raw}, "")
-    schedule.check()
-    return schedule
-
-
-def _pretrain(values: Any) -> dict[str, Any]:
-    """The given parts of `pretrain`, coerced as the schedule's own fields (and holdout)."""
-    kinds = {**get_type_hints(Schedule), "holdout": float}
-    strange = [f"pretrain.{key}" for key in values if key not in kinds]
-    if strange:
-        raise unknown(strange, "pretrain", list(kinds))
-    return {key: coerce(value, kinds[key], f"pretrain.{key}") for key, value in values.items() if value is not None}
-
-
-def _id_data(values: Any) -> IdData:
-    """Where folder and class list say what the set is, they must fit together."""
-    given = build_dataclass(IdData, values, "id_data")
-    if given.folder is None and given.class_list is None:
-        return given
-    if given.folder is None or given.class_list is None:
-        raise ConfigError("id_data.folder and id_data.class_list belong together: give both, or neither")
-    classes = read_class_list(given.class_list)
-    if len(classes) != given.num_classes:
-        raise ConfigError(f"{given.class_list} names {len(classes)} classes: set id_data.num_classes={len(classes)}")
-    return replace(given, name=name_with_classes(given.name, classes))
-
-
-def _scores(values: Any) -> tuple[Component, ...]:
-    if not values:
-        raise ConfigError("score is empty: name at least one, e.g. score=[msp,energy]")
-    return tuple(component(value, f"score.{name}") for name, value in values.items())
-
-
-def read_protocol(values: Any) -> Protocol:
-    """A protocol from its YAML."""
-    given = {key: value for key, value in values.items() if key != "_target_"}
-    return build_dataclass(Protocol, given, "protocol")
-
-
-def plain_protocol() -> Protocol:
-    """conf/protocol/plain.yaml: all images, no redraws."""
-    return read_protocol(OmegaConf.load(ROOT / "conf/protocol/plain.yaml"))
-
-
-def _check(settings: Settings) -> None:
-    """What only values together, a constructor, or the catalogue can refuse."""
-    check_holdout(settings.holdout)
-    if settings.holdout > 0 and settings.id_data.corruption_base is None:
-        raise ConfigError(f"id_data={settings.id_data.name} has no validation corruptions: set holdout=0")
-    _check_keep(settings)
-    if not 0 <= settings.seed < 2**32:
-        raise ConfigError(f"seed={settings.seed} must not be negative, nor reach 2^32")
-    for name in ("max_eval_images", "max_fit_images", "max_tune_images"):
-        limit = getattr(settings, name)
-        if limit is not None and limit < 1:
-            raise ConfigError(f"{name}={limit} must be at least 1")
-    if settings.geometry_images is not None and settings.geometry_images < 0:
-        raise ConfigError(f"geometry_images={settings.geometry_images} must not be negative: 0 measures no geometry")
-    if settings.uses_outliers and settings.outliers is None:
-        raise ConfigError(
-            f"method={settings.method.name} trains on outliers: set outliers=NAME, e.g. outliers=cifar100"
-        )
-    if settings.uses_outliers:
-        settings.schedule.outliers_per_update()
-    if settings.uses_outliers and settings.outliers == settings.id_data.name:
-        raise ConfigError(f"outliers={settings.outliers} is the in-distribution set itself: choose another")
-    if locate(settings.method.target).embeds and not hasattr(locate(settings.backbone.target), "embed"):
-        raise ConfigError(
-            f"method={settings.method.name} needs a network with a projection head, and "
-            f"backbone={settings.backbone.name} has none: choose backbone=resnet18_cider"
-        )
-    settings.trainer.check()
-    _check_names(settings)
-    _check_components(settings)
-
-
-def check_holdout(holdout: float, prefix: str = "") -> None:
-    if not 0 <= holdout < 1:
-        raise ConfigError(f"{prefix}holdout={holdout:g} is a share of the training images: give one in [0, 1)")
-
-
-def _check_keep(settings: Settings) -> None:
-    """Weights are chosen by accuracy on images that did not train, so there must be both."""
-    if settings.keep == "best" and settings.holdout <= 0:
-        raise ConfigError("keep=best chooses by accuracy on held-out images: add holdout=0.1, or keep=last")
-    if settings.keep == "best" and not locate(settings.method.target).trains_classifier:
-        raise ConfigError(f"method={settings.method.name} trains no classifier to choose by: leave keep=last")
-
-
-def _check_names(settings: Settings) -> None:
-    """Names that end in a folder's name must be able to; data sets and the score of selection must exist."""
-    for key in ("method", "backbone", "id_data"):
-        name = getattr(settings, key).name
-        if not re.fullmatch(r"[\w.@+-]+", name):
-            raise ConfigError(f"{key}.name={name} names a folder: use letters, digits and _ . @ + -")
-    if not (ROOT / f"conf/score/{settings.method_score}.yaml").is_file():
-        raise ConfigError(f"method.score={settings.method_score} is not a score: choose one of conf/score/")
-    paths = settings.paths.data_paths()
-    for name in settings.ood_data.sets:
-        define(name, "test", paths)
-    if settings.outliers is not None:
-        _check_outliers(settings.outliers, paths)
-
-
-def _check_outliers(name: str, paths: DataPaths) -> None:
-    """Outliers are the training images of a set of the catalogue."""
-
-    def trains(each: str) -> bool:
-        return "train" in (split_names(each, paths) or ["train"])
-
-    known = dataset_names(paths)
-    if (base := name.partition("@")[0]) not in known or not trains(base):
-        raise ConfigError(f"outliers={shorten(name)} is not there: choose from {', '.join(filter(trains, known))}")
-    define(name, "train", paths)
-
-
-def _check_components(settings: Settings) -> None:
-    """Build everything once (the network without memory): a bad argument must not be found after training."""
-    built = {"method": settings.method, "transform": settings.transform, "backbone": settings.backbone}
-    built |= {f"score.{score.name}": score for score in settings.scores}
-    for key, part in built.items():
-        more = {"num_classes": settings.id_data.num_classes} if key == "backbone" else {}
-        try:
-            with torch.device("meta"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a network without channels, which is refused right here
-                part.build(**more)
-        except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{key}={part.name} cannot be built ({reason}): check its values") from error

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from farout.config.coerce import locate
-from farout.config.settings import Settings, plain_protocol
+from farout.config.parse import plain_protocol
+from farout.config.settings import Settings
 from farout.data import open_dataset
 from farout.data.streams import holdout_split
 from farout.errors import ConfigError, FaroutError, MissingDataError

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from farout.config.settings import Settings, plain_protocol
+from farout.config.parse import plain_protocol
+from farout.config.settings import Settings
 from farout.data import ImageSet
 from farout.data.controls import as_jpeg, resampled
 from farout.engine.evaluate import accuracy, correct

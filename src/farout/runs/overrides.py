@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from farout.config.coerce import signature_of
 from farout.config.compose import compose_after
 from farout.config.renamed import SCALES
-from farout.config.settings import ROOT, IdData, OodData, Schedule, Settings, TrainerSettings
+from farout.config.settings import ROOT, IdData, OodData, Options, Schedule, Settings, TrainerSettings, defaults_of
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.metrics.protocol import Protocol
@@ -29,7 +29,7 @@ IDENTITY_GROUPS = ("method", "backbone", "transform", "id_data")
 EVALUATION_GROUPS = ("ood_data", "protocol", "score")
 EVALUATION_SCALARS = ("max_eval_images", "max_fit_images", "max_tune_images", "geometry_images", "linear_probe")
 CORRUPTIONS = ("corruption_base", "corruption_split")
-LEFT_OUT = {"holdout_rule": "permuted", "keep": "last"}  # what an identity does not name
+LEFT_OUT = defaults_of(Options, only_later=True)  # what an identity need not name
 IMPORTED = "imported"  # the method of weights from elsewhere, of which nothing but the network is known
 
 
@@ -184,7 +184,7 @@ def _identity_words(identity: Facts, scale: object) -> Iterator[str]:
 def schedule_of(identity: Facts) -> dict[str, Any]:
     """A run's schedule with the fields that its identity leaves out at their defaults."""
     known = identity.get("schedule") or {}
-    return {**Schedule.later_defaults(), **known} if known else {}
+    return {**defaults_of(Schedule, only_later=True), **known} if known else {}
 
 
 def _arguments(group: str, name: str) -> list[str]:

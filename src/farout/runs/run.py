@@ -19,7 +19,7 @@ from farout.backbones import Backbone
 from farout.backbones.imagenet_resnet import weights_mark
 from farout.config.coerce import Component, component, locate
 from farout.config.compose import compose_after, parent_settings
-from farout.config.settings import IdData, Precision, Settings
+from farout.config.settings import IdData, Options, Precision, Settings, defaults_of
 from farout.data.transform import Transform
 from farout.engine.checkpoint import load_weights
 from farout.engine.progress import say
@@ -31,6 +31,7 @@ from farout.runs.overrides import check_agrees, record_as_overrides, recorded_sc
 from farout.runs.records import DamagedRun, check_run_name, read_record
 
 PRECISIONS = get_args(Precision)
+LATER = defaults_of(Options, only_later=True)
 
 
 @dataclass(frozen=True)
@@ -319,8 +320,7 @@ def identity_of(settings: Settings, precision: str, device: torch.device) -> dic
         "transform": _transform_record(settings),
         "schedule": schedule,
         "holdout": settings.holdout,
-        **({} if settings.holdout_rule == "permuted" else {"holdout_rule": settings.holdout_rule}),
-        **({} if settings.keep == "last" else {"keep": settings.keep}),
+        **{key: getattr(settings, key) for key, usual in LATER.items() if getattr(settings, key) != usual},
         "precision": precision,
         "parent": None if parent is None else _parent_mark(settings, parent),
         "seed": settings.seed,
