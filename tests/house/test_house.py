@@ -216,3 +216,9 @@ def test_no_large_file_and_no_machine_path_is_tracked() -> None:
         if path.suffix in {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json"} and "vectors" not in name:
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"(?<![\w.])/(root|home|tmp|work)/\w", text), name
+
+
+def test_the_package_runs_from_a_checkout_that_was_never_installed() -> None:
+    """Metadata is there for installed packages alone: nothing may ask for it."""
+    asking = [path for path in (ROOT / "src").rglob("*.py") if "importlib.metadata" in path.read_text()]
+    assert not asking

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +24,7 @@ from farout.engine import stopping
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
 from farout.runs.overrides import overrides_before
+from farout.version import __version__
 
 Task = Callable[[Settings], Any]
 
@@ -110,7 +110,7 @@ def read(words: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namesp
     parser.error = refuse  # type: ignore[method-assign]
     for action in parser._actions:
         if action.dest == "version":
-            action.version = f"farout {version('farout')}, Hydra {action.version.split()[-1]}"  # type: ignore[attr-defined]
+            action.version = f"farout {__version__}, Hydra {action.version.split()[-1]}"  # type: ignore[attr-defined]
     return parser, parser.parse_intermixed_args(list(words))
 
 
