@@ -16,7 +16,7 @@ from farout.detector import Detector
 from farout.engine.checkpoint import save_weights
 from farout.errors import ConfigError, FaroutError
 from farout.files import load_json, save_json
-from farout.runs.lineage import line
+from farout.runs.lineage import ancestry
 from farout.runs.records import DamagedRun
 from farout.runs.recovery import recover, set_aside_damage
 from farout.runs.run import Run, open_run
@@ -265,6 +265,6 @@ def test_a_damaged_neighbour_is_nobodys_parent(run):
     (other / "run.json").write_text("{")
     changed(run, lambda record: record["identity"].update(parent="00000000"))
     with pytest.raises(FaroutError, match="is not in"):
-        line(open_run(run.folder))
+        ancestry(open_run(run.folder))
     with pytest.raises(DamagedRun, match="is not valid JSON"):
         open_run(other)
