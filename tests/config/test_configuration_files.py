@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from farout.config.coerce import locate
+from farout.config.coerce import class_of
 from farout.config.compose import compose_settings
 from farout.config.settings import (
     LATER,
@@ -118,7 +118,7 @@ def test_every_scale_has_the_parents_schedule(scale):
 def test_method_files_give_exactly_the_classs_knobs(method):
     values = OmegaConf.load(CONF / f"method/{method}.yaml")
     knobs = set(values) - {"method", "init_from", "defaults"} - HOLDOUT
-    wanted = signature(locate(values.method._target_)).parameters
+    wanted = signature(class_of(values.method._target_)).parameters
     assert knobs == set(wanted)
     assert values.method.name == method
     # Papers' settings stand in conf/ alone: a default in code could differ from it unseen.

@@ -1,7 +1,6 @@
 """From the command line's values to the types that the code declares; nothing unknown or blank gets through."""
 
 import dataclasses
-import importlib
 import inspect
 import types
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from farout.data.transform import Transform
 from farout.errors import ConfigError
 from farout.methods import Method
 from farout.scores import Score
+from farout.targets import locate
 
 T = TypeVar("T")
 # What a `_target_` may name, by the group that it stands in.
@@ -139,31 +139,32 @@ class Component:
     target: str
     arguments: dict[str, Any]
 
+    @property
+    def kind(self) -> Any:
+        """The class itself, for what it says of all its objects; raises ConfigError as `class_of`."""
+        return class_of(self.target)
+
     def build(self, **more: Any) -> Any:
         """Call the class."""
-        module, _, name = self.target.rpartition(".")
-        return getattr(importlib.import_module(module), name)(**self.arguments, **more)
+        return self.kind(**self.arguments, **more)
 
     def record(self) -> dict[str, Any]:
         """What fingerprints and records keep of it."""
         return {"name": self.name, **self.arguments}
 
 
-def locate(target: str, group: str | None = None) -> Any:
+def class_of(target: str, group: str | None = None) -> Any:
     """The class that a dotted path names: a method, backbone, transform or score (with `group`: that) inside farout.
 
-    Names come from files that anybody may have written, and importing a module runs it: whatever is not of this
-    package is refused by its name alone. Raises ConfigError.
+    Raises ConfigError.
     """
     wanted = {group: KINDS[group]} if group else KINDS
-    module, _, name = target.rpartition(".")
-    if module.partition(".")[0] == "farout":
-        try:
-            kind = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError, TypeError):
-            raise ConfigError(f"_target_={target} names no class: check the configuration file") from None
-        if inspect.isclass(kind) and issubclass(kind, tuple(wanted.values())) and kind.__module__.startswith("farout."):
-            return kind
+    try:
+        kind = locate(target)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        raise ConfigError(f"_target_={target} names no class: check the configuration file") from None
+    if inspect.isclass(kind) and issubclass(kind, tuple(wanted.values())) and kind.__module__.startswith("farout."):
+        return kind
     kinds = " or ".join(f"farout.{kind.__module__.split('.')[1]}.{kind.__name__}" for kind in wanted.values())
     raise ConfigError(
         f"{group or 'its'}._target_={target} is no {_NAMES.get(group or '', 'class')} of farout, and nothing else is "
@@ -175,8 +176,8 @@ _NAMES = {"method": "training method", "backbone": "network", "transform": "tran
 
 
 def signature_of(target: str, group: str | None = None) -> dict[str, Any]:
-    """Constructor argument names and types of a class; raises ConfigError as `locate`."""
-    kind = locate(target, group)
+    """Constructor argument names and types of a class; raises ConfigError as `class_of`."""
+    kind = class_of(target, group)
     try:
         hints = get_type_hints(kind.__init__)
         names = list(inspect.signature(kind).parameters)

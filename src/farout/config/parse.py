@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farout.config.coerce import Component, build_dataclass, coerce, component, locate, signature_of, unknown
+from farout.config.coerce import Component, build_dataclass, class_of, coerce, component, signature_of, unknown
 from farout.config.settings import (
     ROOT,
     IdData,
@@ -63,7 +63,7 @@ def parse(
     method_part = dict(raw["method"])
     method_score = coerce(method_part.pop("score", None), str, "method.score")
     target = coerce(method_part.get("_target_"), str, "method._target_")
-    locate(target, "method")
+    class_of(target, "method")
     allowed = known_root_keys(target, root)
     strange = [key for key in raw if key not in allowed]
     if strange:
@@ -186,7 +186,7 @@ def _check(settings: Settings) -> None:
         settings.schedule.outliers_per_update()
     if settings.uses_outliers and settings.outliers == settings.id_data.name:
         raise ConfigError(f"outliers={settings.outliers} is the in-distribution set itself: choose another")
-    if locate(settings.method.target).embeds and not hasattr(locate(settings.backbone.target), "embed"):
+    if settings.method.kind.embeds and not hasattr(settings.backbone.kind, "embed"):
         raise ConfigError(
             f"method={settings.method.name} needs a network with a projection head, and "
             f"backbone={settings.backbone.name} has none: choose backbone=resnet18_cider"
@@ -205,7 +205,7 @@ def _check_keep(settings: Settings) -> None:
     """Weights are chosen by accuracy on images that did not train, so there must be both."""
     if settings.keep == "best" and settings.holdout <= 0:
         raise ConfigError("keep=best chooses by accuracy on held-out images: add holdout=0.1, or keep=last")
-    if settings.keep == "best" and not locate(settings.method.target).trains_classifier:
+    if settings.keep == "best" and not settings.method.kind.trains_classifier:
         raise ConfigError(f"method={settings.method.name} trains no classifier to choose by: leave keep=last")
 
 

@@ -5,7 +5,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from farout.config.coerce import Component, locate
+from farout.config.coerce import Component
 from farout.data import DataPaths, default_paths
 from farout.data.streams import HoldoutRule, OutlierOrder
 from farout.engine.fit import Algorithm, Optimisation, RestartPolicy
@@ -320,4 +320,4 @@ class Settings(Options):
     @property
     def uses_outliers(self) -> bool:
         """Whether the method trains on an outlier stream."""
-        return "outliers" in locate(self.method.target).streams
+        return "outliers" in self.method.kind.streams

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
 import inspect
 import json
 import os
@@ -26,6 +25,7 @@ import yaml
 
 from farout.data.own_sources import Files, find_part, survey
 from farout.errors import ConfigError
+from farout.targets import locate
 
 SET_KEYS = {"title", "homepage", "licence", "note", "stand_in_for", "vote", "drop_with_outliers", "splits"}
 SET_KEYS |= {"fed_as_is"}
@@ -247,7 +247,7 @@ def _generated(own: dict[str, Any], side: int | None) -> dict[str, Any]:
     make = own.get("make")
     if side is None or not make or "side" in make:
         return own
-    choice = inspect.signature(locate(make["_target_"])).parameters.get("side")
+    choice = inspect.signature(function_of(make["_target_"])).parameters.get("side")
     return own if choice is None or choice.default == side else {**own, "make": {**make, "side": side}}
 
 
@@ -260,16 +260,10 @@ def _derived(own: dict[str, Any], split: str, paths: DataPaths, side: int | None
     return {**own, "make": {**own["make"], "side": side}}, wanted
 
 
-def locate(target: str) -> Callable[..., Any]:
-    """The function of farout that a dotted name in the catalogue points to; nothing else is imported.
-
-    Raises ConfigError.
-    """
-    module, _, name = target.rpartition(".")
-    if module.partition(".")[0] != "farout":
-        raise ConfigError(f"the catalogue names {target}, which is no function of farout: put it below src/farout")
+def function_of(target: str) -> Callable[..., Any]:
+    """The function of farout that a dotted name in the catalogue points to; raises ConfigError."""
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = locate(target)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"the catalogue names a function that is not there: {target} ({error})") from error
     if not inspect.isfunction(found) or not found.__module__.startswith("farout."):

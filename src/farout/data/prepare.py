@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from farout.data.catalogue import DataPaths, Definition, define, load_entry, split_names
+from farout.data.catalogue import DataPaths, Definition, define, function_of, load_entry, split_names
 from farout.data.download import Progress, fetch, file_name, silent, verify
 from farout.data.image_set import Decoded
 from farout.data.listing import list_images
@@ -22,7 +22,6 @@ from farout.data.store import (
     build,
     from_images,
     is_built,
-    locate,
     open_dataset,
     provider,
     resize_crop_of,
@@ -118,7 +117,7 @@ def read_official(
 ) -> Decoded:
     """Read verified official files with the reader that the catalogue names; `seen` are their checksums."""
     arguments = dict(definition.own["read"])
-    read = locate(arguments.pop("_target_"))
+    read = function_of(arguments.pop("_target_"))
     if definition.own.get("choose"):
         decoded = from_images(definition, files[0], names)
     else:

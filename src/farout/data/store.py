@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from farout.data.catalogue import DataPaths, Definition, define, locate, split_names
+from farout.data.catalogue import DataPaths, Definition, define, function_of, split_names
 from farout.data.class_folders import LAYOUT, open_index, write_index
 from farout.data.image_set import Decoded, ImageSet
 from farout.data.listing import Listing, list_images
@@ -40,7 +40,7 @@ from farout.data.stored import Damaged, open_stored, read_meta, verify, write_st
 from farout.errors import ConfigError, FaroutError, MissingDataError, UnwritableError, printable
 from farout.files import BUILDING, REFUSALS, save_json, set_aside, whole_folder
 
-__all__ = ["available", "build", "is_built", "locate", "open_dataset", "open_verified", "register_folder", "verify"]
+__all__ = ["available", "build", "is_built", "open_dataset", "open_verified", "register_folder", "verify"]
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def provider(definition: Definition, paths: DataPaths) -> Provider | None:
 
 def _make(definition: Definition, paths: DataPaths) -> Decoded:
     arguments = dict(definition.own["make"])
-    function = locate(arguments.pop("_target_"))
+    function = function_of(arguments.pop("_target_"))
     return function(split=definition.split, paths=paths, **arguments)
 
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from farout.config.coerce import locate
 from farout.config.parse import plain_protocol
 from farout.config.settings import Settings
 from farout.data import open_dataset
@@ -73,7 +72,7 @@ def train_labels(run: Run, settings: Settings) -> Tensor:
 
 
 def _check_norm(settings: Settings) -> None:
-    if settings.allow_batch_norm or locate(settings.method.target).admits_batch_norm:
+    if settings.allow_batch_norm or settings.method.kind.admits_batch_norm:
         return
     with torch.device("meta"):
         model = build_backbone(settings.backbone, settings.id_data.num_classes)

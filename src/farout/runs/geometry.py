@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farout.config.coerce import locate
+from farout.config.coerce import class_of
 from farout.data import ImageSet
 from farout.errors import FaroutError
 from farout.metrics import class_directions, compactness_degrees, dispersion_degrees, nearest_degrees
@@ -163,7 +163,7 @@ class Geometry:
 def _spaces(predictor: Predictor, train: Outputs) -> dict[str, Space]:
     run = predictor.run
     spaces = {"features": _by_class_means(lambda features: features, train)}
-    if hasattr(locate(run.targets["backbone"], "backbone"), "project"):
+    if hasattr(class_of(run.targets["backbone"], "backbone"), "project"):
         project = _projection(predictor)
         prototypes = method_state(run).get("prototypes")
         spaces["embedding"] = (

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from farout.config.coerce import locate
+from farout.config.coerce import class_of
 from farout.config.settings import ROOT, Settings
 from farout.engine.progress import say
 from farout.errors import FaroutError
@@ -69,7 +69,7 @@ def _check_classes(run: Run, recorded: Mapping[str, str], settings: Settings) ->
     """Another class by the same name would go on with, or be taken for, what the first one trained."""
     for group, ours in targets_of(settings).items():
         theirs = recorded.get(group) or _usual_target(group, getattr(settings, group).name) or ours
-        if locate(theirs, group) is not locate(ours, group):
+        if class_of(theirs, group) is not class_of(ours, group):
             raise FaroutError(
                 f"{run.name} was trained with {group}._target_={theirs}, not {ours}: leave that out, or start another "
                 f"run with {group}.name=NAME"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from farout.backbones import Backbone
 from farout.backbones.imagenet_resnet import weights_mark
-from farout.config.coerce import Component, component, locate
+from farout.config.coerce import Component, component
 from farout.config.compose import compose_after, parent_settings
 from farout.config.settings import IdData, Options, Precision, Settings, defaults_of
 from farout.data.transform import Transform
@@ -260,7 +260,7 @@ def resolve_precision(settings: Settings, device: torch.device) -> Precision:
     asked = settings.trainer.precision
     if asked != "auto":
         return asked
-    if locate(settings.method.target).full_precision:
+    if settings.method.kind.full_precision:
         return "fp32"
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from farout.backbones import Backbone
-from farout.config.coerce import locate
 from farout.config.compose import parent_settings
 from farout.config.settings import Settings
 from farout.data import ImageSet
@@ -161,7 +160,7 @@ class TrainingJob:
     @cached_property
     def steps_per_epoch(self) -> int:
         """Updates per epoch of labelled images."""
-        drop_last = locate(self.settings.method.target).drop_last
+        drop_last = self.settings.method.kind.drop_last
         return steps_per_epoch(len(self.data.train_rows), self.settings.schedule.batch_size, drop_last)
 
     @property
@@ -176,7 +175,7 @@ class TrainingJob:
 
     def batches(self) -> DeviceBatches:
         """The streams that the method wants, on the device."""
-        data, method, images = self.data, locate(self.settings.method.target), self.data.labelled.images
+        data, method, images = self.data, self.settings.method.kind, self.data.labelled.images
         streams = {"labelled": Stream(images, data.labelled.labels, data.train_rows, self._shuffled("labelled"))}
         if "unlabelled" in method.streams:
             streams["unlabelled"] = Stream(images, None, data.train_rows, self._shuffled("unlabelled"))
@@ -187,7 +186,7 @@ class TrainingJob:
 
     def _shuffled(self, name: str) -> EpochShuffle:
         rows, size = len(self.data.train_rows), self.settings.schedule.batch_size
-        drop_last = locate(self.settings.method.target).drop_last
+        drop_last = self.settings.method.kind.drop_last
         return EpochShuffle(rows, size, self.settings.seed, name, self.device, drop_last)
 
     def _outlier_stream(self, images: ImageSet, rows: Tensor) -> Stream:
