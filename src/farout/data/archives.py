@@ -227,5 +227,5 @@ def _zip_name(item: zipfile.ZipInfo) -> str:
 
 
 def wants_head(name: str) -> bool:
-    """Whether a file's first bytes have something to say: its kind, or for WebP whether it is a pack's strip."""
+    """Whether a file's first bytes must be read to know its format, or for WebP whether it is a pack's strip."""
     return needs_head(name) or name.lower().endswith(".webp")

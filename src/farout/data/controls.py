@@ -1,4 +1,4 @@
-"""Two controls for OOD tables: in-distribution images that only went through a codec or a resampling.
+"""Two controls for OOD tables: in-distribution images that were only compressed as JPEG, or only resampled.
 
 A detector that tells them from the originals (AUROC far from 0.5) has learnt the processing, not the objects.
 """

@@ -1,4 +1,4 @@
-"""The one reader of pictures, for stores, packs, folders that are read where they lie, and detectors.
+"""Decoding image files, in one place for stores, packs, folders that are read where they lie, and detectors.
 
 Bytes of a file, or a PIL image -> what a viewer shows, as RGB: upright (EXIF), what is transparent on white, 16-bit
 grey as its upper 8 bits, of an animation the first frame. Same file, same pixels, whoever asks.

@@ -1,4 +1,4 @@
-"""The one shape in which images reach the rest of the package."""
+"""ImageSet: the form in which every data set reaches the rest of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JEM's transform: mirrored borders, and Gaussian noise on every image that the network sees, in tests as well."""
+"""JEM's transform: crops over mirrored borders, and Gaussian noise on every image, at test time as well."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Your own images, a folder or an archive of it: which part is a split, the numbers of classes, the size of images."""
+"""Data sets of a user's own, folders or archives: which part is a split, how classes are numbered, the images' size."""
 
 from __future__ import annotations
 

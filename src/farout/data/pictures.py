@@ -1,4 +1,4 @@
-"""Pictures as people have them (files, PIL images, tensors) -> batches of the size that a network was trained on.
+"""Images that a user gives (files, PIL images, tensors) -> batches of the size that a network was trained on.
 
 What is not of that size is resized, the shorter side to the network's, bilinearly by PIL, and cropped in the centre:
 what the papers' transforms do, and what the store does with their image sets.

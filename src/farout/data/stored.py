@@ -1,4 +1,4 @@
-"""One split as the store keeps it: images.npy, labels.npy, meta.json; written whole, opened only where all of it fits.
+"""A stored split: images.npy, labels.npy and meta.json, written whole, and opened only where the three fit together.
 
 meta.json has the shape, the classes, facts for `ImageSet.info`, and the SHA-256 of the bytes of images and labels.
 """

@@ -1,4 +1,4 @@
-"""OOD sets that are made: noise of the Outlier Exposure paper (float32, fed as it is) and JEM's interpolations."""
+"""Generated OOD sets: noise of the Outlier Exposure paper (float32, fed as it is) and JEM's interpolations."""
 
 from __future__ import annotations
 

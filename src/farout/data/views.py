@@ -17,7 +17,7 @@ CHUNK_ON_CPU, CHUNK_ELSEWHERE = 2**18, 2**26
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance decided for n views: crop boxes (n, 4), mirrored (n,), colour jitter, grey (n,); None: not done."""
+    """The random draws of n views: crop boxes (n, 4), mirrored (n,), colour jitter, grey (n,); None: not done."""
 
     boxes: Tensor | None
     mirrored: Tensor | None
@@ -102,7 +102,7 @@ class ViewTransform(Transform):
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator, device: torch.device, cropped: bool = False
     ) -> Draws:
-        """Let chance decide on n views of images of this height and width."""
+        """Draw the crops, flips and colours of n views of images of this height and width."""
         boxes = None
         if not cropped:
             boxes = random_crop_boxes(n, height, width, self.crop_scale, self.crop_ratio, generator, device)

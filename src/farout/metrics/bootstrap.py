@@ -1,4 +1,4 @@
-"""How far a detection metric might have come out differently on other test images of the same kind."""
+"""Bootstrap intervals: how much a detection metric would vary over other test images of the same kind."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Does a confidence of 0.8 mean right in 80 % of the cases?
+"""Calibration: whether predictions of confidence 0.8 are right in 80 % of the cases; ECE, other errors, temperature.
 
 ECE is that of Guo et al. (2017); the other measures and the search for the temperature are those of Outlier
 Exposure (hendrycks/outlier-exposure).

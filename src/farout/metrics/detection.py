@@ -1,4 +1,4 @@
-"""How well one number per image separates in-distribution (ID) from out-of-distribution (OOD) images.
+"""FPR95, AUROC and AUPR: how well a score separates in-distribution (ID) from out-of-distribution (OOD) images.
 
 The definitions are those of the code that Outlier Exposure and Energy share (hendrycks/outlier-exposure and
 wetliu/energy_ood, `display_results.py`); everything follows from one sort of each class (`steps`).

@@ -1,4 +1,4 @@
-"""How good generated images are: the Frechet distance of features, the Inception score, and the network behind FID.
+"""Quality of generated images: Frechet distance of features, Inception score, and the network that FID is defined by.
 
 FID (Heusel et al., NeurIPS 2017) is the Frechet distance of one particular network's features, and the Inception score
 (Salimans et al., NeurIPS 2016) is that of its probabilities. The network is the TensorFlow Inception of 2015 as the

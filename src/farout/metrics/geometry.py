@@ -1,7 +1,7 @@
-"""How embeddings lie on the unit sphere, in degrees (CIDER, Ming et al., ICLR 2023, section 5).
+"""Dispersion, compactness and separability of embeddings on the unit sphere (CIDER, Ming et al., ICLR 2023, section 5).
 
-Every measure is the angle of a mean cosine, arccos(mean), as the paper's figures are, and not the mean of angles.
-Vectors are normalised here, so unit vectors pass unchanged; all arithmetic is in float64.
+Every measure is in degrees: the angle of a mean cosine, arccos(mean), as the paper's figures are, and not the mean of
+angles. Vectors are normalised here, so unit vectors pass unchanged; all arithmetic is in float64.
 """
 
 import math

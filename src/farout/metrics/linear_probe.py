@@ -1,4 +1,4 @@
-"""How well a linear classifier reads the classes off frozen features: the accuracy of networks that have none."""
+"""Linear probe: the accuracy of a linear classifier on frozen features, for networks whose own head is not trained."""
 
 import warnings
 from typing import Any

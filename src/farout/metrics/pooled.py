@@ -1,4 +1,4 @@
-"""Calibration where OOD images are among the ID images (Hendrycks et al., ICLR 2019, section on calibration)."""
+"""Calibration over ID and OOD images together, where every OOD prediction is wrong (Hendrycks et al., ICLR 2019)."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What every detection metric is made of: counts at the distinct scores of the positive class, from one sort."""
+"""The steps of the ROC curve: counts at the distinct scores of the positive class, from one sort, for all metrics."""
 
 from dataclasses import dataclass
 

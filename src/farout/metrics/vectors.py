@@ -1,4 +1,4 @@
-"""One way into every metric: anything that looks like a list of numbers becomes a checked vector."""
+"""The input check of all metrics: an array, tensor or list of numbers becomes a checked vector, or is refused."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What arrays of scores belong to: short hashes that a file of scores and an entry of results.json share.
+"""Short hashes that say which entry of results.json a file of scores belongs to.
 
 An entry's `depends_on` says what its figures follow from: the weights, the images of each set, the arguments of each
 score and what it was fitted on. Files written before that have no marks, and their arrays are taken as they are.

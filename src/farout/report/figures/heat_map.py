@@ -1,4 +1,4 @@
-"""FPR95 of every score on every OOD set at a glance."""
+"""Heat map: FPR95 of every score on every OOD set."""
 
 from collections.abc import Mapping, Sequence
 

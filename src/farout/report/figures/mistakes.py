@@ -1,4 +1,4 @@
-"""The most confident mistakes: which images the network is most wrong about, and as what it sees them."""
+"""The most confident mistakes: the images that the network is most wrong about, each with its prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Does a confidence of 80 % mean right in 80 % of the cases? The picture of the calibration error."""
+"""Reliability diagrams: accuracy over confidence, the picture of the calibration error."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What attacks leave of the accuracy, and what a network takes for a class when it starts from noise."""
+"""Figures of attacks: accuracy over epsilon, and distal adversarials (noise turned into what a network is sure of)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

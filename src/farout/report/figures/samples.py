@@ -1,4 +1,4 @@
-"""Sheets of generated images: a plain mosaic, and one whose rows and columns have names."""
+"""Grids of generated images: a plain one, and one whose rows and columns have titles."""
 
 import io
 import math

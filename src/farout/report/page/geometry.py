@@ -1,4 +1,4 @@
-"""The card of a report that says how embeddings lie on the unit sphere: angles in degrees, and their pictures."""
+"""The report's card of the geometry of embeddings: angles in degrees, and their figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

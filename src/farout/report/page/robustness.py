@@ -1,4 +1,4 @@
-"""The card of a report that shows what attacks leave of a run's accuracy, from its robustness.json."""
+"""The report's card of accuracy under attack, from the run's robustness.json."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

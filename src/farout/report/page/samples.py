@@ -1,4 +1,4 @@
-"""The card of a report that shows what a run generates: pictures of training, samples, and how good they are."""
+"""The report's card of generated images: those logged in training, samples, and their quality."""
 
 import base64
 import io

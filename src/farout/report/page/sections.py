@@ -1,4 +1,4 @@
-"""The sections of a report that are words and numbers: what ran, the tables, what is missing, the controls."""
+"""The report's sections without figures: what ran, the tables, what is missing, the controls."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The card of a report that shows how training went, from the run's metrics.jsonl."""
+"""The report's card of training: losses, energies and restarts, from the run's metrics.jsonl."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

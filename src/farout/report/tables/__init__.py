@@ -1,0 +1,1 @@
+"""Tables of our figures beside the papers', as text, Markdown and CSV."""

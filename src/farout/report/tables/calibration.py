@@ -1,4 +1,4 @@
-"""Calibration as a table: ECE with the protocol's bins, beside accuracy and the paper's figures."""
+"""The table of calibration: ECE with the protocol's bins, beside accuracy and the paper's figures."""
 
 from collections.abc import Iterable, Mapping
 

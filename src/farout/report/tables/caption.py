@@ -1,4 +1,4 @@
-"""The words around a table: what ran, on what, when, and what the figures do not cover."""
+"""The caption and notes of a table: what ran, on what, when, and what the figures do not cover."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any

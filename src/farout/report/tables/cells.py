@@ -1,4 +1,4 @@
-"""What a table is made of: cells with our figure of every seed beside the paper's, in percent or in degrees."""
+"""The parts of a table: cells with our figure of every seed beside the paper's, in percent or in degrees."""
 
 import math
 from collections.abc import Mapping, Sequence

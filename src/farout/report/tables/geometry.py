@@ -1,4 +1,4 @@
-"""The geometry of embeddings as a table: our angles in degrees beside the paper's, per network and space."""
+"""The table of the geometry of embeddings: our angles in degrees beside the paper's, per network and space."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Hybrid modelling as a table: how well one network classifies, and how good what it generates is."""
+"""The table of hybrid modelling: how well a network classifies, and how good the images are that it generates."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""A table as text for the terminal, as Markdown and as CSV.
+"""Rendering a table: text for the terminal, Markdown and CSV.
 
 OOD sets are lines, methods are columns, and each metric has a block: that fits 100 columns of a terminal.
 """

@@ -1,4 +1,4 @@
-"""Robustness as a table: accuracy at each epsilon, of plain classifiers beside JEM with and without refinement."""
+"""The table of robustness: accuracy at each epsilon, of plain classifiers beside JEM with and without refinement."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
