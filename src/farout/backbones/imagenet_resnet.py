@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import ResNet34_Weights, resnet34
 
 from farout.backbones.foreign import plain_names
 from farout.backbones.projected_resnet import Projected, Projection, projection_head
@@ -51,6 +50,8 @@ class ImageNetResNet34(Projected):
         projection_dim: int = 128,
         projection: Projection = "mlp",
     ) -> None:
+        from torchvision.models import resnet34  # seconds, for this network alone
+
         super().__init__(num_classes, 512)
         self.weights = weights
         self.trunk = resnet34()
@@ -123,7 +124,7 @@ def weights_file(weights: str) -> Path:
     """The file that `weights` means, downloaded if need be; raises FaroutError that says where to put it."""
     if weights != PUBLISHED:
         return _local(weights)
-    url, folder = ResNet34_Weights.IMAGENET1K_V1.url, Path(torch.hub.get_dir()) / "checkpoints"
+    url, folder = _published_url(), Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / url.rpartition("/")[2]
     instead = f"download {url} to {folder}, or give backbone.weights=FILE (null starts from chance)"
     if not path.is_file():
@@ -140,7 +141,13 @@ def weights_file(weights: str) -> Path:
 
 def _published_hash() -> str:
     """The beginning of the file's SHA-256, which torchvision puts into its name."""
-    return ResNet34_Weights.IMAGENET1K_V1.url.rpartition("-")[2].removesuffix(".pth")
+    return _published_url().rpartition("-")[2].removesuffix(".pth")
+
+
+def _published_url() -> str:
+    from torchvision.models import ResNet34_Weights
+
+    return str(ResNet34_Weights.IMAGENET1K_V1.url)
 
 
 def _local(weights: str) -> Path:

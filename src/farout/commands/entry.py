@@ -1,9 +1,28 @@
 """The first lines of train.py and eval.py: signals are heard before the seconds that loading PyTorch takes."""
 
+from __future__ import annotations
+
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from farout.engine import stopping
+
+if TYPE_CHECKING:
+    from farout.config.settings import Settings
+
+
+def train(settings: Settings) -> Any:
+    """`farout.runs.training.train`, loaded when there is something to train: a refused command needs none of it."""
+    from farout.runs.training import train
+
+    return train(settings)
+
+
+def evaluate(settings: Settings) -> Any:
+    """`farout.runs.evaluation.evaluate`, likewise."""
+    from farout.runs.evaluation import evaluate
+
+    return evaluate(settings)
 
 
 def start(name: str) -> NoReturn:
@@ -11,8 +30,6 @@ def start(name: str) -> NoReturn:
     with stopping.signals():
         try:
             from farout.commands.cli import main
-            from farout.runs.evaluation import evaluate
-            from farout.runs.training import train
 
             main(name, train if name == "train" else evaluate)
         except (KeyboardInterrupt, stopping.Terminated) as stop:

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import functional as vision
 
 from farout.data.crop import random_crop_boxes
 from farout.data.image_files import ImageFiles, pool
@@ -56,6 +55,8 @@ class CroppedViews:
 
     def _crop(self, out: np.ndarray, row: int, step: int) -> None:
         """Fill (views, 3, side, side) with random parts of one picture."""
+        from torchvision.transforms import functional as vision
+
         picture = self.images.picture(row)
         generator = torch.Generator().manual_seed(stable_seed(self.seed, self.name, "crop", step, row))
         scale, ratio = self.transform.crop_scale, self.transform.crop_ratio

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
-from torchvision.transforms import functional as vision
 
 from farout.errors import FaroutError, printable
 
@@ -193,6 +192,8 @@ class ResizeCrop:
 
     def fit(self, image: Image.Image) -> np.ndarray:
         """The same for an image that is RGB and upright. Raises FaroutError for one too thin or too small."""
+        from torchvision.transforms import functional as vision  # seconds, for images that are decoded alone
+
         width, height = image.size
         if min(width, height) < 1:
             raise FaroutError("it has no pixels")

@@ -12,11 +12,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torchvision import datasets
-from torchvision.datasets import mnist as idx
 
 from farout.data.decode import FILE_LIMIT, decoded, naming
 from farout.data.image_set import Decoded
@@ -24,6 +23,9 @@ from farout.data.listing import in_byte_order, list_images
 from farout.data.pack import ResizeCrop, class_folders, read_images
 from farout.errors import FaroutError, printable
 from farout.files import write_bytes
+
+if TYPE_CHECKING:  # torchvision takes seconds to load
+    from torchvision.datasets import CIFAR10
 
 
 @contextmanager
@@ -50,15 +52,19 @@ def extracted(archive: Path) -> Iterator[Path]:
 
 def cifar10(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """cifar-10-python.tar.gz, in the official order."""
-    return _cifar(datasets.CIFAR10, files[0], split)
+    from torchvision.datasets import CIFAR10
+
+    return _cifar(CIFAR10, files[0], split)
 
 
 def cifar100(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """cifar-100-python.tar.gz with the fine labels, in the official order."""
-    return _cifar(datasets.CIFAR100, files[0], split)
+    from torchvision.datasets import CIFAR100
+
+    return _cifar(CIFAR100, files[0], split)
 
 
-def _cifar(loader: type[datasets.CIFAR10], archive: Path, split: str) -> Decoded:
+def _cifar(loader: type[CIFAR10], archive: Path, split: str) -> Decoded:
     with unlike([archive], "the official archive"), extracted(archive) as root:
         data = loader(str(root), train=split == "train")
     return Decoded(data.data.transpose(0, 3, 1, 2), np.asarray(data.targets), tuple(data.classes))
@@ -66,6 +72,8 @@ def _cifar(loader: type[datasets.CIFAR10], archive: Path, split: str) -> Decoded
 
 def svhn(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """PART_32x32.mat of each part of the split (`train_extra` has two); the digit 0 is class 0."""
+    from torchvision.datasets import SVHN
+
     parts = []
     for file, part in zip(files, split.split("_"), strict=True):
         with (
@@ -73,7 +81,7 @@ def svhn(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
             tempfile.TemporaryDirectory(dir=file.parent) as folder,
         ):
             (Path(folder) / f"{part}_32x32.mat").symlink_to(file.resolve())
-            parts.append(datasets.SVHN(folder, split=part))
+            parts.append(SVHN(folder, split=part))
     images = np.concatenate([part.data for part in parts]) if len(parts) > 1 else parts[0].data
     return Decoded(images, np.concatenate([part.labels for part in parts]), tuple("0123456789"))
 
@@ -85,11 +93,15 @@ def mnist(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
 
 def fashion_mnist(files: list[Path], split: str, resize_crop: ResizeCrop) -> Decoded:
     """FashionMNIST, in the format of MNIST."""
-    return _idx(files, resize_crop, tuple(datasets.FashionMNIST.classes))
+    from torchvision.datasets import FashionMNIST
+
+    return _idx(files, resize_crop, tuple(FashionMNIST.classes))
 
 
 def _idx(files: list[Path], resize_crop: ResizeCrop, classes: tuple[str, ...]) -> Decoded:
     """By torchvision's readers of the format (its loader wants all four files, also those of the other split)."""
+    from torchvision.datasets import mnist as idx
+
     images, labels = files
     with unlike(files, "a split in MNIST's format"), tempfile.TemporaryDirectory(dir=images.parent) as folder:
         grey = idx.read_image_file(_unpacked(images, Path(folder))).numpy()

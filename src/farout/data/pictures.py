@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as vision
 
 from farout.data.decode import ResizeCrop, decoded, naming, read_file
 from farout.data.listing import list_images, reaching
@@ -124,5 +123,7 @@ def _unit(images: Tensor) -> Tensor:
 def _resized(image: Tensor, side: int) -> Tensor:
     if image.dtype == torch.uint8:
         return torch.from_numpy(ResizeCrop(side, side)(Image.fromarray(image.permute(1, 2, 0).numpy())).copy())
+    from torchvision.transforms import functional as vision
+
     channels = [vision.resize(Image.fromarray(np.ascontiguousarray(channel)), side) for channel in image.numpy()]
     return torch.from_numpy(np.stack([np.asarray(vision.center_crop(channel, [side])) for channel in channels]))

@@ -6,11 +6,8 @@ that neither colour nor sharpness nor the number of levels tells digits from pho
 
 from __future__ import annotations
 
-import matplotlib.cbook
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_image
-from sklearn.model_selection import train_test_split
 
 from farout.data.catalogue import DataPaths
 from farout.data.image_set import Decoded
@@ -27,6 +24,9 @@ def digits(
     side: int = SIDE,
 ) -> Decoded:
     """The digits of `classes`, labelled 0, 1, ...; all of them, or with `test_share` split from `seed`."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     rows = np.flatnonzero(np.isin(bunch.target, classes))
     if test_share is not None:
@@ -63,8 +63,12 @@ def patches(
 
 def _photo(name: str) -> Image.Image:
     if name == "hopper":
+        import matplotlib.cbook
+
         path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
         return Image.open(path).convert("RGB")
+    from sklearn.datasets import load_sample_image
+
     return Image.fromarray(load_sample_image(f"{name}.jpg"))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from farout.data.catalogue import DataPaths
 from farout.data.image_set import Decoded
@@ -31,6 +30,8 @@ def blobs(n: int, rng: np.random.RandomState, side: int = 32) -> np.ndarray:
 
     The blur (sigma 1.5, nearest border, cut at 4 sigma) runs across the colour axis in the official code too.
     """
+    from scipy.ndimage import gaussian_filter
+
     pixels = rng.binomial(1, 0.7, size=(n, side, side, 3)).astype(np.float32)
     for image in pixels:
         image[:] = gaussian_filter(image, sigma=1.5, mode="nearest", truncate=4.0)

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from farout.errors import FaroutError
 
@@ -25,6 +23,9 @@ def linear_probe(
 
     Raises FaroutError for fewer than two classes and for features that are not finite.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     fitted_on, tested_on = (np.asarray(values, dtype=np.float64) for values in (train_features, features))
     if not (np.isfinite(fitted_on).all() and np.isfinite(tested_on).all()):
         raise FaroutError("the features of a linear probe are not finite: the network has diverged, train it again")
