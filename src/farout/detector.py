@@ -113,7 +113,6 @@ class Detector:
         *,
         side: int | None = None,
         max_fit_images: int | None = None,
-        paths: DataPaths | None = None,
     ) -> "Detector":
         """The detector of a finished run.
 
@@ -127,12 +126,11 @@ class Detector:
             device: auto, cpu, cuda or cuda:N.
             side: of the network's input, in pixels, where neither the run nor its data tell.
             max_fit_images: at most so many training images are fitted on; None: all.
-            paths: where data sets are; None: as for training.
 
         Raises FaroutError, in one line that says what to do: no finished run, no image that may choose a threshold.
         Warns (DetectorNote) of calibration images that were trained on or belong to the test set.
         """
-        run, paths = open_run(run_dir), paths or default_paths(ROOT)
+        run, paths = open_run(run_dir), default_paths(ROOT)
         if not 0 < tpr <= 1:
             raise ConfigError(f"tpr={tpr:g} is a share of images to accept: give one in (0, 1], e.g. 0.95")
         place = choose_device(device)

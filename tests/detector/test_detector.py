@@ -141,7 +141,9 @@ def test_bad_settings_are_one_line(run: Run, tmp_path: Path) -> None:
         Detector.from_run(tmp_path)
 
 
-def test_where_the_data_are_not_at_hand(unheld: Run, strangers: Tensor, tmp_path: Path) -> None:
+def test_where_the_data_are_not_at_hand(
+    unheld: Run, strangers: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As with imported weights: no record of the data, no data."""
     folder = tmp_path / "imported-net"
     shutil.copytree(unheld.folder, folder)
@@ -149,15 +151,17 @@ def test_where_the_data_are_not_at_hand(unheld: Run, strangers: Tensor, tmp_path
     record["data"], record["identity"]["id_data"]["name"] = {}, "cifar10"
     (folder / "run.json").write_text(json.dumps(record))
     nothing = DataPaths(store=tmp_path / "store", packs=None, conf=ROOT / "conf")
-    detector = Detector.from_run(folder, calibration_images=strangers, device="cpu", paths=nothing)
+    tau = Detector.from_run(unheld.folder, calibration_images=strangers, device="cpu").tau
+    monkeypatch.setattr("farout.detector.default_paths", lambda root: nothing)
+    detector = Detector.from_run(folder, calibration_images=strangers, device="cpu")
     assert (detector.spec.side, detector.classes) == (32, tuple("0123456"))
-    assert detector.tau == Detector.from_run(unheld.folder, calibration_images=strangers, device="cpu").tau
+    assert detector.tau == tau
     with pytest.raises(FaroutError, match=r"nothing tells the size of .* give side=32"):
-        Detector.from_run(folder, calibration_images=list(strangers), device="cpu", paths=nothing)
-    same = Detector.from_run(folder, calibration_images=list(strangers), device="cpu", paths=nothing, side=32)
+        Detector.from_run(folder, calibration_images=list(strangers), device="cpu")
+    same = Detector.from_run(folder, calibration_images=list(strangers), device="cpu", side=32)
     assert same.tau == detector.tau
     with pytest.raises(FaroutError, match="is missing"):
-        Detector.from_run(folder, "knn", calibration_images=strangers, device="cpu", paths=nothing)
+        Detector.from_run(folder, "knn", calibration_images=strangers, device="cpu")
 
 
 # --- scores and verdicts

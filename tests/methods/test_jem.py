@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from farout.errors import ConfigError, FaroutError
 from farout.methods import JEM, Batch
 from farout.methods.jem import class_energy, joint_energy
-from farout.methods.langevin import ReplayBuffer, frozen, langevin_chain
+from farout.methods.langevin import Clamps, ReplayBuffer, frozen, langevin_chain
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors/vectors_jem_cider.json").read_text())["jem"]
 PAPER: dict[str, Any] = {
@@ -207,9 +207,9 @@ def test_the_chain_samples_a_gaussian_when_noise_and_step_agree() -> None:
 
 def test_clamps_bound_gradients_and_images() -> None:
     x = torch.tensor([[10.0, -0.3]])
-    one = langevin_chain(lambda z: 0.5 * z.square().sum(1), x, 1, 1.0, 0.0, clamp_gradient=1.0)
+    one = langevin_chain(lambda z: 0.5 * z.square().sum(1), x, 1, 1.0, 0.0, clamps=Clamps(1.0))
     torch.testing.assert_close(one, torch.tensor([[9.0, 0.0]]))
-    two = langevin_chain(lambda z: 0.5 * z.square().sum(1), x, 1, 1.0, 0.0, clamp_gradient=1.0, clamp_images=1.0)
+    two = langevin_chain(lambda z: 0.5 * z.square().sum(1), x, 1, 1.0, 0.0, clamps=Clamps(1.0, 1.0))
     torch.testing.assert_close(two, torch.tensor([[1.0, 0.0]]))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farout.errors import ConfigError, FaroutError
-from farout.metrics import bootstrap_intervals, detection_metrics
+from farout.metrics import Convention, Resampling, bootstrap_intervals, detection_metrics
 
 
 def resampled_and_measured(
@@ -47,7 +47,7 @@ def test_equals_measuring_every_resample_from_scratch(
         "aupr": data.draw(st.sampled_from(["average_precision", "trapezoid"])),
     }
     expect = resampled_and_measured(np.array(id_scores), np.array(ood_scores), n_ood, 5, knobs)
-    got = bootstrap_intervals(id_scores, ood_scores, **knobs, resamples=5, level=0.9, seed=3, n_ood=n_ood)
+    got = bootstrap_intervals(id_scores, ood_scores, Convention(**knobs), Resampling(5, 0.9, 3, n_ood))
     for key, bounds in expect.items():
         assert got[key] == pytest.approx(bounds, abs=1e-12), key
 
@@ -58,7 +58,7 @@ def test_width_is_that_of_the_asymptotic_theory() -> None:
     id_scores, ood_scores = rng.normal(1, 1, 800), rng.normal(0, 1, 500)
     wins = id_scores[:, None] > ood_scores[None]
     deviation = np.sqrt(wins.mean(1).var(ddof=1) / 800 + wins.mean(0).var(ddof=1) / 500)
-    low, high = bootstrap_intervals(id_scores, ood_scores, resamples=2000)["auroc"]
+    low, high = bootstrap_intervals(id_scores, ood_scores, resampling=Resampling(resamples=2000))["auroc"]
     assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.08)
     assert (low + high) / 2 == pytest.approx(wins.mean(), abs=0.2 * deviation)
 
@@ -69,7 +69,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     truth, covered = 0.7602499, 0  # Phi(1 / sqrt 2)
     for seed in range(200):
         sample = rng.normal(1, 1, 120), rng.normal(0, 1, 120)
-        low, high = bootstrap_intervals(*sample, resamples=200, level=0.8, seed=seed)["auroc"]
+        low, high = bootstrap_intervals(*sample, resampling=Resampling(resamples=200, level=0.8, seed=seed))["auroc"]
         covered += low <= truth <= high
     assert 140 <= covered <= 178
 
@@ -77,15 +77,17 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 def test_fewer_ood_images_make_wider_intervals_and_a_seed_fixes_them() -> None:
     rng = np.random.default_rng(2)
     sample = rng.normal(1, 1, 500), rng.normal(0, 1, 2000)
-    every, few = (bootstrap_intervals(*sample, resamples=200, n_ood=n)["auroc"] for n in (None, 50))
+    every, few = (
+        bootstrap_intervals(*sample, resampling=Resampling(resamples=200, n_ood=n))["auroc"] for n in (None, 50)
+    )
     assert few[1] - few[0] > 1.5 * (every[1] - every[0])
-    assert bootstrap_intervals(*sample, resamples=200)["auroc"] == every
-    assert bootstrap_intervals(*sample, resamples=200, n_ood=2000)["auroc"] == every
-    assert bootstrap_intervals(*sample, resamples=200, seed=1)["auroc"] != every
+    assert bootstrap_intervals(*sample, resampling=Resampling(resamples=200))["auroc"] == every
+    assert bootstrap_intervals(*sample, resampling=Resampling(resamples=200, n_ood=2000))["auroc"] == every
+    assert bootstrap_intervals(*sample, resampling=Resampling(resamples=200, seed=1))["auroc"] != every
 
 
 def test_constant_scores_leave_nothing_open() -> None:
-    got = bootstrap_intervals([1.0] * 6, [1.0] * 2, resamples=10)
+    got = bootstrap_intervals([1.0] * 6, [1.0] * 2, resampling=Resampling(resamples=10))
     assert got == {"fpr95": (1.0, 1.0), "auroc": (0.5, 0.5), "aupr": (0.75, 0.75)}
 
 
@@ -94,7 +96,9 @@ def test_constant_scores_leave_nothing_open() -> None:
 )
 def test_impossible_requests_are_refused(knob: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(knob))):
-        bootstrap_intervals([1.0], [0.0], **knob)
+        knobs = {name: value for name, value in knob.items() if name in ("positive", "aupr")}
+        again = {name: value for name, value in knob.items() if name not in knobs}
+        bootstrap_intervals([1.0], [0.0], Convention(**knobs), Resampling(**again))
 
 
 def test_unusable_scores_are_named() -> None:

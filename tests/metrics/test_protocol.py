@@ -14,7 +14,15 @@ from omegaconf import OmegaConf
 from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
 from farout.errors import ConfigError, FaroutError
-from farout.metrics import Protocol, bootstrap_intervals, both_conventions, detection_metrics, mean_over_sets
+from farout.metrics import (
+    Convention,
+    Protocol,
+    Resampling,
+    bootstrap_intervals,
+    both_conventions,
+    detection_metrics,
+    mean_over_sets,
+)
 from farout.metrics.protocol import apply
 
 CONF = Path(__file__).parents[2] / "conf" / "protocol"
@@ -123,7 +131,10 @@ def test_bootstrap_intervals_are_in_the_row_on_request() -> None:
     assert json.loads(json.dumps(intervals)) == intervals
     seed = [0, int.from_bytes(hashlib.sha256(b"svhn").digest()[:8], "little")]
     expect = bootstrap_intervals(
-        id_scores, ood_scores, aupr="trapezoid", resamples=50, seed=seed, n_ood=without["n_ood"]
+        id_scores,
+        ood_scores,
+        Convention(aupr="trapezoid"),
+        Resampling(resamples=50, seed=seed, n_ood=without["n_ood"]),
     )
     assert intervals == {key: list(bounds) for key, bounds in expect.items()}
     other = apply(replace(protocol, seed=1), id_scores, ood_scores, "svhn")["intervals"]

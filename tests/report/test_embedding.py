@@ -210,7 +210,9 @@ def test_the_histograms_count_every_angle() -> None:
 
 def _page(folder: Path, geometry: Any, sphere: Sphere | None = SPHERE) -> str:
     facts = replace(evidence(SMALL), sphere=sphere)
-    return write_report(folder, head(), [entry(SMALL, ENERGY, geometry=geometry)], facts).read_text("utf-8")
+    return write_report(folder / "report.html", head(), [entry(SMALL, ENERGY, geometry=geometry)], facts).read_text(
+        "utf-8"
+    )
 
 
 def test_the_card_holds_the_record(tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ def test_the_card_again_from_a_run_folder(tmp_path: Path) -> None:
     paths, drawings = save_figures(tmp_path / "plots", made, facts, "a run")
     assert {"embedding.png", "angles.png"} <= {path.name for path in paths}
     assert Image.open(tmp_path / "plots/embedding.png").mode == "P", "with a palette"
-    first = write_report(tmp_path, head(), [made], facts, drawings).read_text("utf-8")
+    first = write_report(tmp_path / "report.html", head(), [made], facts, drawings).read_text("utf-8")
     assert 'class="heading"' in first
     again = rebuild_report(_folder(tmp_path), tmp_path / "again").read_text("utf-8")
     assert _section(first) == _section(again)

@@ -51,7 +51,7 @@ Browser = Callable[..., Shown]
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     facts = evidence(VALUES, focus="energy", sphere=SPACE.sphere("embedding", CLASSES))
-    return write_report(folder, head(), [ENTRY, entry(VALUES, Protocol("plain"))], facts)
+    return write_report(folder / "report.html", head(), [ENTRY, entry(VALUES, Protocol("plain"))], facts)
 
 
 @pytest.fixture(scope="module")

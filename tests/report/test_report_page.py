@@ -24,7 +24,7 @@ EVIL = '<img src=x onerror="alert(1)">&amp;$x$'
 
 
 def _written(folder: Path, *entries: dict[str, Any], facts: Evidence | None = None, **more: Any) -> str:
-    path = write_report(folder, head(**more), entries, facts or evidence(SMALL, focus="energy"))
+    path = write_report(folder / "report.html", head(**more), entries, facts or evidence(SMALL, focus="energy"))
     assert path == folder / "report.html"
     return path.read_text("utf-8")
 
@@ -151,7 +151,7 @@ def test_absent_parts_are_said(tmp_path: Path) -> None:
     bare = entry(SMALL, OE, rows=[], means=[])
     assert "No OOD set was at hand" in Reader(_written(tmp_path, bare, facts=Evidence(SMALL))).words
     with pytest.raises(FaroutError, match="evaluate the run first"):
-        write_report(tmp_path, head(), [], Evidence(SMALL))
+        write_report(tmp_path / "report.html", head(), [], Evidence(SMALL))
 
 
 def test_figures_are_saved_as_png_and_svg_and_shared_with_the_page(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_figures_are_saved_as_png_and_svg_and_shared_with_the_page(tmp_path: Pat
     assert [path.name for path in paths] == [f"{stem}.png" for stem in stems]
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {f"{s}.{e}" for s in stems for e in ("png", "svg")}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-    write_report(tmp_path, head(), [made], facts, drawings)
+    write_report(tmp_path / "report.html", head(), [made], facts, drawings)
     shared = (tmp_path / "report.html").read_text("utf-8")
     assert Reader(shared).tags["svg"] == 11
     assert 'class="heading"' in shared, "the page hides what the file needs to say"

@@ -145,7 +145,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, damaged: bytes) -> None:
 def test_the_page_made_again_has_the_card_and_keeps_its_pictures(tmp_path: Path) -> None:
     small = scores(30, ("msp",), ("SVHN",))
     facts, made = evidence(small), entry(small, ENERGY)
-    write_report(tmp_path, head(), [made], facts, run=tmp_path)
+    write_report(tmp_path / "report.html", head(), [made], facts, run=tmp_path)
     before = Reader((tmp_path / "report.html").read_text("utf-8"))
     assert before.ids["robustness"] == 0 and before.tags["img"] > 6
     (tmp_path / "scores").mkdir()

@@ -181,7 +181,7 @@ def test_long_runs_are_drawn_stretch_by_stretch() -> None:
 def test_the_page_has_the_card(tmp_path: Path) -> None:
     small = scores(30, ("msp",), ("SVHN",))
     record: dict[str, Any] = {**head(), "trained": {**head()["trained"], "restarts": [RESTART]}}
-    written = write_report(tmp_path, record, [entry(small, ENERGY)], evidence(small), run=jem(tmp_path))
+    written = write_report(tmp_path / "report.html", record, [entry(small, ENERGY)], evidence(small), run=jem(tmp_path))
     read = Reader(written.read_text("utf-8"))
     assert read.ids["training"] == 1 and [name for name, n in read.ids.items() if n > 1] == []
     assert all(link.startswith(("data:", "#")) for link in read.links)

@@ -1,12 +1,15 @@
 """JEM-k: a classifier that first lets the image drift to where the model finds it likelier (Grathwohl et al., 2020)."""
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 from torch import Tensor, nn
 
 from farout.errors import ConfigError
-from farout.methods.langevin import langevin_chain
+from farout.methods.langevin import Clamps, langevin_chain
 
 
+@dataclass(eq=False)
 class RefinedClassifier:
     """Mean logits of `copies` noisy copies of an image, each `steps` steps of the model's own chain on.
 
@@ -27,28 +30,23 @@ class RefinedClassifier:
     Raises ConfigError for settings that mean nothing.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        steps: int,
-        step_size: float,
-        noise_std: float,
-        generator: torch.Generator | None = None,
-        *,
-        clamp_gradient: float | None = None,
-        clamp_images: float | None = None,
-        copies: int = 5,
-        input_noise: float = 0.03,
-    ) -> None:
-        if steps < 0 or copies < 1 or not input_noise >= 0:
-            raise ConfigError(
-                f"refine={steps}, copies={copies} and input_noise={input_noise:g}: the least are 0, 1 and 0"
-            )
-        self.model, self.steps, self.step_size, self.noise_std = model, steps, step_size, noise_std
-        self.clamp_gradient, self.clamp_images = clamp_gradient, clamp_images
-        self.input_noise, self.generator = input_noise, generator
-        # Equal copies have one mean.
-        self.copies = copies if input_noise > 0 or (steps > 0 and noise_std > 0) else 1
+    model: nn.Module
+    steps: int
+    step_size: float
+    noise_std: float
+    generator: torch.Generator | None = None
+    _: KW_ONLY
+    clamp_gradient: float | None = None
+    clamp_images: float | None = None
+    copies: int = 5
+    input_noise: float = 0.03
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.copies < 1 or not self.input_noise >= 0:
+            given = f"refine={self.steps}, copies={self.copies} and input_noise={self.input_noise:g}"
+            raise ConfigError(f"{given}: the least are 0, 1 and 0")
+        if self.input_noise == 0 and (self.steps == 0 or self.noise_std == 0):
+            self.copies = 1  # equal copies have one mean
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised images (B, ...) -> mean logits (B, C)."""
@@ -70,7 +68,6 @@ class RefinedClassifier:
             self.step_size,
             self.noise_std,
             self.generator,
-            clamp_gradient=self.clamp_gradient,
-            clamp_images=self.clamp_images,
+            Clamps(self.clamp_gradient, self.clamp_images),
         )
         return ends + (copies - copies.detach())

@@ -1,7 +1,7 @@
 """Random views of contrastive training, made on the device from whole batches: crop, flip, colour jitter, grayscale."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Draws:
         return Draws(boxes, mirrored, jitter, None if self.grey is None else self.grey[views])
 
 
+@dataclass(eq=False, repr=False)
 class ViewTransform(Transform):
     """uint8 images -> `views` random views of each; at test time the normalisation alone.
 
@@ -54,29 +55,28 @@ class ViewTransform(Transform):
         ConfigError: a value that means nothing.
     """
 
-    def __init__(
-        self,
-        mean: Sequence[float],
-        std: Sequence[float],
-        views: int,
-        size: int | None,
-        crop_scale: Sequence[float],
-        crop_ratio: Sequence[float],
-        flip: bool,
-        jitter: Sequence[float],
-        jitter_probability: float,
-        grayscale_probability: float,
-    ) -> None:
-        super().__init__(mean, std, flip=flip, crop_padding=0)
-        if views < 1 or (size is not None and size < 1):
-            raise ConfigError(f"transform.views={views} and transform.size={size} must be at least 1")
-        self.views, self.size = views, size
-        self.crop_scale, self.crop_ratio = _range("crop_scale", crop_scale), _range("crop_ratio", crop_ratio)
+    mean: InitVar[Sequence[float]]
+    std: InitVar[Sequence[float]]
+    views: int
+    size: int | None
+    crop_scale: tuple[float, float]
+    crop_ratio: tuple[float, float]
+    flip: bool
+    jitter: tuple[float, float, float, float]
+    jitter_probability: float
+    grayscale_probability: float
+
+    def __post_init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(mean, std, flip=self.flip, crop_padding=0)
+        if self.views < 1 or (self.size is not None and self.size < 1):
+            raise ConfigError(f"transform.views={self.views} and transform.size={self.size} must be at least 1")
+        given = list(self.crop_scale)
+        self.crop_scale, self.crop_ratio = _range("crop_scale", given), _range("crop_ratio", self.crop_ratio)
         if self.crop_scale[1] > 1:
-            raise ConfigError(f"transform.crop_scale={list(crop_scale)} must not exceed 1, the whole image")
-        self.jitter = _amounts(jitter)
-        self.jitter_probability = _probability("jitter_probability", jitter_probability)
-        self.grayscale_probability = _probability("grayscale_probability", grayscale_probability)
+            raise ConfigError(f"transform.crop_scale={given} must not exceed 1, the whole image")
+        self.jitter = _amounts(self.jitter)
+        self.jitter_probability = _probability("jitter_probability", self.jitter_probability)
+        self.grayscale_probability = _probability("grayscale_probability", self.grayscale_probability)
 
     def augmented(
         self, images: Tensor, generator: torch.Generator, outliers: bool = False, cropped: bool = False

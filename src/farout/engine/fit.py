@@ -207,9 +207,7 @@ def fit(
         Interrupted, Terminated: by a signal; the latter with the state saved.
     """
     epoch = steps_per_epoch or total_steps
-    loop = Loop(
-        model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, restart_policy, select
-    )
+    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, restart_policy)
     callbacks = callbacks or Callbacks()
     if graphs:
         loop.record_on_device(batches)
@@ -222,7 +220,7 @@ def fit(
             method.prepare(model, batches(0), train_images() if train_images else ())
             loop.begin()
         with Bar(callbacks.title, total_steps, loop.step) as bar, stopping.deferred():
-            _train(loop, batches, seed, bar, callbacks)
+            _train(loop, batches, seed, select, bar, callbacks)
     except KeyboardInterrupt:
         # Nothing is saved: it may fall amid an update, and half an update is no state to resume from.
         raise stopping.Interrupted(loop.where_it_stands(callbacks.name)) from None
@@ -231,12 +229,13 @@ def fit(
     return loop.result()
 
 
-def _train(loop: "Loop", batches: Batches, seed: int, bar: Bar, callbacks: Callbacks) -> None:
+def _train(loop: "Loop", batches: Batches, seed: int, select: Select | None, bar: Bar, callbacks: Callbacks) -> None:
     """Update after update until the end, the deadline, or SIGTERM (then the state is saved first)."""
     while loop.step < loop.total and not loop.out_of_time():
         try:
             loop.advance(batches, seed)
-            loop.select_when_due(callbacks)
+            if select is not None:
+                loop.select_when_due(select, callbacks)
             if loop.step % callbacks.log_every == 0 or loop.step == loop.total:
                 _report(loop, bar, callbacks)
             loop.save_when_due()
@@ -263,7 +262,6 @@ class Loop:
         checkpointing: Checkpointing,
         steps_per_epoch: int | None = None,
         restart_policy: RestartPolicy | None = None,
-        select: Select | None = None,
     ) -> None:
         self.model, self.method, self.optimisation = model, method, optimisation
         self.total, self.steps_per_epoch = total, steps_per_epoch or total
@@ -280,7 +278,6 @@ class Loop:
         self.points: list[RestartPoint] = []  # where a divergence returns to: the last, and the one before
         self.saved_since_restart = True
         self.conditions: list[dict[str, Any]] = [{"from_step": 0, **checkpointing.conditions}]
-        self.select = select
         self.best: dict[str, Any] | None = None
         self.usual: list[int] | None = None
         self.recorded: RecordedStep | None = None
@@ -380,11 +377,11 @@ class Loop:
         if self.restart_policy.max_restarts:
             self.save_point()
 
-    def select_when_due(self, callbacks: Callbacks) -> None:
+    def select_when_due(self, select: Select, callbacks: Callbacks) -> None:
         """After every epoch, and at the end: keep the weights where they are better than all before."""
-        if self.select is None or (self.step % self.steps_per_epoch and self.step < self.total):
+        if self.step % self.steps_per_epoch and self.step < self.total:
             return
-        figure = self.select(self.model)
+        figure = select(self.model)
         self.model.train()
         if callbacks.log is not None:
             callbacks.log(self.step, {"selection": figure})

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -13,7 +14,7 @@ from farout.backbones import Backbone
 from farout.errors import ConfigError
 from farout.methods.base import Batch, Method
 from farout.methods.energy import free_energy
-from farout.methods.langevin import Energy, ReplayBuffer, frozen, langevin_chain
+from farout.methods.langevin import Clamps, Energy, ReplayBuffer, frozen, langevin_chain
 
 __all__ = ["JEM", "class_energy", "joint_energy", "langevin_chain"]
 
@@ -34,6 +35,7 @@ def _at(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels[:, None])[:, 0]
 
 
+@dataclass(eq=False, repr=False)
 class JEM(Method):
     """p_x_weight * log p(x) + p_y_given_x_weight * log p(y|x) + p_x_y_weight * log p(x|y), each as a loss.
 
@@ -58,33 +60,29 @@ class JEM(Method):
     admits_batch_norm: ClassVar[bool] = False
     full_precision: ClassVar[bool] = True  # as in the paper: chains add up what lower precision loses
 
-    def __init__(
-        self,
-        p_x_weight: float,
-        p_y_given_x_weight: float,
-        p_x_y_weight: float,
-        class_cond_p_x_sample: bool,
-        buffer_size: int,
-        reinit_freq: float,
-        sgld_steps: int,
-        sgld_lr: float,
-        sgld_std: float,
-        clamp_gradient: float | None,
-        clamp_images: float | None,
-        sgld_precision: Literal["fp32", "bf16"],
-        restart_sgld_steps: int,
-    ) -> None:
+    p_x_weight: float
+    p_y_given_x_weight: float
+    p_x_y_weight: float
+    class_cond_p_x_sample: bool
+    buffer_size: int
+    reinit_freq: float
+    sgld_steps: int
+    sgld_lr: float
+    sgld_std: float
+    clamp_gradient: float | None
+    clamp_images: float | None
+    sgld_precision: Literal["fp32", "bf16"]
+    restart_sgld_steps: int
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.weights = {"p_x": p_x_weight, "p_y_given_x": p_y_given_x_weight, "p_x_y": p_x_y_weight}
+        self.weights = {"p_x": self.p_x_weight, "p_y_given_x": self.p_y_given_x_weight, "p_x_y": self.p_x_y_weight}
         _check_weights(self.weights)
-        _check_chain(sgld_steps, sgld_lr, sgld_std, restart_sgld_steps)
-        _check_clamps(clamp_gradient=clamp_gradient, clamp_images=clamp_images)
-        self.class_cond_p_x_sample = class_cond_p_x_sample
-        self.sgld_steps, self.sgld_lr, self.sgld_std = sgld_steps, sgld_lr, sgld_std
-        self.clamp_gradient, self.clamp_images = clamp_gradient, clamp_images
-        self.precision = torch.bfloat16 if sgld_precision == "bf16" else None
-        self.restart_sgld_steps, self.steps = restart_sgld_steps, sgld_steps
-        self.replay_buffer = ReplayBuffer(buffer_size, reinit_freq)
+        _check_chain(self.sgld_steps, self.sgld_lr, self.sgld_std, self.restart_sgld_steps)
+        _check_clamps(clamp_gradient=self.clamp_gradient, clamp_images=self.clamp_images)
+        self.precision = torch.bfloat16 if self.sgld_precision == "bf16" else None
+        self.steps = self.sgld_steps
+        self.replay_buffer = ReplayBuffer(self.buffer_size, self.reinit_freq)
 
     def prepare(self, model: nn.Module, batches: Mapping[str, Batch], train_images: Iterable[Batch] = ()) -> None:
         """Fill the replay buffer with uniform noise of the images' shape.
@@ -168,8 +166,7 @@ class JEM(Method):
                 steps,
                 self.sgld_lr,
                 self.sgld_std,
-                clamp_gradient=self.clamp_gradient,
-                clamp_images=self.clamp_images,
+                clamps=Clamps(self.clamp_gradient, self.clamp_images),
             )
 
 

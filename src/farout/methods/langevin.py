@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,17 @@ from farout.errors import ConfigError, FaroutError
 Energy = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Clamps:
+    """Bounds c within a chain, None for none: each entry of the gradient, and of x after each step, into [-c, c].
+
+    JEM++ and SADA-JEM have 1 for both.
+    """
+
+    gradient: float | None = None
+    images: float | None = None
+
+
 def langevin_chain(
     energy: Energy,
     x: Tensor,
@@ -19,9 +31,7 @@ def langevin_chain(
     step_size: float,
     noise_std: float,
     generator: torch.Generator | None = None,
-    *,
-    clamp_gradient: float | None = None,
-    clamp_images: float | None = None,
+    clamps: Clamps | None = None,
 ) -> Tensor:
     """`steps` times x <- x - step_size * grad E(x) + noise_std * N(0, I), from x (B, ...); the given x stays as it is.
 
@@ -34,22 +44,22 @@ def langevin_chain(
 
     Args:
         generator: on the device of x; None is torch's own.
-        clamp_gradient: each entry of the gradient into [-c, c] (JEM++, SADA-JEM: 1).
-        clamp_images: each entry of x after each step into [-c, c] (likewise).
+        clamps: bounds; None: none, as the paper has it.
     """
+    clamps = clamps or Clamps()
     x = x.detach()
     with torch.inference_mode(False), torch.enable_grad():
         for _ in range(steps):
             leaf = x.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(energy(leaf).sum(), leaf)
-            if clamp_gradient is not None:
-                gradient = gradient.clamp_(-clamp_gradient, clamp_gradient)
+            if clamps.gradient is not None:
+                gradient = gradient.clamp_(-clamps.gradient, clamps.gradient)
             x = leaf.detach().sub_(gradient, alpha=step_size)
             if noise_std > 0:
                 noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
                 x.add_(noise, alpha=noise_std)
-            if clamp_images is not None:
-                x.clamp_(-clamp_images, clamp_images)
+            if clamps.images is not None:
+                x.clamp_(-clamps.images, clamps.images)
     return x
 
 

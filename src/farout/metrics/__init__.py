@@ -1,6 +1,6 @@
 """Detection, calibration, geometry, and the protocols that papers measure by; fractions, never percent."""
 
-from farout.metrics.bootstrap import bootstrap_intervals
+from farout.metrics.bootstrap import Convention, Resampling, bootstrap_intervals
 from farout.metrics.calibration import (
     ReliabilityCurve,
     calibration_error,
@@ -21,8 +21,10 @@ from farout.metrics.geometry import (
 from farout.metrics.protocol import Protocol, mean_over_sets
 
 __all__ = [
+    "Convention",
     "Protocol",
     "ReliabilityCurve",
+    "Resampling",
     "bootstrap_intervals",
     "both_conventions",
     "calibration_error",

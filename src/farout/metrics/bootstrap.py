@@ -1,6 +1,7 @@
 """Bootstrap intervals: how much a detection metric would vary over other test images of the same kind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,47 +13,65 @@ from farout.metrics.vectors import VectorLike
 Interval = tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Convention:
+    """How FPR and AUPR are read off, as `detection_metrics` takes it."""
+
+    positive: str = "id"
+    recall: float = 0.95
+    fpr_rule: str = "nearest"
+    aupr: str = "average_precision"
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How a test is repeated.
+
+    Attributes:
+        resamples: how often.
+        level: the share of repetitions within an interval, equally cut at both ends.
+        seed: of NumPy's default generator.
+        n_ood: OOD images in one repetition; all there are by default. AUPR depends on it.
+
+    Raises ConfigError for fewer than two resamples, a level outside (0, 1) or an `n_ood` below one.
+    """
+
+    resamples: int = 1000
+    level: float = 0.95
+    seed: int | Sequence[int] = 0
+    n_ood: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.resamples < 2:
+            raise ConfigError(f"resamples={self.resamples}: an interval needs at least 2, better 1000")
+        if not 0 < self.level < 1:
+            raise ConfigError(f"level={self.level}: it must lie between 0 and 1, e.g. 0.95")
+        if self.n_ood is not None and self.n_ood < 1:
+            raise ConfigError(f"n_ood={self.n_ood}: a test needs at least 1 OOD image")
+
+
 def bootstrap_intervals(
     id_scores: VectorLike,
     ood_scores: VectorLike,
-    positive: str = "id",
-    recall: float = 0.95,
-    fpr_rule: str = "nearest",
+    convention: Convention | None = None,
+    resampling: Resampling | None = None,
     names: tuple[str, str] = NAMES,
-    aupr: str = "average_precision",
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int | list[int] = 0,
-    n_ood: int | None = None,
 ) -> dict[str, Interval]:
     """Percentile bootstrap intervals (Efron, 1979) of the numbers of `detection_metrics`.
 
     ID and OOD images are drawn with replacement, each class on its own. The network and its training are taken as
     given: an interval says nothing about other seeds.
 
-    Args:
-        resamples: how often the test is repeated.
-        level: the share of repetitions within an interval, equally cut at both ends.
-        seed: of NumPy's default generator.
-        n_ood: OOD images in one repetition; all there are by default. AUPR depends on it.
-        others: as in `detection_metrics`.
-
-    Returns {"fpr95": (low, high), "auroc": ..., "aupr": ...}. Raises as `detection_metrics`, and ConfigError for
-    fewer than two resamples, a level outside (0, 1) or an `n_ood` below one.
+    Returns {"fpr95": (low, high), "auroc": ..., "aupr": ...}. Raises as `detection_metrics`.
     """
-    check_convention(positive, recall, fpr_rule, aupr)
-    if resamples < 2:
-        raise ConfigError(f"resamples={resamples}: an interval needs at least 2, better 1000")
-    if not 0 < level < 1:
-        raise ConfigError(f"level={level}: it must lie between 0 and 1, e.g. 0.95")
-    if n_ood is not None and n_ood < 1:
-        raise ConfigError(f"n_ood={n_ood}: a test needs at least 1 OOD image")
-    steps = sort_scores(id_scores, ood_scores, names).steps(positive)
-    wanted_ood = n_ood or (steps.negatives if positive == "id" else steps.positives)
-    sizes = (steps.positives, wanted_ood) if positive == "id" else (wanted_ood, steps.negatives)
-    generator = np.random.default_rng(seed)
-    found = [measure(again, recall, fpr_rule, aupr) for again in _resampled(steps, sizes, resamples, generator)]
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    how, again = convention or Convention(), resampling or Resampling()
+    check_convention(how.positive, how.recall, how.fpr_rule, how.aupr)
+    steps = sort_scores(id_scores, ood_scores, names).steps(how.positive)
+    wanted_ood = again.n_ood or (steps.negatives if how.positive == "id" else steps.positives)
+    sizes = (steps.positives, wanted_ood) if how.positive == "id" else (wanted_ood, steps.negatives)
+    drawn = _resampled(steps, sizes, again.resamples, np.random.default_rng(again.seed))
+    found = [measure(other, how.recall, how.fpr_rule, how.aupr) for other in drawn]
+    tails = [(1 - again.level) / 2, (1 + again.level) / 2]
     bounds = {key: np.quantile([values[key] for values in found], tails) for key in found[0]}
     return {key: (float(low), float(high)) for key, (low, high) in bounds.items()}
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farout.errors import ConfigError, FaroutError
-from farout.metrics.bootstrap import bootstrap_intervals
+from farout.metrics.bootstrap import Convention, Resampling, bootstrap_intervals
 from farout.metrics.detection import both_conventions, check_convention, detection_metrics
 from farout.metrics.vectors import ScoreVector, VectorLike, finite_scores
 
@@ -167,14 +167,8 @@ def _intervals(
     found = bootstrap_intervals(
         id_scores,
         ood_scores,
-        protocol.positive,
-        protocol.recall,
-        protocol.fpr_rule,
-        aupr=protocol.aupr,
-        resamples=protocol.bootstrap,
-        level=_LEVEL,
-        seed=[protocol.seed, _stable_hash(ood)],
-        n_ood=n_ood,
+        Convention(protocol.positive, protocol.recall, protocol.fpr_rule, protocol.aupr),
+        Resampling(protocol.bootstrap, _LEVEL, [protocol.seed, _stable_hash(ood)], n_ood),
     )
     intervals: dict[str, Any] = {key: list(bounds) for key, bounds in found.items()}
     return intervals | {"level": _LEVEL, "resamples": protocol.bootstrap}

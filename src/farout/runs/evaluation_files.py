@@ -94,7 +94,7 @@ def _present(run: Run, entries: Entries, evidence: Evidence, data: EvaluationDat
     """Figures of the first entry, and report.html of all; the figures' PNG files."""
     heading = f"{run.name} on {data.id_test.info.get('title', data.id_test.name)}"
     paths, drawings = save_figures(run.folder / "plots", entries[0], evidence, heading)
-    write_report(run.folder, _head(run), entries, evidence, drawings, run=run.folder)
+    write_report(run.folder / "report.html", _head(run), entries, evidence, drawings, run=run.folder)
     return paths + save_training(run.folder, run.record, heading)
 
 

@@ -145,8 +145,14 @@ def _mark(marker: str, colour: str, name: str, edge: str = "none") -> Line2D:
 
 def _legend(figure: Figure, handles: Sequence[Line2D], left: float, top: float, columns: int) -> None:
     """Marks at a place in inches from the upper left corner."""
-    close = {"handletextpad": 0.1, "columnspacing": 0.9, "labelspacing": 0.5, "borderpad": 0.1, "borderaxespad": 0.1}
-    key(figure, handles, [str(handle.get_label()) for handle in handles], columns, left, top=top, **close)
+    close: dict[str, Any] = {
+        "handletextpad": 0.1,
+        "columnspacing": 0.9,
+        "labelspacing": 0.5,
+        "borderpad": 0.1,
+        "borderaxespad": 0.1,
+    }
+    key(figure, handles, [str(handle.get_label()) for handle in handles], columns, (left, top), **close)
 
 
 def angle_figure(

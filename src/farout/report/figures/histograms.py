@@ -216,7 +216,7 @@ def _legend(figure: Figure, threshold: str) -> None:
     if threshold:
         handles.append(Line2D([], [], color=INK, linewidth=0.8, linestyle="--"))
         names.append(threshold)
-    key(figure, handles, names, 3, 0.02, top=0.36, handlelength=1.6, columnspacing=1.2)
+    key(figure, handles, names, 3, (0.02, 0.36), handlelength=1.6, columnspacing=1.2)
 
 
 def _axis_name(score: str, beyond: bool) -> str:

@@ -108,4 +108,4 @@ def _places(curve: ReliabilityCurve) -> tuple[Vector, float]:
 def _legend(figure: Figure) -> None:
     accuracy = Patch(facecolor=ID_COLOUR, alpha=0.8)
     gap = Patch(facecolor="none", edgecolor=OOD_COLOUR, hatch="////")
-    key(figure, [accuracy, gap], ["accuracy", "gap to the mean confidence"], 2, 0.02, top=0.36)
+    key(figure, [accuracy, gap], ["accuracy", "gap to the mean confidence"], 2, (0.02, 0.36))

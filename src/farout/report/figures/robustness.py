@@ -129,7 +129,7 @@ def _confidence(axis: Axes, rows: Sequence[DistalRow], step: float) -> None:
 def _legend(figure: Figure, axis: Axes, names: Sequence[str], bottom: float) -> None:
     """Below everything, three names a row."""
     shown = [label(shortened(name, 24)) for name in names]
-    key(figure, axis.lines, shown, 3, 0.05, bottom=bottom, handlelength=2.2, labelspacing=0.3)
+    key(figure, axis.lines, shown, 3, (0.05, bottom), from_bottom=True, handlelength=2.2, labelspacing=0.3)
 
 
 def _note(figure: Figure, text: str) -> None:

@@ -95,21 +95,20 @@ def key(
     handles: Sequence[Any],
     names: Sequence[str],
     columns: int,
-    left: float,
-    top: float | None = None,
-    bottom: float | None = None,
+    at: tuple[float, float],
+    from_bottom: bool = False,
     **spacing: float,
 ) -> None:
-    """A quiet legend at a place in inches from the figure's left edge and from its top or its bottom.
+    """A quiet legend `at` a place in inches from the figure's left edge and from its top, or its bottom.
 
     `spacing` goes to matplotlib's legend as it is.
     """
-    width, height = figure.get_size_inches()
+    (width, height), (left, down) = figure.get_size_inches(), at
     figure.legend(
         handles,
         names,
-        loc="upper left" if bottom is None else "lower left",
-        bbox_to_anchor=(left / width, 1 - (top or 0.0) / height if bottom is None else bottom / height),
+        loc="lower left" if from_bottom else "upper left",
+        bbox_to_anchor=(left / width, down / height if from_bottom else 1 - down / height),
         ncols=columns,
         fontsize=SMALL,
         frameon=False,

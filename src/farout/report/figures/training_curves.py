@@ -153,4 +153,4 @@ def _legend(figure: Figure, names: Sequence[str], marks: bool) -> None:
     if marks:
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (1, 1.5))))
         shown.append(DIVERGED)
-    key(figure, handles, shown, 3, 0.05, bottom=0.02, handlelength=2.2, labelspacing=0.3)
+    key(figure, handles, shown, 3, (0.05, 0.02), from_bottom=True, handlelength=2.2, labelspacing=0.3)

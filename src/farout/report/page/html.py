@@ -31,16 +31,15 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(
-    folder: Path,
+    path: Path,
     record: Record,
     entries: Sequence[Entry],
     evidence: Evidence,
     drawings: Sequence[Drawing] | None = None,
-    name: str = "report.html",
     run: Path | None = None,
     mistakes: str = "",
 ) -> Path:
-    """Writes the report of one evaluation into the folder and returns its path.
+    """Writes the report of one evaluation to `path` and returns that.
 
     `record` is the head of results.json (run, identity, trained, ...); `entries` are the entries that the
     evaluation gave, the one that the figures follow first; `drawings` come from `save_figures` of that entry
@@ -51,7 +50,6 @@ def write_report(
     if not entries:
         raise FaroutError("there is no evaluation to report: evaluate the run first")
     drawn = vector_drawings(entries[0], evidence) if drawings is None else drawings
-    path = folder / name
     write_text(path, page(record, entries, evidence, drawn, run, mistakes))
     return path
 

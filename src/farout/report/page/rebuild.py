@@ -36,7 +36,7 @@ def rebuild_report(folder: Path, out: Path | None = None, name: str = "report.ht
     evidence = replace(read_evidence(folder / "scores", entries[0]), sphere=read_sphere(folder, entries[0]))
     mistakes = _mistakes(folder / "report.html")
     try:
-        return write_report(out or folder, record, entries, evidence, name=name, run=folder, mistakes=mistakes)
+        return write_report((out or folder) / name, record, entries, evidence, run=folder, mistakes=mistakes)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
         reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
         raise ConfigError(

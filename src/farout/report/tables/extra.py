@@ -8,7 +8,7 @@ from farout.errors import ConfigError
 from farout.papers import ExtraTable, Paper, ReportedValue, RowKind
 from farout.report.records import EvaluatedRun
 from farout.report.tables.cells import Measures, Table
-from farout.report.tables.tabulate import runs_of, tabulate
+from farout.report.tables.tabulate import Content, runs_of, tabulate
 
 # What a run has of each measure, as `Measures.scale` wants it; None or nothing where it has none, and "absent" may say
 # why, by measure.
@@ -44,7 +44,7 @@ def tabulate_extra(
     def reported(id_data: str, kind: RowKind, ood: str, measure: str) -> ReportedValue:
         return extra.value(id_data, kind.key, measure) if ood == "id" else ReportedValue()
 
-    table = tabulate(paper, kinds, runs, by_row, measures, reported, {}, how, alone)
+    table = tabulate(paper, kinds, runs, by_row, Content(measures, reported, how=how, alone=alone))
     return replace(table, notes=[*table.notes, extra.note, *notes])
 
 

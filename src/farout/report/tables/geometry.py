@@ -8,7 +8,7 @@ from farout.papers import Paper, ReportedValue, RowKind, load
 from farout.report.records import EvaluatedRun, Record, runs_under
 from farout.report.tables.caption import shown_figures
 from farout.report.tables.cells import ANGLES, Table
-from farout.report.tables.tabulate import runs_of, tabulate
+from farout.report.tables.tabulate import Content, runs_of, tabulate
 
 
 def geometry_table(
@@ -34,8 +34,8 @@ def geometry_table(
     def reported(id_data: str, kind: RowKind, ood: str, measure: str) -> ReportedValue:
         return angles.value(id_data, kind.key, measure) if ood in ("id", "mean") else ReportedValue()
 
-    how = _how(kinds, by_row)
-    table = tabulate(paper, kinds, runs, by_row, ANGLES, reported, expected or {}, how)
+    content = Content(ANGLES, reported, expected or {}, _how(kinds, by_row))
+    table = tabulate(paper, kinds, runs, by_row, content)
     known = [angles.note] if any(figure.value is not None for figure in shown_figures(table.rows)) else []
     return replace(table, notes=[*table.notes, *known, *_reasons(runs)])
 

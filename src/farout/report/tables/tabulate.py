@@ -5,7 +5,7 @@ it; `tabulate` builds tables of whatever runs measured (angles, samples, attacks
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def table1(
         return ReportedValue(100 - error.value, error.certainty, error.source)
 
     alone = [kind for kind in paper.kinds.values() if kind.method is None and kind not in kinds]
-    return tabulate(paper, kinds, runs, by_row, detection(paper), reported, expected or {}, alone=alone)
+    return tabulate(paper, kinds, runs, by_row, Content(detection(paper), reported, expected or {}, alone=alone))
 
 
 def detection(paper: Paper) -> Measures:
@@ -82,23 +82,33 @@ def detection(paper: Paper) -> Measures:
     return replace(DETECTION, ood=paper.metrics)
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a table shows of its runs, and beside them.
+
+    Attributes:
+        measures, reported: of our runs, and what the paper says of the same.
+        expected: titles of further OOD sets that have a line even where no run has them.
+        how: how the runs were measured; None: the protocol's words.
+        alone: rows that are only reported: they stand apart, as far as anything is known of them.
+    """
+
+    measures: Measures
+    reported: Reported
+    expected: Mapping[str, str] = field(default_factory=dict)
+    how: str | None = None
+    alone: Sequence[RowKind] = ()
+
+
 def tabulate(
     paper: Paper,
     kinds: Sequence[RowKind],
     runs: Sequence[EvaluatedRun],
     by_row: Mapping[str, Sequence[EvaluatedRun]],
-    measures: Measures,
-    reported: Reported,
-    expected: Mapping[str, str],
-    how: str | None = None,
-    alone: Sequence[RowKind] = (),
+    content: Content,
 ) -> Table:
-    """A table of the runs of each row; `how` says how they were measured (default: the protocol's words).
-
-    `alone` are rows that are only reported: they stand apart, as far as anything is known of them.
-
-    Raises ConfigError as `table1`.
-    """
+    """A table of the runs of each row. Raises ConfigError as `table1`."""
+    measures = content.measures
     used = [run for kind in kinds for run in by_row[kind.key]]
     _check_one_table(kinds, runs, used)
     id_data, protocol = str(name_of(used[0].identity["id_data"])), used[0].protocol
@@ -107,10 +117,10 @@ def tabulate(
     if measures.id == DETECTION.id and any("no_accuracy" in run.id for run in used):
         there = (probe for probe in PROBES if any(run.id.get(probe) is not None for run in used))
         measures = replace(measures, id=(*measures.id, *there))
-    build = _Builder(paper, id_data, protocol, over, measures, reported)
+    build = _Builder(paper, id_data, protocol, over, measures, content.reported)
     rows = [build.row(kind, by_row[kind.key]) for kind in kinds]
-    others = [build.row(kind.on(id_data), ()) for kind in alone]
-    sets = _ood_sets(paper, id_data, used, expected) if measures.ood else []
+    others = [build.row(kind.on(id_data), ()) for kind in content.alone]
+    sets = _ood_sets(paper, id_data, used, content.expected) if measures.ood else []
     unused = sorted({run.name for run in runs} - {run.name for run in used})
     votes = len({s.vote or s.ood for s in sets if s.ood in over})
     return Table(
@@ -122,7 +132,7 @@ def tabulate(
         mean_over=[s.ood for s in sets if s.ood in over],
         votes=votes,
         controls=_controls(rows),
-        caption=caption_lines(paper, how or f"protocol {protocol['name']}: {protocol_text(protocol)}", rows),
+        caption=caption_lines(paper, content.how or f"protocol {protocol['name']}: {protocol_text(protocol)}", rows),
         notes=note_lines(paper, rows, sets, over, votes, unused),
         measures=measures,
         reported=[row for row in others if any(figure.value is not None for figure in shown_figures([row]))],
