@@ -35,6 +35,10 @@ class UnwritableError(FaroutError):
     """A file that the disk does not take: full, read-only, or somebody else's."""
 
 
+class OutOfBudget(FaroutError):
+    """The time that was given is spent; what is done is saved, and the same command goes on from it."""
+
+
 def printable(name: object, limit: int = 400) -> str:
     """A file's name as one line can show it: what is no text, or breaks the line, as escapes; long ones cut."""
     text = "".join(c if c.isprintable() else _escaped(c) for c in str(name))

@@ -1,7 +1,10 @@
 """Campaigns in slices: the same networks as in one go, carried from machine to machine by the state folder alone."""
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -10,9 +13,12 @@ from safetensors.torch import load_file
 
 import farout.engine.fit
 import farout.engine.tar_parts
-import farout.reproduce.campaign
+import farout.reproduce.costs
+import farout.reproduce.stages
+import farout.runs.robustness
+from farout.commands.campaign import TABLES
 from farout.config.settings import ROOT
-from farout.reproduce.campaign import TABLES, experiment, folder_of
+from farout.reproduce.rows import TableRequest, rows_of
 from script_loader import load_script
 from state_dicts import tensors_equal
 
@@ -43,7 +49,7 @@ def clock(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """Time that passes by a second whenever somebody looks at it, so that budgets end after so many steps."""
     now = iter(range(10**9))
     fake = SimpleNamespace(monotonic=lambda: float(next(now)))
-    for module in (script, farout.reproduce.campaign, farout.engine.fit):
+    for module in (script, farout.reproduce.stages, farout.reproduce.costs, farout.engine.fit):
         monkeypatch.setattr(module, "time", fake)
     yield
 
@@ -52,7 +58,7 @@ def weights(outputs: Path) -> dict[str, Path]:
     return {path.parent.name: path for path in sorted((outputs / "runs").glob("*/weights.safetensors"))}
 
 
-def rows_of(outputs: Path) -> dict[str, object]:
+def results_of(outputs: Path) -> dict[str, object]:
     files = sorted((outputs / "runs").glob("*/results.json"))
     return {file.parent.name: [e["rows"] for e in json.loads(file.read_text())["evaluations"]] for file in files}
 
@@ -62,7 +68,7 @@ def assert_same(outputs: Path, whole: Path) -> None:
     assert ours.keys() == expected.keys() and len(ours) == 2
     for name, path in ours.items():
         assert tensors_equal(load_file(path), load_file(expected[name])), name
-    assert rows_of(outputs) == rows_of(whole)
+    assert results_of(outputs) == results_of(whole)
 
 
 def test_slices_on_two_machines_equal_one_go(
@@ -133,7 +139,7 @@ def test_an_error_or_interrupt_still_leaves_the_state(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(farout.reproduce.campaign, "evaluate", interrupted)
+    monkeypatch.setattr(farout.reproduce.stages, "evaluate", interrupted)
     command = [*SMALL, "--rows", "softmax", *LIMITLESS, "--state", str(state), "--outputs", str(tmp_path / "out")]
     assert script.main([*command, *OVERRIDES]) == 130
     (run,) = json.loads((state / "campaign.json").read_text())["runs"].values()
@@ -217,12 +223,13 @@ BESIDES = ("imagenet100", "_code", "_paper", "_plus", "_factored")
 
 
 def test_every_row_of_every_table_is_there() -> None:
-    for table, rows in TABLES.items():
-        folder = ROOT / "conf/experiment" / folder_of(table)
+    for paper, scale in TABLES.values():
+        rows = rows_of(paper, scale)
+        folder = ROOT / "conf/experiment" / paper / scale
         files = {path.stem for path in folder.glob("*.yaml") if not any(word in path.stem for word in BESIDES)}
         ids = {name.partition("_")[0] for name in files}
-        named = {experiment(table, id_data, row) for id_data in ids for row in rows}
-        assert {f"{folder_of(table)}/{name}" for name in files} == named
+        named = {TableRequest(paper, scale, id_data, rows, (1,)).experiment(row) for id_data in ids for row in rows}
+        assert {f"{paper}/{scale}/{name}" for name in files} == named
 
 
 def test_jems_slices_equal_one_go_buffer_included(
@@ -244,3 +251,56 @@ def test_jems_slices_equal_one_go_buffer_included(
         (whole,) = (tmp_path / "whole/runs").glob(f"*/{name}")
         (own,) = (tmp_path / f"{slices % 2}/runs").glob(f"*/{name}")
         assert tensors_equal(load_file(whole), load_file(own)), name
+
+
+FEW = ["max_steps=2", "batch_size=8", "ood_data=smoke", "max_eval_images=40", "geometry_images=0"]
+FEW += ["max_fit_images=140", "trainer.device=cpu", "logger=none"]
+SHORT = replace(farout.reproduce.stages.ATTACKS["demo"], images=4, steps=1, refine=(0, 1), copies=2, distal_steps=1)
+
+
+@pytest.mark.e2e
+def test_jem_is_sampled_and_attacked_in_slices_and_reproduce_finds_nothing_left(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One list of rows and stages: what slices on two machines did is what `reproduce` would do, tables included."""
+    monkeypatch.setattr("farout.runs.evaluation_files._present", lambda *given: [])
+    monkeypatch.setattr(farout.reproduce.stages, "ATTACKS", {"demo": SHORT})
+    monkeypatch.setattr(farout.reproduce.stages, "CHAIN_STEPS", {"demo": 1})
+    state, machines = tmp_path / "state", [tmp_path / "one", tmp_path / "two"]
+    jem = ["--table", "demo_jem", "--id", "digits", "--state", str(state), *FEW]
+    code, number, said = 3, 0, ""
+    # All the time for training, none left after it: each slice does one stage, of the attack one curve.
+    late = SimpleNamespace(monotonic=lambda: math.inf, perf_counter=time.perf_counter)
+    for module in (farout.reproduce.stages, farout.runs.robustness):
+        monkeypatch.setattr(module, "time", late)
+    while code == 3:
+        words = ["--minutes", "600", "--outputs", str(machines[number % 2])]
+        code, number = script.main([*jem, *words]), number + 1
+        printed = capsys.readouterr()
+        said += printed.out
+        assert number < 12 and not printed.err
+    assert code == 0 and "curves of attacks on" in said and said.count("written: ") >= 5
+    here = machines[(number - 1) % 2]
+    progress = json.loads((state / "campaign.json").read_text())["progress"]
+    assert [(stage["stage"], stage["row"]) for stage in progress] == [
+        ("train", "ce"), ("train", "jem"), ("sample", "jem"),
+        ("evaluate", "ce"), ("evaluate", "jem"), ("attack", "jem"),
+    ]  # fmt: skip
+    assert all(stage["done"] for stage in progress)
+    (folder,) = (here / "runs").glob("jem-*")
+    curves = json.loads((folder / "robustness.json").read_text())["curves"]
+    assert [(c["label"], c["norm"]) for c in curves] == [
+        (label, norm) for label in ("baseline (CE)", "JEM-0", "JEM-1") for norm in ("linf", "l2")
+    ]
+    distance = json.loads((folder / "samples/samples.json").read_text())["frechet_distance"]
+    assert distance["features"].startswith("ce-")
+
+    reproduce = ["--paper", "jem", "--scale", "demo", "--id", "digits", "--out", str(tmp_path / "tables"), *FEW]
+    assert load_script("reproduce").main([*reproduce, f"paths.outputs={here}"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("nothing left to do") == 2 and "sampled already" in said and "without attack" not in said
+    written = here / "tables/demo_jem-digits"
+    names = {f"{name}.{kind}" for name in ("jem", "hybrid", "calibration", "robustness") for kind in ("md", "csv")}
+    assert names <= {path.name for path in written.iterdir()}
+    for name in names:
+        assert (written / name).read_text() == (tmp_path / "tables" / name).read_text()

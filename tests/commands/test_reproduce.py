@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from farout.config.settings import ROOT
+from farout.reproduce import stages
+from farout.reproduce.rows import rows_of
 from script_loader import load_script
 
 FEW = ["max_steps=2", "batch_size=8", "ood_data=smoke", "max_eval_images=40", "logger=none"]
@@ -101,9 +103,9 @@ def test_make_passes_everything_on(paper: str) -> None:
 @pytest.mark.parametrize("id_data", ["cifar10", "cifar100"])
 def test_the_full_scale_rows_are_the_papers_files(id_data: str) -> None:
     reproduce = load_script("reproduce")
-    for row in reproduce.ROWS["cider"]:
-        options = reproduce.parse_arguments(["--paper", "cider", "--id", id_data, "logger=none"])
-        settings = reproduce.plan(row, 3, "cider/full", options)
+    options = reproduce.parse_arguments(["--paper", "cider", "--id", id_data, "logger=none"])
+    for row in rows_of("cider", "full"):
+        settings = reproduce.request_of(options).settings(row, 3)
         k = "knn_k100" if id_data == "cifar10" else "knn_k300"
         assert settings.method.name == row
         assert settings.linear_probe
@@ -118,9 +120,9 @@ def test_reproduce_jem_trains_samples_evaluates_attacks_and_tabulates(
 ) -> None:
     monkeypatch.setattr("farout.runs.evaluation_files._present", lambda *given: [])
     reproduce = load_script("reproduce")
-    plan = replace(reproduce.ATTACKS["demo"], images=4, steps=1, refine=(0, 1), copies=2, distal_steps=1)
-    monkeypatch.setattr(reproduce, "ATTACKS", {"demo": plan})
-    monkeypatch.setattr(reproduce, "CHAIN_STEPS", {"demo": 1})
+    plan = replace(stages.ATTACKS["demo"], images=4, steps=1, refine=(0, 1), copies=2, distal_steps=1)
+    monkeypatch.setattr(stages, "ATTACKS", {"demo": plan})
+    monkeypatch.setattr(stages, "CHAIN_STEPS", {"demo": 1})
     options = [*JEM, *FEW, f"paths.outputs={tmp_path}", "--out", str(tmp_path / "t"), "--record", str(tmp_path / "r")]
     assert reproduce.main(options) == 0
     said = capsys.readouterr().out
@@ -192,7 +194,8 @@ def assert_jem_agrees(folder: Path, records: dict[str, dict]) -> None:
 def test_jems_full_scale_rows_share_images_sets_and_scores(id_data: str) -> None:
     reproduce = load_script("reproduce")
     options = reproduce.parse_arguments(["--paper", "jem", "--id", id_data, "logger=none"])
-    rows = {row: reproduce.plan(row, 3, "jem/full", options) for row in reproduce.ROWS["jem"]}
+    rows = {row: reproduce.request_of(options).settings(row, 3) for row in ("ce", "ce_plain", "jem")}
+    assert set(rows) == set(rows_of("jem", "full"))
     jem = rows["jem"]
     assert [(r.method.name, r.backbone.name) for r in rows.values()] == [
         ("ce", "wrn_28_10"), ("ce", "wrn_28_10_jem"), ("jem", "wrn_28_10_jem"),
@@ -213,7 +216,7 @@ def test_jems_full_scale_rows_share_images_sets_and_scores(id_data: str) -> None
 def test_jems_classifier_elsewhere_has_its_network_and_schedule(scale: str, id_data: str) -> None:
     reproduce = load_script("reproduce")
     options = reproduce.parse_arguments(["--paper", "jem", "--id", id_data, "--scale", scale, "logger=none"])
-    ce, jem = (reproduce.plan(row, 1, f"jem/{scale}", options) for row in ("ce", "jem"))
+    ce, jem = (reproduce.request_of(options).settings(row, 1) for row in rows_of("jem", scale))
     for name in ("backbone", "id_data", "ood_data", "transform", "holdout", "holdout_rule", "protocol", "scores"):
         assert getattr(ce, name) == getattr(jem, name), name
     own = ("loss_bound", "max_restarts", "outlier_batch_size")

@@ -4,7 +4,9 @@
     python scripts/campaign.py --minutes 9 --state campaign   one slice; repeat until it says "campaign complete"
     python scripts/campaign.py --id cifar100 --seeds 1 2 3 outliers=cifar100 ood_data=stand_in logger=none
 
-Most valuable first: of seed 1 the pre-training, the fine-tunings and their evaluations, then of seed 2, and so on.
+Most valuable first: of seed 1 the pre-training, the fine-tunings and their evaluations, then of seed 2, and so on. JEM
+is sampled before its evaluation and attacked after it. When all is done the tables are written and printed: the same
+stages as scripts/reproduce.py has, which does them in one go.
 Overrides (NAME=VALUE) are added to every row, as for train.py.
 """
 
@@ -21,13 +23,34 @@ from rich.console import Console
 from rich.table import Table
 
 from farout.commands.arguments import DONE, Parser, folder_to_write, guarded, number, seed
+from farout.commands.reproduce import show
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.reproduce import slices
-from farout.reproduce.campaign import TABLES, Campaign, Forecaster, Stage, carry_out, check_data, plan, runs_of
+from farout.reproduce.forecast import Forecaster
+from farout.reproduce.rows import TableRequest, refuse_own, rows_of
+from farout.reproduce.stages import Stage, carry_out, check_data, runs_of, stages_of
+from farout.reproduce.tables import tabulate
 from farout.runs.environment import choose_device, device_name, stamp
 
 MORE_TO_DO = 3
+TABLES = {  # --table -> whose rows, at which scale
+    **{paper: (paper, "full") for paper in ("energy", "oe", "cider", "jem")},
+    "demo": ("energy", "demo"),
+    "demo_cider": ("cider", "demo"),
+    "demo_jem": ("jem", "demo"),
+}
+# What the campaign decides for every row, and the option that does so: not to be overridden behind its back.
+OWN_OPTIONS = {
+    "experiment": "--table and --rows",
+    "method": "--rows",
+    "id_data": "--id",
+    "scale": "--scale",
+    "seed": "--seeds",
+    "init_from": "--init",
+    "paths.outputs": "--outputs",
+    "trainer.budget_minutes": "--minutes",
+}
 
 EPILOG = """\
 exit status: 0 campaign complete; 3 the budget is spent and there is more to do; 2 an error, in one line.
@@ -79,10 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_slice(options: argparse.Namespace, started: float) -> int:
-    """Pick up, check, work until the budget is spent, pack."""
+    """Pick up, check, work until the budget is spent, pack; at the end of all, tabulate."""
     if options.state:
         slices.restore(options.state, options.outputs / "runs")
-    stages = stages_of(options)
+    request = request_of(options)
+    stages = planned(request)
     for name, reason in check_data(stages).items():
         say(f"will be left out: {name} - {reason}")
     if options.dry_run:
@@ -97,25 +121,45 @@ def run_slice(options: argparse.Namespace, started: float) -> int:
         left = sum(not stage.done for stage in stages)
         say(f"{len(stages) - left} of {len(stages)} stages are done: repeat the command to go on")
         return MORE_TO_DO
+    write_tables(request, stages, options.outputs)
     say("campaign complete")
     return DONE
 
 
-def stages_of(options: argparse.Namespace) -> list[Stage]:
-    """The plan that the command line means, on the device that trainer.device chooses."""
-    campaign = Campaign(
-        table=options.table,
+def request_of(options: argparse.Namespace) -> TableRequest:
+    """What the command line asks for; raises ConfigError where the table has no such row."""
+    paper, scale = TABLES[options.table]
+    request = TableRequest(
+        paper=paper,
+        scale=scale,
         id_data=options.id,
-        rows=tuple(options.rows or TABLES[options.table]),
+        rows=tuple(options.rows or rows_of(paper, scale)),
         seeds=tuple(options.seeds),
+        steps=options.scale,
         outputs=options.outputs,
-        scale=options.scale,
-        init=options.init,
+        init=None if options.init is None else str(options.init),
         overrides=tuple(options.overrides),
     )
-    campaign.check()
-    settings = campaign.settings(campaign.rows[0], campaign.seeds[0])
-    return plan(campaign, choose_device(settings.trainer.device))
+    request.check(options.table)
+    refuse_own(request.overrides, OWN_OPTIONS)
+    return request
+
+
+def planned(request: TableRequest) -> list[Stage]:
+    """All stages, on the device that trainer.device chooses."""
+    first = request.settings(request.rows[0], request.seeds[0])
+    return stages_of(request, choose_device(first.trainer.device))
+
+
+def write_tables(request: TableRequest, stages: Sequence[Stage], outputs: Path) -> None:
+    """The tables of what was evaluated; rows that cannot stand in one leave a complete campaign complete."""
+    out = outputs / "tables" / f"{request.label}-{request.id_data}"
+    if not any(stage.kind == "evaluate" for stage in stages):
+        return
+    try:
+        show(tabulate(request, stages, out), out)
+    except ConfigError as problem:
+        say(f"no tables: {problem}")
 
 
 def leave_state(stages: Sequence[Stage], options: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """What a campaign carries from slice to slice: its run folders, in one flat folder of parts.
 
-Only what is needed to go on and to make tables travels: records, curves, finished weights, and of a run that is under
-way the checkpoint with the states that a divergence returns to (a finished run has none). No W&B files, per-image
-scores or plots.
+Only what is needed to go on and to make tables travels: records (also of samples and attacks), curves, finished
+weights, and of a run that is under way the checkpoint with the states that a divergence returns to (a finished run has
+none). No W&B files, per-image scores, samples themselves or plots.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,6 +15,7 @@ from farout.engine.progress import say
 from farout.engine.states import furthest, remove_states, state_files
 from farout.engine.tar_parts import Manifest, pack, read_manifest, unpack
 from farout.errors import FaroutError
+from farout.files import load_json
 from farout.runs.records import DamagedResults, is_run_name, read_results
 from farout.runs.recovery import set_aside_damage
 from farout.runs.run import Run
@@ -23,9 +24,18 @@ from farout.shapes import misfit
 NAME = "campaign"
 # In this order they are unpacked too: weights come last, because their presence means that a run is whole.
 STATES = tuple(file.name for file in state_files(Path("checkpoint.pt")))
-CARRIED = ("run.json", "metrics.jsonl", "results.json", *STATES, "method.safetensors", "weights.safetensors")
+SIDE_FILES = ("samples/samples.json", "robustness.json")
+CARRIED = (
+    "run.json",
+    "metrics.jsonl",
+    "results.json",
+    *SIDE_FILES,
+    *STATES,
+    "method.safetensors",
+    "weights.safetensors",
+)
 MANY_PARTS = 8
-PROGRESS = {"finished": bool, "step": int, "evaluations": int, "restarts?": int}
+PROGRESS = {"finished": bool, "step": int, "evaluations": int, "restarts?": int, "measured?": int}
 
 
 @total_ordering
@@ -37,16 +47,17 @@ class Progress:
     step: int
     evaluations: int
     restarts: int = 0
+    measured: int = 0  # besides evaluations: samples, and every curve of an attack
 
     def __lt__(self, other: "Progress") -> bool:
         return self._rank() < other._rank()
 
-    def _rank(self) -> tuple[bool, int, int, int]:
-        return self.finished, self.restarts, self.step, self.evaluations
+    def _rank(self) -> tuple[bool, int, int, int, int]:
+        return self.finished, self.restarts, self.step, self.evaluations, self.measured
 
     def record(self) -> dict[str, Any]:
-        """For the manifest; restarts only where there were any, as versions before wrote it."""
-        return {key: value for key, value in asdict(self).items() if key != "restarts" or value}
+        """For the manifest; what came later only where there is any, as versions before wrote it."""
+        return {key: value for key, value in asdict(self).items() if key not in ("restarts", "measured") or value}
 
 
 def progress_of(run: Run) -> Progress | None:
@@ -55,7 +66,8 @@ def progress_of(run: Run) -> Progress | None:
         return None
     evaluations = _evaluations(run)
     if run.finished:
-        return Progress(True, int(run.record.get("trained", {}).get("steps", 0)), evaluations)
+        steps = int(run.record.get("trained", {}).get("steps", 0))
+        return Progress(True, steps, evaluations, measured=_measured(run))
     restarts, step = furthest(run.checkpoint) or (0, 0)
     return Progress(False, step, evaluations, restarts)
 
@@ -66,6 +78,16 @@ def _evaluations(run: Run) -> int:
         return len(read_results(run.folder)["evaluations"])
     except DamagedResults:
         return 0
+
+
+def _measured(run: Run) -> int:
+    """Samples and curves of attacks that the run has; a damaged file of them has none."""
+    sampled, attacked = (run.folder / file for file in SIDE_FILES)
+    try:
+        curves = load_json(attacked)["curves"] if attacked.exists() else []
+    except (FaroutError, KeyError, TypeError):
+        curves = []
+    return sampled.exists() + len(curves)
 
 
 def save(state: Path, runs: Iterable[Run], runs_folder: Path, facts: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from farout.attacks import L2, PGD, Classifier, Distal, LInf, Norm, RefinedClassifier, distal_adversarials
 from farout.data import DataPaths, ImageSet, open_dataset
 from farout.engine.progress import Bar, say
-from farout.errors import ConfigError, FaroutError
+from farout.errors import ConfigError, FaroutError, OutOfBudget
 from farout.files import load_json, save_arrays, save_json, write_bytes, write_text
 from farout.report.figures.mistakes import class_name
 from farout.report.figures.robustness import DistalRow, distal_figure
@@ -105,27 +105,39 @@ class AttackResults:
     files: list[Path] = field(default_factory=list)
 
 
-def assess(run: Run, baseline: Run | None, plan: AttackPlan, paths: DataPaths, device: torch.device) -> AttackResults:
+def assess(
+    run: Run,
+    baseline: Run | None,
+    plan: AttackPlan,
+    paths: DataPaths,
+    device: torch.device,
+    deadline: float | None = None,
+) -> AttackResults:
     """Attack `run`, and `baseline` as the plain network that it is, on the same images from the same seed.
 
     robustness.json grows by a curve as soon as it is there, and a curve that it holds is not measured again; figures go
     to plots/, the distal adversarials to distal.npz, and report.html, where there is one, shows both.
 
-    Raises ConfigError where a run has no chain to refine with, or the two have other classes.
+    Raises:
+        ConfigError: a run has no chain to refine with, or the two have other classes.
+        OutOfBudget: the deadline (`time.monotonic()`) is past, and a curve measured since the call; more are to come.
     """
     subjects = _subjects(run, baseline, plan)
     images, rule = attacked_images(run, plan.images, paths)
     with run.locked():
-        path = run.folder / "robustness.json"
-        record: dict[str, Any] = load_json(path) if path.exists() else {"run": run.name, "curves": [], "distal": []}
-        found = AttackResults()
+        path, record = _record_of(run)
+        found, measured = AttackResults(), 0
         for subject in subjects:
             for norm, epsilons in plan.epsilons.items():
                 facts = _curve_facts(subject, norm, epsilons, images, rule, plan)
                 if (entry := _known(record["curves"], facts)) is None:
+                    if measured and deadline is not None and time.monotonic() >= deadline:
+                        where = f"after {len(record['curves'])} curves of attacks on {run.name}"
+                        raise OutOfBudget(f"the time budget is spent {where}: repeat to go on")
                     entry = {**facts, **_measure(subject, norm, epsilons, images, plan, device)}
                     record["curves"].append(entry)
                     save_json(path, record)
+                    measured += 1
                 found.curves.append(entry)
         if plan.distal_steps:
             found.distal, drawings = _distal(subjects, images, plan, device, run.folder)
@@ -136,6 +148,28 @@ def assess(run: Run, baseline: Run | None, plan: AttackPlan, paths: DataPaths, d
         drawings["robustness"] = attack_figure(found.curves, run.name)
         found.files = [path, *_draw(run.folder / "plots", drawings), *renew_report(run.folder)]
     return found
+
+
+def already_attacked(run: Run, baseline: Run | None, plan: AttackPlan, paths: DataPaths) -> bool:
+    """Whether robustness.json holds all that `assess` would measure."""
+    _, record = _record_of(run)
+    if not record["curves"]:
+        return False
+    subjects = _subjects(run, baseline, plan)
+    images, rule = attacked_images(run, plan.images, paths)
+    curves = all(
+        _known(record["curves"], _curve_facts(subject, norm, epsilons, images, rule, plan))
+        for subject in subjects
+        for norm, epsilons in plan.epsilons.items()
+    )
+    ascents = {"run": run.name, "steps": plan.distal_steps, "step": plan.distal_step, "seed": plan.seed}
+    return curves and (not plan.distal_steps or _known(record["distal"], ascents) is not None)
+
+
+def _record_of(run: Run) -> tuple[Path, dict[str, Any]]:
+    """robustness.json, and what it holds."""
+    path = run.folder / "robustness.json"
+    return path, load_json(path) if path.exists() else {"run": run.name, "curves": [], "distal": []}
 
 
 def _subjects(run: Run, baseline: Run | None, plan: AttackPlan) -> list[AttackedClassifier]:

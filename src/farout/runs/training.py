@@ -32,7 +32,7 @@ from farout.engine.progress import say
 from farout.engine.restarts import Restart
 from farout.engine.states import has_states, remove_states
 from farout.engine.stopping import told_as
-from farout.errors import FaroutError
+from farout.errors import OutOfBudget
 from farout.files import write_bytes
 from farout.methods import Method
 from farout.runs.checks import check_training
@@ -47,10 +47,6 @@ from farout.runs.run import Run, build_backbone, parent_run, run_of, targets_of
 from farout.runs.validation import validate
 
 COMPILE_FROM_STEPS = 2000  # torch.compile takes a minute or two; shorter runs never earn it back
-
-
-class OutOfBudget(FaroutError):
-    """trainer.budget_minutes is spent; the state is saved and the same command goes on from it."""
 
 
 def train(settings: Settings, deadline: float | None = None) -> float | None:

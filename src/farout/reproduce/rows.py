@@ -1,0 +1,103 @@
+"""The rows of every paper's table, and what one table is asked for with: the same for one go and for slices of time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from farout.config.compose import compose_settings
+from farout.config.settings import ROOT, Settings
+from farout.errors import ConfigError
+from farout.runs.run import open_run
+
+# Paper -> its rows, most valuable first: each is a file of conf/experiment, as `TableRequest.experiment` names it.
+ROWS = {
+    "energy": ("softmax", "energy_ft", "oe_ft"),
+    "oe": ("baseline", "oe_tune", "oe_scratch"),
+    "cider": ("ce", "cider", "supcon"),
+    "jem": ("ce", "jem", "ce_plain"),
+}
+AT_FULL_SCALE = ("ce_plain",)  # at other scales JEM's `ce` has a network without a norm already
+SCALES = ("demo", "full", "small")
+
+
+def rows_of(paper: str, scale: str) -> tuple[str, ...]:
+    """The rows of a paper's table at a scale."""
+    return tuple(row for row in ROWS[paper] if scale == "full" or row not in AT_FULL_SCALE)
+
+
+def refuse_own(overrides: Sequence[str], own: Mapping[str, str]) -> None:
+    """Raise ConfigError for an override of what an option of the command decides; `own`: override -> option."""
+    for word in overrides:
+        key = word.lstrip("+~").partition("=")[0]
+        if key in own:
+            raise ConfigError(f"{word} would change every row: use {own[key]}")
+
+
+@dataclass(frozen=True)
+class TableRequest:
+    """Which rows of which table, for which seeds, with which overrides.
+
+    Args:
+        scale: demo, small or full: whose files of conf/experiment are the rows, and how long samples and attacks take.
+        rows, seeds: in the order in which they are worked on.
+        recipe: another folder of conf/experiment for the rows; None: PAPER/SCALE.
+        steps: another `scale` for every row than its file has.
+        outputs: the folder for runs; None: as `paths.outputs` says.
+        init: the folder of a finished run, which fine-tuning starts from and which is the cross-entropy row itself.
+        overrides: added to every row.
+    """
+
+    paper: str
+    scale: str
+    id_data: str
+    rows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    recipe: str | None = None
+    steps: str | None = None
+    outputs: Path | None = None
+    init: str | None = None
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """The folder of conf/experiment that holds the rows."""
+        return f"{self.paper}/{self.scale}" if self.recipe is None else self.recipe
+
+    @property
+    def label(self) -> str:
+        """What files of the table are called by: the paper at full scale, else the scale (and the paper)."""
+        if self.recipe is not None:
+            return self.recipe.replace("/", "_")
+        shorter = self.scale if self.paper == "energy" else f"{self.scale}_{self.paper}"
+        return (self.paper if self.scale == "full" else shorter) + ("_from_trained" if self.init else "")
+
+    def experiment(self, row: str) -> str:
+        """The name of a row's file of conf/experiment."""
+        return f"{self.folder}/{self.id_data}_{row}"
+
+    def check(self, table: str) -> None:
+        """Raise ConfigError, in one line, where the table, by the name that was given for it, has no such row."""
+        for row in self.rows:
+            if not (ROOT / f"conf/experiment/{self.experiment(row)}.yaml").is_file():
+                files = (ROOT / "conf/experiment" / self.folder).glob("*.yaml")
+                there = ", ".join(sorted(file.stem for file in files))
+                raise ConfigError(f"{table} has no row {self.id_data}_{row}: choose --id and --rows from {there}")
+
+    def settings(self, row: str, seed: int) -> Settings:
+        """One row's settings, composed as `python train.py experiment=PAPER/SCALE/ID_ROW seed=SEED ...` would."""
+        words = [f"experiment={self.experiment(row)}", f"seed={seed}"]
+        words += [] if self.steps is None else [f"scale={self.steps}"]
+        settings = self._composed(words)
+        if self.init is None:
+            return settings
+        start = open_run(self.init)
+        words += [f"{group}={start.identity[group]['name']}" for group in ("backbone", "transform")]
+        if settings.init_from == "auto":
+            return replace(self._composed(words), init_from=self.init)
+        return replace(self._composed(words), run=self.init) if settings.method.name == "ce" else settings
+
+    def _composed(self, words: Sequence[str]) -> Settings:
+        settings = compose_settings([*words, *self.overrides])
+        if self.outputs is None:
+            return settings
+        return replace(settings, paths=replace(settings.paths, outputs=str(self.outputs)))
