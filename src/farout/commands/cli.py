@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farout.commands.arguments import DONE, FAILED, plain, reported
 from farout.config.compose import compose_after, explain, hydra_folder, require_jobs, settings_of
-from farout.config.settings import ROOT, Settings
+from farout.config.settings import ROOT, Composition, Settings
 from farout.engine import stopping
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
@@ -59,7 +59,7 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         started = True
         try:
             typed = typed_overrides(before) if config_name == "eval" else None
-            return task(checked or settings_of(config, config_name, typed, HydraConfig.get().runtime.choices))
+            return task(checked or settings_of(config, config_name, typed, composition_of_job()))
         except (FaroutError, OSError) as error:
             errors.append(error)
             here = HydraConfig.get()
@@ -83,9 +83,9 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         return DONE if not leaving.code else FAILED
     except (KeyboardInterrupt, stopping.Terminated) as stop:
         return stopping.report_stop(stop)
-    except (FaroutError, OSError):
-        raise
     except Exception as error:
+        if isinstance(error, FaroutError | OSError) and not isinstance(error, HydraException):  # some are both
+            raise
         # Before a job starts, whatever Hydra raises (also plain ValueError) is about the command line.
         if started and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
@@ -93,6 +93,12 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     if errors:
         raise errors[0]
     return DONE
+
+
+def composition_of_job() -> Composition:
+    """What the job that runs was composed from."""
+    here = HydraConfig.get()
+    return Composition(str(here.job.config_name), tuple(here.overrides.task), dict(here.runtime.choices))
 
 
 def typed_overrides(before: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Settings from overrides, and what is wrong with overrides, in one line."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from farout.config.coerce import unknown
 from farout.config.parse import check_holdout, known_root_keys, parse
 from farout.config.renamed import renamed
-from farout.config.settings import ROOT, Settings, defaults
+from farout.config.settings import ROOT, Composition, Settings, defaults
 from farout.errors import ConfigError, one_line, shorten
 
 # What conf/train.yaml begins with.
@@ -38,22 +38,22 @@ def compose_after(
     """The settings of the overrides `before` and those after them, of which `typed` are somebody's own."""
     words = [*before, *overrides]
     check_overrides(words)
-    with _hydra():
+    with hydra_on_conf():
         try:
             config = hydra.compose(config_name, words, return_hydra_config=True)
         except Exception as error:  # of Hydra, OmegaConf and the parsers below them, many kinds
             raise explain(error, config_name, words) from None
-        choices = dict(config.hydra.runtime.choices)
+        composition = Composition(config_name, tuple(words), dict(config.hydra.runtime.choices))
         with open_dict(config):
             del config["hydra"]
-    return settings_of(config, config_name, typed, choices)
+    return settings_of(config, config_name, typed, composition)
 
 
 def settings_of(
-    config: DictConfig, config_name: str, typed: Sequence[str] | None, choices: Mapping[str, str]
+    config: DictConfig, config_name: str, typed: Sequence[str] | None, composition: Composition
 ) -> Settings:
     """What a composition says, checked with its parent; as `parse`."""
-    settings = parse(config, config_name, typed, choices)
+    settings = parse(config, config_name, typed, composition)
     if settings.init_from == "auto":
         parent_settings(settings)
     return settings
@@ -66,7 +66,8 @@ def parent_settings(settings: Settings) -> Settings:
     network, images and seed are the child's, and nothing else of its training: so every child of one seed shares one
     parent.
     """
-    usual = _from_scratch(settings.scale, settings.choices.get("id_data"))
+    choices = {} if settings.composition is None else settings.composition.choices
+    usual = _from_scratch(settings.scale, choices.get("id_data"))
     pretrain = dict(settings.pretrain)
     holdout = pretrain.pop("holdout", usual.holdout)
     check_holdout(holdout, "pretrain.")
@@ -97,7 +98,7 @@ def _from_scratch(scale: str, id_data: str | None) -> Settings:
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
+def hydra_on_conf() -> Iterator[None]:
     """Hydra on conf/; that of a command that is under way comes back afterwards."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -155,7 +156,7 @@ def no_file(group: str, name: object) -> ConfigError:
 
 def require_jobs(words: Sequence[str]) -> None:
     """Raise ConfigError where a sweep over `words` has no job, or cannot be read."""
-    with _hydra():
+    with hydra_on_conf():
         for override in check_overrides(words):
             if not override.is_sweep_override() or not override.is_discrete_sweep():
                 continue
@@ -171,7 +172,7 @@ def hydra_folder(words: Sequence[str], config_name: str) -> Path:
     """The folder that Hydra makes for a sweep with these words, or would with the values that stand there anyway."""
     relevant = [word for word in words if re.match(r"(paths|hydra)\.", word)]
     try:
-        with _hydra():
+        with hydra_on_conf():
             config = hydra.compose(config_name, relevant, return_hydra_config=True)
             return Path(str(config.hydra.sweep.dir))
     except Exception:  # swept over, or wrong: whoever composes in earnest says so
@@ -210,7 +211,7 @@ def _group_choices(words: Sequence[str]) -> list[str]:
 def _unknown_key(key: str, config_name: str, words: Sequence[str]) -> ConfigError:
     """Which keys the composition has where `key` was looked for; composed again with the group choices alone."""
     try:
-        with _hydra():
+        with hydra_on_conf():
             config = hydra.compose(config_name, _group_choices(words))
     except Exception:  # the choices are wrong too
         return ConfigError(f"unknown option {key}: see --help")

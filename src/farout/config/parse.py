@@ -2,9 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import torch
@@ -14,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farout.config.coerce import Component, build_dataclass, class_of, coerce, component, signature_of, unknown
 from farout.config.settings import (
     ROOT,
+    Composition,
     IdData,
     LoggerSettings,
     OodData,
@@ -48,12 +48,12 @@ def parse(
     config: DictConfig,
     root: str = "eval",
     words: Sequence[str] | None = None,
-    choices: Mapping[str, str] = MappingProxyType({}),
+    composition: Composition | None = None,
 ) -> Settings:
     """Check and coerce a composed configuration; with `root` train, eval.py's own options are unknown.
 
-    `words` are the overrides that were typed for it, where an evaluation has to tell them from defaults; `choices` says
-    which files of conf/ it was composed of.
+    `words` are the overrides that were typed for it, where an evaluation has to tell them from defaults;
+    `composition` says what it was composed of.
 
     Raises:
         ConfigError: an option that this composition does not know (also one added with +), a blank, a value of the
@@ -87,7 +87,7 @@ def parse(
         logger=build_dataclass(LoggerSettings, raw["logger"], "logger"),
         paths=build_dataclass(Paths, raw["paths"], "paths"),
         words=None if words is None else tuple(words),
-        choices=dict(choices),
+        composition=composition,
         **scalars,
     )
     _check(settings)

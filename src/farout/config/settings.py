@@ -295,6 +295,15 @@ def defaults() -> dict[str, Any]:
     return {**defaults_of(Schedule), **defaults_of(Options), **groups}
 
 
+@dataclass(frozen=True)
+class Composition:
+    """What Hydra composed settings from: the root file of conf/, all overrides, and the file of each group."""
+
+    root: str
+    overrides: tuple[str, ...]
+    choices: Mapping[str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(Options):
     """Everything that one training or evaluation needs to know; `outliers` is None where the method trains on none."""
@@ -314,8 +323,7 @@ class Settings(Options):
     paths: Paths
     run: str | None = None
     words: tuple[str, ...] | None = None  # what was typed to eval.py; None where nobody typed this evaluation
-    # Group of conf/ -> the file chosen there.
-    choices: Mapping[str, str] = field(default_factory=dict, compare=False)
+    composition: Composition | None = field(default=None, compare=False)
 
     @property
     def uses_outliers(self) -> bool:

@@ -35,6 +35,7 @@ SHAPE = {
     "data?": (dict, None),
     "validation?": (dict, None),
     "evaluation?": dict,
+    "composition?": {"files": [str], "changed": dict},
     "classifier_trained?": bool,
     "files?": dict,
 }

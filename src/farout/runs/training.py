@@ -19,6 +19,7 @@ from torch import Tensor
 
 from farout.backbones import Backbone
 from farout.config.compose import parent_settings
+from farout.config.composition import composition_record, summary
 from farout.config.settings import Settings
 from farout.data import ImageSet
 from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
@@ -61,6 +62,8 @@ def train(settings: Settings, deadline: float | None = None) -> float | None:
         deadline = time.monotonic() + 60 * settings.trainer.budget_minutes
     job = TrainingJob.of(settings, device, deadline)
     if not job.run.finished:
+        if settings.composition is not None:
+            say(summary(job.run.name, settings.composition))
         check_training(settings, job.data)
     with job.run.locked():
         job.carry_out()
@@ -118,6 +121,8 @@ class TrainingJob:
             run.write_record(scale=self.settings.scale, targets=targets_of(self.settings), data=self.data.record())
         if self.asked and "evaluation" not in run.record:
             run.write_record(evaluation=evaluation_record(self.settings))
+        if self.asked and "composition" not in run.record and self.settings.composition is not None:
+            run.write_record(composition=composition_record(self.settings.composition))
 
     def _trained_parent(self) -> Run | None:
         """The run whose weights training starts from, trained first where init_from=auto finds none."""

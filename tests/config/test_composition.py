@@ -1,0 +1,97 @@
+"""What a run says of its origin before it begins, and keeps: files of conf/, and what the command line changed."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from farout.config.compose import compose_settings
+from farout.config.composition import changes_of, files_of, summary
+from farout.config.settings import ROOT, Composition
+
+QUICK = ["max_steps=1", "evaluate=false"]
+
+
+def composition(*words: str) -> Composition:
+    found = compose_settings(words).composition
+    assert found is not None
+    return found
+
+
+def test_files_come_in_the_order_in_which_they_are_read():
+    files = files_of(composition("experiment=jem/full/cifar100_jem", "scale=smoke"))
+    assert files[0] == "train"
+    assert files[-2:] == ["experiment/jem/full/cifar10_jem", "experiment/jem/full/cifar100_jem"]
+    assert {"scale/smoke", "schedule/smoke/jem", "backbone/wrn_28_10_jem"} <= set(files)
+    assert all((ROOT / f"conf/{file}.yaml").is_file() for file in files)
+
+
+def test_schedules_show_what_they_are_made_of():
+    files = files_of(composition("id_data=svhn", "method=energy"))
+    wanted = [
+        "schedule/full/ce",
+        "schedule/full/energy",
+        "data_schedule/svhn/full/oe",
+        "data_schedule/svhn/full/energy",
+    ]
+    assert [file for file in files if "schedule" in file] == wanted
+
+
+def test_only_what_differs_is_a_change():
+    words = ["method=energy", "m_in=-23", "m_out=-7.0", "+pretrain.lr_factor=0.5", "max_tune_images=null", "seed=1"]
+    words += ["transform=digits", "transform.std=[0.5,0.5,1]", "logger=none", "paths.outputs='a b'", "hydra.run.dir=."]
+    assert changes_of(composition(*words)) == {
+        "m_in": (-25.0, -23),
+        "pretrain.lr_factor": (None, 0.5),
+        "max_tune_images": (500, None),
+        "transform.std": ([0.5, 0.5, 0.5], [0.5, 0.5, 1]),
+        "paths.outputs": ("outputs", "a b"),
+    }
+
+
+def test_values_that_another_override_has_to_explain():
+    assert changes_of(composition("lr_end=${lr}", "logger=wandb"))["lr_end"] == (1e-6, "${lr}")
+
+
+def test_the_block_is_compact():
+    lines = summary("NAME", composition("method=ce", "seed=2", "linear_probe=true")).splitlines()
+    assert lines[0] == "NAME"
+    assert lines[1].startswith("  conf/   train, transform/cifar, ")
+    assert lines[-1] == "  changed seed 1 -> 2, linear_probe false -> true"
+    assert len(lines) < 8 and max(map(len, lines)) <= 110
+    assert summary("NAME", composition("method=ce", "seed=1")).splitlines()[-1] == "  changed nothing"
+
+
+def test_a_run_begins_with_it_and_keeps_it(command, runs, tmp_path):
+    done = command("train", *QUICK, "method=ce", "seed=3")
+    (name,) = runs()
+    first, *rest = done.out.splitlines()
+    assert (done.status, first) == (0, name)
+    assert rest[0].startswith("  conf/   train, ") and "schedule/smoke/ce" in done.out
+    assert re.search(r"changed .*max_steps 3 -> 1, evaluate true -> false, seed 1 -> 3", " ".join(done.out.split()))
+    kept = json.loads((tmp_path / f"outputs/runs/{name}/run.json").read_text())["composition"]
+    assert {"train", "method/ce", "scale/smoke", "id_data/digits"} <= set(kept["files"])
+    assert kept["changed"]["seed"] == [1, 3] and "method" not in kept["changed"]
+    assert "conf/" not in command("train", *QUICK, "method=ce", "seed=3").out, "nothing begins"
+
+
+def test_a_record_from_before_is_read_and_taken_up(command, runs, tmp_path):
+    command("train", *QUICK, "method=ce")
+    path = Path(tmp_path / f"outputs/runs/{runs()[0]}/run.json")
+    record = json.loads(path.read_text())
+    del record["composition"]
+    path.write_text(json.dumps(record))
+    assert command("eval", f"run={path.parent}", "max_eval_images=20", "geometry_images=0").status == 0
+    path.write_text(json.dumps({**record, "composition": {"files": "train", "changed": {}}}))
+    assert "composition.files is no list" in command("eval", f"run={path.parent}").err
+
+
+@pytest.mark.parametrize("name", ["train", "eval"])
+def test_every_value_is_shown_before_anything_is_done(command, runs, name):
+    done = command(name, "method=energy", "m_in=-23", "--cfg", "job", "--resolve")
+    assert done.status == 0 and runs() == []
+    for line in ("m_in: -23", "m_out: -7.0", "lr: 0.001", "keep: last", "  cache_gib: 4.0", "  positive: id"):
+        assert line in done.out.splitlines()
+    old = command(name, "experiment=jem/cifar10", "--cfg", "job")
+    assert old.err == "error: experiment=jem/cifar10 is now experiment=jem/full/cifar10_jem: use that\n"
