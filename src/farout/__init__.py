@@ -35,9 +35,9 @@ Errors: one line that says what is wrong and what to do
 """
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from farout.lazy import lazy_names
 from farout.version import __version__
 
 if TYPE_CHECKING:  # for type checkers and editors: the same names as below
@@ -95,21 +95,8 @@ _MODULES = {  # where each name is defined
     "farout.metrics.detection": ("detection_metrics",),
     "farout.scores.base": ("Outputs", "Score"),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
 # OpenMP threads that spin while they wait for a core that another process holds make training on a shared machine
 # 11 times slower (ResNet-20 on 2 cores under a load of 4). It must be said before torch loads its OpenMP library.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-
-def __getattr__(name: str) -> Any:
-    """A public name is imported when it is first asked for (PEP 562), and then stays."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'farout' has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    """The public names, also those that nobody has asked for yet."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES, others=("__version__",))

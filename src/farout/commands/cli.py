@@ -5,10 +5,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -23,7 +24,6 @@ from farout.config.settings import ROOT, Composition, Settings
 from farout.engine import stopping
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
-from farout.runs.overrides import overrides_before
 from farout.version import __version__
 
 Task = Callable[[Settings], Any]
@@ -72,10 +72,13 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     before: list[str] = []
     try:
         if config_name == "eval":  # run=PATH: what the run's record says comes before what was typed
+            from farout.runs.overrides import overrides_before
+
             before += overrides_before(typed)
         checked = refuse(options, config_name, before)
         options.overrides = [*before, *typed]
-        with stopping.signals(), tidied(hydra_folder(typed, config_name) if is_sweep(options) else None):
+        sweeps_into = hydra_folder(typed, config_name) if is_sweep(options) else None
+        with stopping.signals(), tidied(sweeps_into), copied_once() if options.help else nullcontext():
             _run_hydra(options, parser, job, str(ROOT / "conf"), config_name)
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):  # of rich, where nobody reads any more
@@ -99,6 +102,25 @@ def composition_of_job() -> Composition:
     """What the job that runs was composed from."""
     here = HydraConfig.get()
     return Composition(str(here.job.config_name), tuple(here.overrides.task), dict(here.runtime.choices))
+
+
+@contextmanager
+def copied_once() -> Iterator[None]:
+    """Hydra's help copies all it knows for every group that it lists, more than two hundred times: once will do."""
+    copied = ConfigLoaderImpl._parse_overrides_and_create_caching_repo
+    kept: dict[tuple[str | None, tuple[str, ...]], Any] = {}
+
+    def once(self: ConfigLoaderImpl, config_name: str | None, overrides: list[str]) -> Any:
+        key = config_name, tuple(overrides)
+        if key not in kept:
+            kept[key] = copied(self, config_name, overrides)
+        return kept[key]
+
+    ConfigLoaderImpl._parse_overrides_and_create_caching_repo = once  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl._parse_overrides_and_create_caching_repo = copied  # type: ignore[method-assign]
 
 
 def typed_overrides(before: Sequence[str]) -> list[str]:

@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from farout.backbones import Backbone
-from farout.data.transform import Transform
 from farout.errors import ConfigError
-from farout.methods import Method
-from farout.scores import Score
 from farout.targets import locate
 
 T = TypeVar("T")
 # What a `_target_` may name, by the group that it stands in.
-KINDS: dict[str, type] = {"method": Method, "backbone": Backbone, "transform": Transform, "score": Score}
+KINDS = {
+    "method": "farout.methods.Method",
+    "backbone": "farout.backbones.Backbone",
+    "transform": "farout.data.transform.Transform",
+    "score": "farout.scores.Score",
+}
 
 
 def one_of(key: str, value: object, allowed: Sequence[object]) -> ConfigError:
@@ -158,7 +159,7 @@ def class_of(target: str, group: str | None = None) -> Any:
 
     Raises ConfigError.
     """
-    wanted = {group: KINDS[group]} if group else KINDS
+    wanted: dict[str, type] = {each: locate(KINDS[each]) for each in ([group] if group else KINDS)}
     try:
         kind = locate(target)
     except (ImportError, AttributeError, ValueError, TypeError):

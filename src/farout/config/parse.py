@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,9 +22,7 @@ from farout.config.settings import (
     Settings,
     TrainerSettings,
 )
-from farout.data import DataPaths
-from farout.data.catalogue import dataset_names, define, split_names
-from farout.data.class_folders import name_with_classes, read_class_list
+from farout.data.paths import DataPaths
 from farout.errors import ConfigError, shorten
 from farout.metrics.protocol import Protocol
 
@@ -141,6 +138,8 @@ def _id_data(values: Any) -> IdData:
         return given
     if given.folder is None or given.class_list is None:
         raise ConfigError("id_data.folder and id_data.class_list belong together: give both, or neither")
+    from farout.data.class_folders import name_with_classes, read_class_list
+
     classes = read_class_list(given.class_list)
     if len(classes) != given.num_classes:
         raise ConfigError(f"{given.class_list} names {len(classes)} classes: set id_data.num_classes={len(classes)}")
@@ -211,6 +210,8 @@ def _check_keep(settings: Settings) -> None:
 
 def _check_names(settings: Settings) -> None:
     """Names that end in a folder's name must be able to; data sets and the score of selection must exist."""
+    from farout.data.catalogue import define
+
     for key in ("method", "backbone", "id_data"):
         name = getattr(settings, key).name
         if not re.fullmatch(r"[\w.@+-]+", name):
@@ -226,6 +227,7 @@ def _check_names(settings: Settings) -> None:
 
 def _check_outliers(name: str, paths: DataPaths) -> None:
     """Outliers are the training images of a set of the catalogue."""
+    from farout.data.catalogue import dataset_names, define, split_names
 
     def trains(each: str) -> bool:
         return "train" in (split_names(each, paths) or ["train"])
@@ -238,6 +240,8 @@ def _check_outliers(name: str, paths: DataPaths) -> None:
 
 def _check_components(settings: Settings) -> None:
     """Build everything once (the network without memory): a bad argument must not be found after training."""
+    import torch
+
     built = {"method": settings.method, "transform": settings.transform, "backbone": settings.backbone}
     built |= {f"score.{score.name}": score for score in settings.scores}
     for key, part in built.items():

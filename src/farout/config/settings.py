@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from farout.config.coerce import Component
-from farout.data import DataPaths, default_paths
-from farout.data.streams import HoldoutRule, OutlierOrder
-from farout.engine.fit import Algorithm, Optimisation, RestartPolicy
-from farout.engine.schedules import LRSchedule, Shape, WarmUp
+from farout.data.paths import DataPaths, default_paths
+from farout.data.rules import HoldoutRule, OutlierOrder
+from farout.engine.restarts import RestartPolicy
+from farout.engine.schedules import Algorithm, LRSchedule, Shape, WarmUp
 from farout.errors import ConfigError
 from farout.metrics.protocol import Protocol
+
+if TYPE_CHECKING:
+    from farout.engine.fit import Optimisation
 
 ROOT = Path(__file__).resolve().parents[3]
 Keep = Literal["last", "best"]  # which weights of a run
@@ -91,8 +94,10 @@ class Schedule:
             warm_up if self.warm_up_epochs or self.warm_up_steps else None,
         )
 
-    def optimisation(self) -> Optimisation:
+    def optimisation(self) -> "Optimisation":
         """The optimiser's part."""
+        from farout.engine.fit import Optimisation  # and with it PyTorch, which most checks do without
+
         return Optimisation(
             self.lr,
             self.lr_end,

@@ -1,8 +1,14 @@
 """Data sets: the catalogue, the store, packs, and what is generated or ships with a dependency."""
 
-from farout.data.catalogue import DataPaths, conflicts, dataset_names, default_paths, split_names
-from farout.data.image_set import ImageSet
-from farout.data.store import available, open_dataset, open_verified, register_folder
+from typing import TYPE_CHECKING
+
+from farout.lazy import lazy_names
+
+if TYPE_CHECKING:  # for type checkers and editors: the same names as below
+    from farout.data.catalogue import conflicts, dataset_names, split_names
+    from farout.data.image_set import ImageSet
+    from farout.data.paths import DataPaths, default_paths
+    from farout.data.store import available, open_dataset, open_verified, register_folder
 
 __all__ = [
     "DataPaths",
@@ -16,3 +22,17 @@ __all__ = [
     "register_folder",
     "split_names",
 ]
+
+_MODULES = {
+    "farout.data.catalogue": ("conflicts", "dataset_names", "split_names"),
+    "farout.data.image_set": ("ImageSet",),
+    "farout.data.paths": ("DataPaths", "default_paths"),
+    "farout.data.store": (
+        "available",
+        "open_dataset",
+        "open_verified",
+        "register_folder",
+    ),
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

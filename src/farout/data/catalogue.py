@@ -14,7 +14,6 @@ import difflib
 import hashlib
 import inspect
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 import yaml
 
 from farout.data.own_sources import Files, find_part, survey
+from farout.data.paths import DataPaths, is_set_name
 from farout.errors import ConfigError
 from farout.targets import locate
 
@@ -38,28 +38,6 @@ MOST_MADE = 100_000  # images of a set that is generated
 FILTERS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "nearest-exact")
 MOST_PIXELS = 4096  # a side: more is a slip, and would fill the memory
 STORE_FORMAT = 1  # part of every store's identity: raise it when the same definition gives other bytes
-
-
-@dataclass(frozen=True)
-class DataPaths:
-    """Where things lie: `store` (built arrays), `packs` (pack files, or None), `conf` (the conf/ folder)."""
-
-    store: Path
-    packs: Path | None
-    conf: Path
-
-
-def default_paths(root: Path) -> DataPaths:
-    """The rule for a repository at `root`.
-
-    Store: $FAROUT_DATA, else data/. Packs: $FAROUT_PACKS, else packs/ or ../shared/data where they exist.
-    """
-    root = Path(root)
-    store = Path(os.environ.get("FAROUT_DATA") or root / "data")
-    named = os.environ.get("FAROUT_PACKS")
-    places = [Path(named)] if named else [root / "packs", root.parent / "shared" / "data"]
-    packs = next((place for place in places if place.is_dir()), None)
-    return DataPaths(store=store, packs=packs, conf=root / "conf")
 
 
 @dataclass(frozen=True)
@@ -109,11 +87,6 @@ class Definition:
 def dataset_names(paths: DataPaths) -> list[str]:
     """All data sets of the catalogue, sorted."""
     return sorted(p.stem for p in (paths.conf / "dataset").glob("*.yaml"))
-
-
-def is_set_name(name: str) -> bool:
-    """Whether this can name a data set, also with an @argument: names become folders of the store, never paths."""
-    return re.fullmatch(r"[^./\\\0\n@][^/\\\0\n]*", name) is not None
 
 
 def load_entry(name: str, paths: DataPaths) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from farout.data.catalogue import DataPaths, Definition, define, function_of, load_entry, split_names
+from farout.data.catalogue import Definition, define, function_of, load_entry, split_names
 from farout.data.download import Progress, fetch, file_name, silent, verify
 from farout.data.image_set import Decoded
 from farout.data.listing import list_images
 from farout.data.own_sources import find_part
+from farout.data.paths import DataPaths
 from farout.data.store import (
     Provider,
     available,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from farout.data.catalogue import DataPaths
 from farout.data.image_set import Decoded
+from farout.data.paths import DataPaths
 
 DETAIL, LEVELS, SIDE = 8, 16, 32
 

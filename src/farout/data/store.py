@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from farout.data.catalogue import DataPaths, Definition, define, function_of, split_names
+from farout.data.catalogue import Definition, define, function_of, split_names
 from farout.data.class_folders import LAYOUT, open_index, write_index
 from farout.data.image_set import Decoded, ImageSet
 from farout.data.listing import Listing, list_images
@@ -36,6 +36,7 @@ from farout.data.own_sources import (
 )
 from farout.data.pack import ResizeCrop, holds_strips, read_listed, select_classes
 from farout.data.pack_files import checked, same_file
+from farout.data.paths import DataPaths
 from farout.data.stored import Damaged, open_stored, read_meta, verify, write_stored
 from farout.errors import ConfigError, FaroutError, MissingDataError, UnwritableError, printable
 from farout.files import BUILDING, REFUSALS, save_json, set_aside, whole_folder

@@ -6,15 +6,14 @@ uninterrupted run got.
 
 import hashlib
 import math
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from farout.data.rules import HoldoutRule, OutlierOrder
+
 Device = torch.device | str
-OutlierOrder = Literal["shuffle", "window"]
-HoldoutRule = Literal["permuted", "last", "jem"]
 
 
 def stable_seed(*parts: object) -> int:

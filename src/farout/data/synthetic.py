@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from farout.data.catalogue import DataPaths
 from farout.data.image_set import Decoded
+from farout.data.paths import DataPaths
 from farout.data.store import open_dataset
 from farout.errors import FaroutError
 

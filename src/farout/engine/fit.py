@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from farout.engine.checkpoint import save_state
 from farout.engine.graphs import CudaGraph, RecordableBatches, RecordedStep, Recorder
 from farout.engine.progress import Bar, say
 from farout.engine.restarts import Diverged, Restart, RestartPolicy
-from farout.engine.schedules import LRSchedule
+from farout.engine.schedules import Algorithm, LRSchedule
 from farout.engine.states import RestartPoint, States, point_file
 from farout.errors import FaroutError
 from farout.files import also_as
@@ -31,7 +31,6 @@ Log = Callable[[int, Mapping[str, float]], None]
 OnRestart = Callable[[Restart], None]
 LogImages = Callable[[int, Mapping[str, Tensor]], None]
 Select = Callable[[nn.Module], float]
-Algorithm = Literal["sgd", "adam"]
 
 
 EPOCHS_APART = 1_000_000  # of the batches of one restart from those of the next

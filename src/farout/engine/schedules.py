@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Shape = Literal["cosine", "epoch_cosine", "steps"]
+Algorithm = Literal["sgd", "adam"]
 
 
 def cosine_lr(update: int, total: int, lr: float, lr_end: float = 1e-6) -> float:

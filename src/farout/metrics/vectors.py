@@ -1,19 +1,22 @@
 """The input check of all metrics: an array, tensor or list of numbers becomes a checked vector, or is refused."""
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from farout.errors import FaroutError
 
 Vector = NDArray[np.float64]
 ScoreVector = NDArray[np.floating[Any]]  # float32 or float64
-VectorLike = NDArray[np.generic] | torch.Tensor | Sequence[float]
+if TYPE_CHECKING:  # arrays and lists are measured without PyTorch
+    import torch
 
-_HALVES = (torch.float16, torch.bfloat16)
+    VectorLike = NDArray[np.generic] | torch.Tensor | Sequence[float]
+else:
+    VectorLike = Any
 
 
 def finite_vector(values: VectorLike, name: str) -> Vector:
@@ -44,9 +47,11 @@ def finite_scores(values: VectorLike, name: str) -> ScoreVector:
 
 
 def _as_floats(values: VectorLike) -> NDArray[Any]:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values.float() if values.dtype in _HALVES else values).numpy()
-    vector = np.asarray(values)
+    given: Any = values
+    torch = sys.modules.get("torch")  # who has a tensor has loaded it
+    if torch is not None and isinstance(given, torch.Tensor):
+        given = given.detach().cpu()
+        given = (given.float() if given.dtype in (torch.float16, torch.bfloat16) else given).numpy()
+    vector = np.asarray(given)
     short = vector.dtype in (np.dtype(np.float16), np.dtype(np.float32))
     return vector.astype(np.float32 if short else np.float64, copy=False)

@@ -7,7 +7,8 @@ import torch
 
 from farout.data import DataPaths, ImageSet, available, open_dataset
 from farout.data.duplicates import find_duplicates
-from farout.data.streams import HoldoutRule, holdout_split
+from farout.data.rules import HoldoutRule
+from farout.data.streams import holdout_split
 from farout.errors import FaroutError
 from farout.runs.run import Run, fingerprint, open_run
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from farout.data.catalogue import is_set_name
+from farout.data.paths import is_set_name
 from farout.errors import ConfigError, FaroutError
 from farout.files import load_json
 from farout.report.records import ENTRY
