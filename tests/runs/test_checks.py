@@ -8,7 +8,7 @@ import torch
 
 from farout.config.coerce import Component
 from farout.errors import FaroutError, MissingDataError
-from farout.runs.checks import check_any, check_evaluation, check_training
+from farout.runs.checks import Checks, check_any
 from farout.runs.evaluation import evaluate
 from farout.runs.inputs import evaluation_data, training_data
 from farout.runs.run import run_of
@@ -58,11 +58,12 @@ def test_what_can_be_done_is_not_refused(settings):
     words = ["score=[msp,knn]", "score.knn.k=5000", "ood_data.sets=[svhn,gaussian@20]", "max_eval_images=1"]
     own = settings("method=ce", "protocol=plain", *words)
     absent = replace(own, paths=replace(own.paths, packs="/nowhere"))
-    check_training(absent, training_data(absent))
-    assert list(check_evaluation(absent, training_data(absent).labelled.labels).ood) == ["gaussian@20"]
+    Checks(absent).training(training_data(absent))
+    assert list(Checks(absent).evaluation(training_data(absent).labelled.labels).ood) == ["gaussian@20"]
     batch_norm = settings("method=jem", "evaluate=false", "allow_batch_norm=true")
-    check_training(batch_norm, training_data(batch_norm))
-    check_training(wrn := settings("method=jem", "backbone=wrn_10_2_jem", "evaluate=false"), training_data(wrn))
+    Checks(batch_norm).training(training_data(batch_norm))
+    wrn = settings("method=jem", "backbone=wrn_10_2_jem", "evaluate=false")
+    Checks(wrn).training(training_data(wrn))
 
 
 def test_images_that_are_all_copies_leave_a_set_out(settings, monkeypatch):
@@ -72,7 +73,7 @@ def test_images_that_are_all_copies_leave_a_set_out(settings, monkeypatch):
     data = evaluation_data(own := settings(*SMALL))
     assert data.missing == {"gaussian@20": "none of its 20 images is left: training or ID has copies of all"}
     with pytest.raises(MissingDataError, match="gaussian@20 - none of its 20 images"):
-        check_any(data, own)
+        check_any(data, own.ood_data.name)
 
 
 class Broken(Score):

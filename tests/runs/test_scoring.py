@@ -8,8 +8,9 @@ import torch
 
 from farout.config.coerce import Component
 from farout.runs.evaluation import evaluate
+from farout.runs.inputs import ImageSets
 from farout.runs.run import Run, open_run, run_of
-from farout.runs.scoring import Predictor, ready_scores, selection_images, train_images
+from farout.runs.scoring import Predictor, ready_scores
 from farout.runs.training import train
 from farout.scores import Fitting, ImageScore, Outputs, Score
 
@@ -96,14 +97,14 @@ def test_without_a_cache_nothing_is_left(trained, tmp_path):
 def test_scores_are_fitted_on_what_the_run_trained_on(trained):
     wanted, run = trained("holdout=0.25", "max_fit_images=100")
     predictor = Predictor(run, replace(wanted, scores=(part(NearestMean),)), CPU)
-    scores, facts = ready_scores(predictor, predictor.settings)
-    images = train_images(run, wanted)
+    scores, facts = ready_scores(predictor)
+    images = predictor.train_images()
     assert len(images) == 100
     expected = predictor.outputs(images).features.mean(0)
     assert torch.equal(scores["nearest_mean"].mean, expected)
     assert facts["nearest_mean"] == {"mean_norm": float(expected.norm()), "fitted_on": 100}
-    everything = train_images(run, replace(wanted, max_fit_images=None))
-    held, source = selection_images(run, replace(wanted, max_tune_images=None))
+    everything = Predictor(run, replace(wanted, max_fit_images=None), CPU).train_images()
+    held, source = Predictor(run, replace(wanted, max_tune_images=None), CPU).selection_images()
     assert source == "holdout"
     rows = {each.numpy().tobytes() for each in everything.images}
     assert not any(each.numpy().tobytes() in rows for each in held.images)
@@ -125,10 +126,12 @@ def test_image_scores_and_tuning(trained):
 
 def _selection(predictor, score, settings):
     from farout.metrics import detection_metrics
-    from farout.runs.inputs import corruption_sets
 
-    images, _ = selection_images(predictor.run, settings)
-    values = [predictor.values({"s": score}, each)["s"] for each in (images, *corruption_sets(settings, 16).values())]
+    images, _ = predictor.selection_images()
+    values = [
+        predictor.values({"s": score}, each)["s"]
+        for each in (images, *ImageSets(settings).corruption_sets(16).values())
+    ]
     rates = [detection_metrics(values[0], ood)["fpr95"] for ood in values[1:]]
     return sum(rates) / len(rates)
 
@@ -136,7 +139,7 @@ def _selection(predictor, score, settings):
 def test_an_image_score_without_a_step_equals_its_outputs(trained):
     wanted, run = trained("max_eval_images=20")
     predictor = Predictor(open_run(run.folder), wanted, CPU)
-    images, _ = selection_images(run, wanted)
+    images, _ = predictor.selection_images()
     values = predictor.values({"sloped": Sloped(0.0)}, images)["sloped"]
     assert torch.allclose(torch.from_numpy(values).float(), predictor.outputs(images).logits.amax(1), atol=1e-5)
 

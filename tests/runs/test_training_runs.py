@@ -12,7 +12,7 @@ from farout.data.corruptions import KINDS
 from farout.engine.checkpoint import load_state, save_state
 from farout.errors import ConfigError, FaroutError
 from farout.runs import training
-from farout.runs.inputs import absence
+from farout.runs.inputs import ImageSets
 from farout.runs.run import Run, open_run, run_of, settings_for
 from farout.runs.training import train
 
@@ -340,9 +340,9 @@ def test_sets_that_clash_with_the_outliers_are_left_out_also_by_path(settings, t
     run.write_record()
     by_path = settings_for(settings("id_data=cifar10", "method=ce"), open_run(run.folder))
     for own in (wanted, by_path):
-        assert "outliers" in str(absence("cifar100", own, own.paths.data_paths()))
+        assert "outliers" in str(ImageSets(own).absence("cifar100"))
     baseline = settings("id_data=cifar10", "method=ce", "outliers=cifar100")
-    assert absence("gaussian", baseline, baseline.paths.data_paths()) is None
+    assert ImageSets(baseline).absence("gaussian") is None
     assert baseline.outliers is None, "the baseline has seen none"
 
 

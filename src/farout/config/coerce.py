@@ -1,6 +1,7 @@
 """From the command line's values to the types that the code declares; nothing unknown or blank gets through."""
 
 import dataclasses
+import importlib
 import inspect
 import types
 from collections.abc import Mapping, Sequence
@@ -142,8 +143,9 @@ class Component:
 
     @property
     def kind(self) -> Any:
-        """The class itself, for what it says of all its objects; raises ConfigError as `class_of`."""
-        return class_of(self.target)
+        """The class itself, for what it says of all its objects; Python code may name one of its own."""
+        module, _, name = self.target.rpartition(".")
+        return getattr(importlib.import_module(module), name)
 
     def build(self, **more: Any) -> Any:
         """Call the class."""

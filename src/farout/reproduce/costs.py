@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from farout.config.settings import Settings
 from farout.data import open_dataset
 from farout.engine.evaluate import collect
-from farout.runs.inputs import absence, capped
+from farout.runs.inputs import ImageSets, capped
 from farout.runs.robustness import REFINE, AttackPlan
 from farout.runs.run import build_backbone
 from farout.runs.samples import CHAINS, PER_CLASS
@@ -29,7 +29,8 @@ def evaluation_seconds(settings: Settings, device: torch.device) -> float:
     """The time of an evaluation, from one timed batch of the ID test set through an untrained network."""
     paths, limit = settings.paths.data_paths(), settings.max_eval_images
     id_test = open_dataset(settings.id_data.name, "test", paths)
-    names = [name for name in settings.ood_data.sets if absence(name, settings, paths) is None]
+    sets = ImageSets(settings)
+    names = [name for name in settings.ood_data.sets if sets.absence(name) is None]
     counts = [len(capped(open_dataset(name, "test", paths), limit)) for name in names]
     images = sum(counts) + 3 * len(capped(id_test, limit))  # ID itself and its two controls
     images += settings.geometry_images or 0

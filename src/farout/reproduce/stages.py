@@ -19,10 +19,10 @@ from farout.errors import ConfigError, OutOfBudget
 from farout.metrics.generation import INCEPTION_WEIGHTS
 from farout.reproduce.costs import attack_seconds, evaluation_seconds, sampling_seconds
 from farout.reproduce.rows import TableRequest
-from farout.runs.checks import check_evaluation, check_training
+from farout.runs.checks import Checks
 from farout.runs.dependencies import already_evaluated
 from farout.runs.evaluation import evaluate
-from farout.runs.inputs import known_paths, training_data
+from farout.runs.inputs import ImageSets, training_data
 from farout.runs.recovery import set_aside_damage
 from farout.runs.robustness import AttackPlan, already_attacked, assess
 from farout.runs.run import Run, open_run, parent_run, run_of, settings_for
@@ -231,13 +231,13 @@ def check_data(stages: Sequence[Stage]) -> dict[str, str]:
     """
     gaps: dict[str, str] = {}
     for stage in stages:
-        evaluates, settings, paths = isinstance(stage, Evaluate), stage.own, known_paths(stage.settings)
+        evaluates, settings, paths = isinstance(stage, Evaluate), stage.own, ImageSets(stage.settings).paths
         for name, split in sorted(_needed(settings, evaluates)):
             open_dataset(name, split, paths)
         if evaluates and not stage.done:
-            gaps |= check_evaluation(settings, _labels(settings)).missing
+            gaps |= Checks(settings).evaluation(_labels(settings)).missing
         elif isinstance(stage, Train) and not stage.done:
-            check_training(replace(settings, evaluate=False), training_data(settings))
+            Checks(replace(settings, evaluate=False)).training(training_data(settings))
     return gaps
 
 
@@ -254,7 +254,7 @@ def _needed(settings: Settings, evaluates: bool) -> set[tuple[str, str]]:
 
 def _labels(settings: Settings) -> Tensor:
     """(N,) labels of what a row trains on."""
-    images = open_dataset(settings.id_data.name, settings.id_data.train_split, known_paths(settings))
+    images = open_dataset(settings.id_data.name, settings.id_data.train_split, ImageSets(settings).paths)
     if images.labels is None:
         raise ConfigError(f"id_data={images.name} has no labels: give class folders")
     return images.labels[holdout_split(len(images), settings.holdout, settings.holdout_rule)[0]]

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from farout.config.settings import Settings
@@ -10,32 +11,95 @@ from farout.data import ImageSet, open_dataset
 from farout.errors import ConfigError
 from farout.metrics.protocol import Protocol
 from farout.runs.checks import train_labels
-from farout.runs.inputs import EvaluationData, corruption_images, corruption_source, evaluation_data, known_paths
+from farout.runs.inputs import EvaluationData, ImageSets, evaluation_data
 from farout.runs.records import DamagedResults, read_results
 from farout.runs.run import Run
 
 Facts = Mapping[str, Any]
 
 
-def dependencies(run: Run, settings: Settings, data: EvaluationData) -> dict[str, Any]:
-    """What the figures of an evaluation follow from besides its protocol; hashes and numbers, no forward pass."""
-    paths, own = known_paths(settings), settings.id_data
-    trained = open_dataset(own.name, own.train_split, paths)
-    side = int(trained.info["side"])
-    outliers = [] if settings.outliers is None else [open_dataset(settings.outliers, "train", paths, side)]
-    available = len(train_labels(run, settings))
-    fitted_on = min(available, settings.max_fit_images or available)
-    fit = {"sha256": trained.info.get("sha256"), "n": fitted_on}
-    limit = settings.geometry_images
-    return {
-        "weights": hashlib.sha256(run.weights.read_bytes()).hexdigest(),
-        "id": image_facts(data.id_test),
-        "ood": {name: image_facts(images) for name, images in data.ood.items()},
-        "references": [images.info.get("sha256") for images in (trained, *outliers)],
-        "scores": _scores(settings, fit),
-        "geometry": fitted_on if limit is None else min(limit, fitted_on),
-        "fit": fit,
-    }
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """An evaluation of a run as settings ask for it."""
+
+    run: Run
+    settings: Settings
+
+    def answered(self) -> bool:
+        """Whether results.json holds this very evaluation, with nothing missing that could now be had.
+
+        Opens the sets and compares hashes. Raises MissingDataError where ID or the outliers are not there.
+        """
+        try:
+            known = read_results(self.run.folder)["evaluations"]
+        except DamagedResults:  # the evaluation that follows moves it aside
+            return False
+        entries = [entry for entry in known if _understood(self._same_as, entry)]
+        if not entries:
+            return False
+        data = evaluation_data(self.settings)
+        wanted = self.depends_on(data)
+        return any(_understood(_covers, entry, wanted, data) for entry in entries)
+
+    def depends_on(self, data: EvaluationData) -> dict[str, Any]:
+        """What the figures of an evaluation follow from besides its protocol; hashes and numbers, no forward pass."""
+        settings, paths = self.settings, ImageSets(self.settings).paths
+        own = settings.id_data
+        trained = open_dataset(own.name, own.train_split, paths)
+        side = int(trained.info["side"])
+        outliers = [] if settings.outliers is None else [open_dataset(settings.outliers, "train", paths, side)]
+        available = len(train_labels(self.run, paths))
+        fitted_on = min(available, settings.max_fit_images or available)
+        fit = {"sha256": trained.info.get("sha256"), "n": fitted_on}
+        limit = settings.geometry_images
+        return {
+            "weights": hashlib.sha256(self.run.weights.read_bytes()).hexdigest(),
+            "id": image_facts(data.id_test),
+            "ood": {name: image_facts(images) for name, images in data.ood.items()},
+            "references": [images.info.get("sha256") for images in (trained, *outliers)],
+            "scores": self._scores(fit),
+            "geometry": fitted_on if limit is None else min(limit, fitted_on),
+            "fit": fit,
+        }
+
+    def _same_as(self, entry: Facts) -> bool:
+        """What needs no data to be seen."""
+        settings = self.settings
+        if settings.linear_probe and "linear_probe" not in entry["id"]:
+            return False
+        asked = (settings.ood_data.name, settings.protocol, settings.max_eval_images)
+        return (entry["ood_data"], Protocol(**entry["protocol"]), entry["max_eval_images"]) == asked
+
+    def _scores(self, fit: Facts) -> dict[str, dict[str, Any]]:
+        """Score -> its class, all its arguments, and what it is fitted and tuned on where it is."""
+        found = {}
+        for component in self.settings.scores:
+            score = component.build()
+            facts = {"target": component.target, "arguments": component.arguments}
+            if "train" in score.needs:
+                facts["fit"] = fit
+            if score.candidates():
+                facts["tuned"] = self._tuning()
+            found[score.name] = facts
+        return found
+
+    def _tuning(self) -> dict[str, Any]:
+        sets = ImageSets(self.settings)
+        try:
+            base, split = sets.corruption_source()
+        except ConfigError:  # the score will be skipped for it
+            return {"base": None}
+        images = sets.corruption_images()
+        return {
+            "base": f"{base} ({split})",
+            "sha256": images.info.get("sha256"),
+            "images": self.settings.max_tune_images,
+        }
+
+
+def already_evaluated(run: Run, settings: Settings) -> bool:
+    """`EvaluationRequest.answered`."""
+    return EvaluationRequest(run, settings).answered()
 
 
 def image_facts(images: ImageSet) -> dict[str, Any]:
@@ -44,60 +108,12 @@ def image_facts(images: ImageSet) -> dict[str, Any]:
     return {"sha256": info.get("sha256"), "side": info.get("side"), "n": len(images), "of": info.get("of", len(images))}
 
 
-def _scores(settings: Settings, fit: Facts) -> dict[str, dict[str, Any]]:
-    """Score -> its class, all its arguments, and what it is fitted and tuned on where it is."""
-    found = {}
-    for component in settings.scores:
-        score = component.build()
-        facts = {"target": component.target, "arguments": component.arguments}
-        if "train" in score.needs:
-            facts["fit"] = fit
-        if score.candidates():
-            facts["tuned"] = _tuning(settings)
-        found[score.name] = facts
-    return found
-
-
-def _tuning(settings: Settings) -> dict[str, Any]:
-    try:
-        base, split = corruption_source(settings)
-    except ConfigError:  # the score will be skipped for it
-        return {"base": None}
-    images = corruption_images(settings)
-    return {"base": f"{base} ({split})", "sha256": images.info.get("sha256"), "images": settings.max_tune_images}
-
-
-def already_evaluated(run: Run, settings: Settings) -> bool:
-    """Whether results.json holds this very evaluation, with nothing missing that could now be had.
-
-    Opens the sets and compares hashes. Raises MissingDataError where ID or the outliers are not there.
-    """
-    try:
-        known = read_results(run.folder)["evaluations"]
-    except DamagedResults:  # the evaluation that follows moves it aside
-        return False
-    entries = [entry for entry in known if _understood(_same_request, entry, settings)]
-    if not entries:
-        return False
-    data = evaluation_data(settings)
-    wanted = dependencies(run, settings, data)
-    return any(_understood(_covers, entry, wanted, data) for entry in entries)
-
-
 def _understood(question: Callable[..., bool], entry: Facts, *more: Any) -> bool:
     """The answer; no where the entry holds something else than any version of this code wrote."""
     try:
         return question(entry, *more)
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
-
-
-def _same_request(entry: Facts, settings: Settings) -> bool:
-    """What needs no data to be seen."""
-    if settings.linear_probe and "linear_probe" not in entry["id"]:
-        return False
-    asked = (settings.ood_data.name, settings.protocol, settings.max_eval_images)
-    return (entry["ood_data"], Protocol(**entry["protocol"]), entry["max_eval_images"]) == asked
 
 
 def _covers(entry: Facts, wanted: Facts, data: EvaluationData) -> bool:

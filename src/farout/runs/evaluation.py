@@ -19,12 +19,12 @@ from farout.metrics import detection_metrics, expected_calibration_error
 from farout.metrics.protocol import CONTROL_TOLERANCE, Protocol, apply, mean_over_sets
 from farout.report.evidence import Evidence, Pictures
 from farout.runs.calibration import calibration_facts, confidence_of, held_out_temperature
-from farout.runs.checks import check_any, check_evaluation, train_labels
-from farout.runs.dependencies import already_evaluated, dependencies
+from farout.runs.checks import Checks, check_any, train_labels
+from farout.runs.dependencies import EvaluationRequest
 from farout.runs.environment import choose_device, stamp
 from farout.runs.evaluation_files import keep
 from farout.runs.geometry import Geometry, probed
-from farout.runs.inputs import EvaluationData, evaluation_data
+from farout.runs.inputs import EvaluationData, ImageSets, evaluation_data
 from farout.runs.logger import RunLogger, run_logger
 from farout.runs.run import Run, open_run, run_of, settings_for
 from farout.runs.scoring import Predictor, ready_scores, skip_unmeasurable
@@ -49,7 +49,7 @@ def evaluate(settings: Settings) -> None:
             f"{run.folder} {state}: train it with the same overrides (train.py), or name one with run=PATH"
         )
     own = settings_for(settings, run) if settings.run else settings
-    check_evaluation(own, train_labels(run, own))
+    Checks(own).evaluation(train_labels(run, ImageSets(own).paths))
     allow_tf32(False)
     where = f"while {run.name} was evaluated: repeat the command to evaluate it"
     with run.locked(), run_logger(run, own) as logger, told_as(where):
@@ -66,7 +66,7 @@ class EvaluationJob:
 
     def done(self) -> bool:
         """Whether results.json holds this very evaluation."""
-        return already_evaluated(self.run, self.settings)
+        return EvaluationRequest(self.run, self.settings).answered()
 
     def carry_out(self, logger: RunLogger) -> None:
         """Evaluate and append to results.json; scores, plots, report and W&B beside it; the main figures are said.
@@ -75,7 +75,7 @@ class EvaluationJob:
         then.
         """
         data = evaluation_data(self.settings)
-        check_any(data, self.settings)
+        check_any(data, self.settings.ood_data.name)
         for name, reason in data.missing.items():
             say(f"  left out: {name} - {reason}")
         if not self.run.classifier_trained:
@@ -99,7 +99,7 @@ class Evaluation:
         self.job, self.data, self.trained = job, data, job.run.classifier_trained
         self.predictor = Predictor(job.run, job.settings, job.device)
         self.skipped: dict[str, str] = {}
-        self.scores, self.score_facts = ready_scores(self.predictor, job.settings, self.skipped)
+        self.scores, self.score_facts = ready_scores(self.predictor, self.skipped)
         self.geometry = Geometry(self.predictor)
         self.temperature = held_out_temperature(self.predictor) if self.trained else None
         self.id_outputs = self.predictor.outputs(data.id_test)
@@ -127,7 +127,7 @@ class Evaluation:
         """For results.json: one entry under the chosen protocol and one under the plain protocol (all images)."""
         settings, plain = self.job.settings, plain_protocol()
         protocols = [settings.protocol] + ([plain] if settings.protocol.name != plain.name else [])
-        depends = dependencies(self.job.run, settings, self.data)
+        depends = EvaluationRequest(self.job.run, settings).depends_on(self.data)
         shared = self._shared()
         entries = [{**shared, **_under(each, self.data, self.id_outputs, self.values)} for each in protocols]
         probe = {"linear_probe": probed(self.predictor, self.id_outputs)} if settings.linear_probe else {}

@@ -20,7 +20,7 @@ from farout.report.figures.mistakes import class_name
 from farout.runs.inputs import capped
 from farout.runs.projection import PlaneProjection
 from farout.runs.run import Run
-from farout.runs.scoring import Predictor, train_images
+from farout.runs.scoring import Predictor
 from farout.scores import Outputs
 
 Embedding = Callable[[Tensor], Tensor]  # penultimate features (N, D) -> points (N, E) of the space that is measured
@@ -122,7 +122,7 @@ class Geometry:
             self.trouble = "not asked for (geometry_images=0)"
             return
         try:
-            images = capped(train_images(predictor.run, predictor.settings), limit)
+            images = capped(predictor.train_images(), limit)
             self.spaces = _spaces(predictor, predictor.outputs(images))
             shown = self.spaces[self.shown]
             shown.plane_projection = PlaneProjection(shown.directions)
@@ -223,7 +223,7 @@ def nearest_class_accuracy(train: Outputs, outputs: Outputs) -> float | None:
 
 def probed(predictor: Predictor, id_outputs: Outputs) -> Mapping[str, Any]:
     """Accuracy of a linear probe on the penultimate features, fitted on what the run trained on."""
-    train = predictor.outputs(train_images(predictor.run, predictor.settings))
+    train = predictor.outputs(predictor.train_images())
     assert train.labels is not None and id_outputs.labels is not None
     return linear_probe(
         train.features.numpy(), train.labels.numpy(), id_outputs.features.numpy(), id_outputs.labels.numpy()

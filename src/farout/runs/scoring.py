@@ -20,7 +20,7 @@ from farout.engine.progress import Bar, say
 from farout.errors import ConfigError, FaroutError
 from farout.metrics import detection_metrics
 from farout.metrics.vectors import finite_scores
-from farout.runs.inputs import capped, corruption_sets
+from farout.runs.inputs import ImageSets, capped
 from farout.runs.lineage import training_images, unseen_images
 from farout.runs.run import Run
 from farout.scores import Fitting, Head, ImageScore, Outputs, Score
@@ -78,6 +78,19 @@ class Predictor:
             self.cache.put(key, known)
         return known
 
+    def train_images(self) -> ImageSet:
+        """The ID images that the run trained on, its holdout left out."""
+        return capped(training_images(self.run, self.settings.paths.data_paths()), self.settings.max_fit_images)
+
+    def selection_images(self) -> tuple[ImageSet, str]:
+        """ID images to tune on, and what they are: the run's unseen holdout where it has one, else its training's."""
+        paths = self.settings.paths.data_paths()
+        try:
+            chosen, kind = unseen_images(self.run, paths), "holdout"
+        except FaroutError:
+            chosen, kind = training_images(self.run, paths), "training"
+        return capped(chosen, self.settings.max_tune_images), kind
+
     def by_gradient(self, score: ImageScore, image_set: ImageSet) -> Tensor:
         """(N,) scores of a set that need the images, batch by batch."""
         transform, size = self.run.transform(), self.settings.trainer.eval_batch_size
@@ -103,13 +116,13 @@ class Predictor:
 class Fitter:
     """Fits scores on what a run was trained on, whose outputs are looked up once."""
 
-    def __init__(self, predictor: Predictor, settings: Settings) -> None:
-        self.predictor, self.settings = predictor, settings
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
 
     @cached_property
     def train(self) -> Outputs:
         """Outputs of the ID training images."""
-        return self.predictor.outputs(train_images(self.predictor.run, self.settings))
+        return self.predictor.outputs(self.predictor.train_images())
 
     def fit(self, scores: Sequence[Score]) -> None:
         """Fit those that want it."""
@@ -119,7 +132,7 @@ class Fitter:
 
 
 def ready_scores(
-    predictor: Predictor, settings: Settings, skipped: dict[str, str] | None = None
+    predictor: Predictor, skipped: dict[str, str] | None = None
 ) -> tuple[dict[str, Score], dict[str, dict[str, Any]]]:
     """Every chosen score, tuned where asked and fitted where it needs it; and the facts of each for the record.
 
@@ -127,9 +140,9 @@ def ready_scores(
     first one's error where none is left.
     """
     scores, facts = {}, {}
-    fitter = Fitter(predictor, settings)
+    fitter = Fitter(predictor)
     first: FaroutError | None = None
-    for score in [part.build() for part in settings.scores]:
+    for score in [part.build() for part in predictor.settings.scores]:
         try:
             chosen, selection = _ready(score, fitter)
         except (FaroutError, torch.linalg.LinAlgError, np.linalg.LinAlgError) as error:
@@ -177,19 +190,14 @@ def _ready(score: Score, fitter: Fitter) -> tuple[Score, dict[str, Any]]:
     return score, {}
 
 
-def train_images(run: Run, settings: Settings) -> ImageSet:
-    """The ID images that the run trained on, its holdout left out."""
-    return capped(training_images(run, settings.paths.data_paths()), settings.max_fit_images)
-
-
 def _tuned(asked: Score, fitter: Fitter) -> tuple[Score, dict[str, Any]]:
     """The candidate with the lowest mean FPR95 on the validation corruptions (the first of equals)."""
-    candidates, predictor, settings = asked.candidates(), fitter.predictor, fitter.settings
+    candidates, predictor = asked.candidates(), fitter.predictor
     fitter.fit(candidates)
-    images, source = selection_images(predictor.run, settings)
-    corruptions = corruption_sets(settings, len(images))
-    base = f"{settings.id_data.corruption_base} ({settings.id_data.corruption_split})"
-    where = f"{len(images)} {source} images and {len(corruptions)} validation corruptions of {base}"
+    images, source = predictor.selection_images()
+    sets = ImageSets(predictor.settings)
+    corruptions, (base, split) = sets.corruption_sets(len(images)), sets.corruption_source()
+    where = f"{len(images)} {source} images and {len(corruptions)} validation corruptions of {base} ({split})"
     say(f"  {asked.name}: choosing among {len(candidates)} settings on {where}")
     rates = [_selection_fpr(candidate, predictor, images, corruptions) for candidate in candidates]
     best = min(range(len(rates)), key=rates.__getitem__)
@@ -200,13 +208,3 @@ def _selection_fpr(score: Score, predictor: Predictor, images: ImageSet, corrupt
     id_scores = predictor.values({"": score}, images)[""]
     rows = [detection_metrics(id_scores, predictor.values({"": score}, ood)[""]) for ood in corruptions.values()]
     return float(np.mean([row["fpr95"] for row in rows]))
-
-
-def selection_images(run: Run, settings: Settings) -> tuple[ImageSet, str]:
-    """ID images to tune on, and what they are: the run's unseen holdout where it has one, else images it trained on."""
-    paths = settings.paths.data_paths()
-    try:
-        chosen, kind = unseen_images(run, paths), "holdout"
-    except FaroutError:
-        chosen, kind = training_images(run, paths), "training"
-    return capped(chosen, settings.max_tune_images), kind

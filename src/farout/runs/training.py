@@ -36,7 +36,7 @@ from farout.engine.stopping import told_as
 from farout.errors import OutOfBudget
 from farout.files import write_bytes
 from farout.methods import Method
-from farout.runs.checks import check_training
+from farout.runs.checks import Checks
 from farout.runs.environment import choose_device, conditions, stamp
 from farout.runs.evaluation import EvaluationJob
 from farout.runs.image_log import ImageLog
@@ -64,7 +64,7 @@ def train(settings: Settings, deadline: float | None = None) -> float | None:
     if not job.run.finished:
         if settings.composition is not None:
             say(summary(job.run.name, settings.composition))
-        check_training(settings, job.data)
+        Checks(settings).training(job.data)
     with job.run.locked():
         job.carry_out()
     validation = job.run.record.get("validation")

@@ -12,7 +12,7 @@ from farout.engine.evaluate import accuracy, collect
 from farout.methods import Method
 from farout.metrics import detection_metrics
 from farout.runs.geometry import nearest_class_accuracy
-from farout.runs.inputs import TrainingData, capped, corruption_sets
+from farout.runs.inputs import ImageSets, TrainingData, capped
 from farout.runs.scoring import head_of, score_file
 from farout.scores import Fitting
 
@@ -37,7 +37,7 @@ def validate(
     id_outputs = observe(holdout)
     id_scores = score(id_outputs)
     rows = {}
-    for kind, image_set in corruption_sets(settings, len(holdout)).items():
+    for kind, image_set in ImageSets(settings).corruption_sets(len(holdout)).items():
         ood_scores = score(observe(image_set))
         names = (f"{settings.method_score} scores of the holdout", f"{settings.method_score} scores of {kind}")
         rows[kind] = detection_metrics(id_scores, ood_scores, names=names)

@@ -25,7 +25,7 @@ from farout.runs.environment import choose_device
 from farout.runs.inputs import evaluation_data
 from farout.runs.overrides import compose_evaluation
 from farout.runs.run import Run, open_run, settings_for
-from farout.runs.scoring import Predictor, train_images
+from farout.runs.scoring import Predictor
 from farout.scores import Fitting, Outputs
 
 SCORES = "score=[msp,max_logit,energy,uniform_cross_entropy,mahalanobis,knn,react,ash,dice,vim]"
@@ -56,7 +56,7 @@ def measure(run: Run, settings: Settings) -> None:
         outputs[name] = predictor.outputs(image_set)
         forward += perf_counter() - start
     start = perf_counter()
-    train = predictor.outputs(train_images(run, settings))
+    train = predictor.outputs(predictor.train_images())
     training_pass = perf_counter() - start
     seconds = {part.name: _time_score(part, predictor, train, outputs, settings) for part in settings.scores}
     _print(settings, seconds, forward, training_pass, sum(map(len, sets.values())), len(train))
