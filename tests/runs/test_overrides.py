@@ -38,6 +38,16 @@ def test_what_an_older_record_lacks_is_what_its_overrides_would_say():
     assert of(DIGITS, {"scale": "imported"}).ood_data.name == "digits"
 
 
+def test_a_record_at_the_scale_that_was_a_data_set_is_one_at_full_scale():
+    """SVHN's schedules were a scale once; what a run of then was trained with may be said again in today's words."""
+    asked = compose_settings(["method=oe", "id_data=svhn"])
+    identity = {**identity_of(replace(asked, init_from=None), "fp32", CPU), "parent": "0" * 8}
+    found = of(identity, {"scale": "svhn"}, "scale=full", "epochs=5", "lr=0.0001")
+    assert (found.scale, found.schedule, found.outliers) == ("full", asked.schedule, asked.outliers)
+    with pytest.raises(ConfigError, match=r"scale=small is not what .* was trained with \(scale=full\)"):
+        of(identity, {"scale": "svhn"}, "scale=small")
+
+
 def test_typed_options_of_the_evaluation_win():
     protocol = {"name": "plain", "redraws": 3, "bins": 7}
     record = {"evaluation": {"protocol": protocol, "scores": {"knn": {"k": 3}, "msp": {}}, "max_eval_images": 16}}
