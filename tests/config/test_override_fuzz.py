@@ -1,5 +1,6 @@
 """Overrides that nobody would write, from a seeded generator: each composes, or is refused in one line."""
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 import farout.config.compose
-from farout.config.compose import compose_settings
+from farout.config.compose import compose_after, compose_settings
+from farout.config.composition import composition_record, summary
 from farout.config.settings import ROOT
 from farout.errors import FaroutError
 
@@ -53,7 +55,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             GlobalHydra.instance().hydra = one
             yield
 
-        monkeypatch.setattr(farout.config.compose, "_hydra", again)
+        monkeypatch.setattr(farout.config.compose, "hydra_on_conf", again)
         yield
 
 
@@ -70,9 +72,15 @@ def words(chance: random.Random, keys: list[str]) -> list[str]:
 
 
 def outcome(given: list[str], root: str) -> str | None:
-    """What is wrong with how these overrides end; None where they compose or are refused in one line."""
+    """What is wrong with how these overrides end; None where they compose or are refused in one line.
+
+    Of what they compose the first lines can be printed, and the record be written.
+    """
     try:
-        compose_settings(given, root)
+        composition = compose_after([], given, root, None).composition
+        assert composition is not None
+        summary("NAME", composition)
+        json.dumps(composition_record(composition))
     except FaroutError as error:
         message = str(error)
         return None if message and message.isprintable() else f"{given}: {message!r} is not one line"
