@@ -122,48 +122,146 @@ def assess(
         ConfigError: a run has no chain to refine with, or the two have other classes.
         OutOfBudget: the deadline (`time.monotonic()`) is past, and a curve measured since the call; more are to come.
     """
-    subjects = _subjects(run, baseline, plan)
-    images, rule = attacked_images(run, plan.images, paths)
+    job = AttackJob.of(run, baseline, plan, paths, device)
     with run.locked():
-        path, record = _record_of(run)
-        found, measured = AttackResults(), 0
-        for subject in subjects:
-            for norm, epsilons in plan.epsilons.items():
-                facts = _curve_facts(subject, norm, epsilons, images, rule, plan)
-                if (entry := _known(record["curves"], facts)) is None:
-                    if measured and deadline is not None and time.monotonic() >= deadline:
-                        where = f"after {len(record['curves'])} curves of attacks on {run.name}"
-                        raise OutOfBudget(f"the time budget is spent {where}: repeat to go on")
-                    entry = {**facts, **_measure(subject, norm, epsilons, images, plan, device)}
-                    record["curves"].append(entry)
-                    save_json(path, record)
-                    measured += 1
-                found.curves.append(entry)
-        if plan.distal_steps:
-            found.distal, drawings = _distal(subjects, images, plan, device, run.folder)
-            record["distal"] = found.distal
-            save_json(path, record)
-        else:
-            drawings = {}
-        drawings["robustness"] = attack_figure(found.curves, run.name)
-        found.files = [path, *_draw(run.folder / "plots", drawings), *renew_report(run.folder)]
-    return found
+        return job.carry_out(deadline)
 
 
 def already_attacked(run: Run, baseline: Run | None, plan: AttackPlan, paths: DataPaths) -> bool:
     """Whether robustness.json holds all that `assess` would measure."""
     _, record = _record_of(run)
-    if not record["curves"]:
-        return False
-    subjects = _subjects(run, baseline, plan)
-    images, rule = attacked_images(run, plan.images, paths)
-    curves = all(
-        _known(record["curves"], _curve_facts(subject, norm, epsilons, images, rule, plan))
-        for subject in subjects
-        for norm, epsilons in plan.epsilons.items()
-    )
-    ascents = {"run": run.name, "steps": plan.distal_steps, "step": plan.distal_step, "seed": plan.seed}
-    return curves and (not plan.distal_steps or _known(record["distal"], ascents) is not None)
+    return bool(record["curves"]) and AttackJob.of(run, baseline, plan, paths, torch.device("cpu")).done(record)
+
+
+@dataclass(frozen=True)
+class AttackJob:
+    """A run to attack: the classifiers, the images and which these are in words, with what, on which device."""
+
+    run: Run
+    subjects: Sequence[AttackedClassifier]
+    images: ImageSet
+    rule: str
+    plan: AttackPlan
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls, run: Run, baseline: Run | None, plan: AttackPlan, paths: DataPaths, device: torch.device
+    ) -> "AttackJob":
+        """The job of `assess`, its images opened; raises ConfigError as that."""
+        subjects = _subjects(run, baseline, plan)
+        images, rule = attacked_images(run, plan.images, paths)
+        return cls(run, subjects, images, rule, plan, device)
+
+    @property
+    def curves(self) -> list[tuple[AttackedClassifier, str]]:
+        """Who is attacked under which norm, in order."""
+        return [(subject, norm) for subject in self.subjects for norm in self.plan.epsilons]
+
+    def done(self, record: Mapping[str, Any]) -> bool:
+        """Whether robustness.json holds all of it."""
+        curves = all(_known(record["curves"], self._facts(subject, norm)) for subject, norm in self.curves)
+        plan = self.plan
+        ascents = {"run": self.run.name, "steps": plan.distal_steps, "step": plan.distal_step, "seed": plan.seed}
+        return curves and (not plan.distal_steps or _known(record["distal"], ascents) is not None)
+
+    def carry_out(self, deadline: float | None) -> AttackResults:
+        """Measure what robustness.json does not hold, and draw all of it; the caller holds the run's lock."""
+        run, (path, record) = self.run, _record_of(self.run)
+        found = AttackResults(self._measured(path, record, deadline))
+        drawings: dict[str, Figure] = {}
+        if self.plan.distal_steps:
+            found.distal, drawings = self._distal()
+            record["distal"] = found.distal
+            save_json(path, record)
+        drawings["robustness"] = attack_figure(found.curves, run.name)
+        found.files = [path, *_draw(run.folder / "plots", drawings), *renew_report(run.folder)]
+        return found
+
+    def _measured(self, path: Path, record: dict[str, Any], deadline: float | None) -> list[dict[str, Any]]:
+        """Every curve: from the record where it is there; the record grows by the others, one by one."""
+        found, measured = [], 0
+        for subject, norm in self.curves:
+            facts = self._facts(subject, norm)
+            if (entry := _known(record["curves"], facts)) is None:
+                if measured and deadline is not None and time.monotonic() >= deadline:
+                    where = f"after {len(record['curves'])} curves of attacks on {self.run.name}"
+                    raise OutOfBudget(f"the time budget is spent {where}: repeat to go on")
+                entry = {**facts, **self._curve(subject, norm)}
+                record["curves"].append(entry)
+                save_json(path, record)
+                measured += 1
+            found.append(entry)
+        return found
+
+    def _facts(self, subject: AttackedClassifier, norm: str) -> dict[str, Any]:
+        """All that a curve follows from."""
+        images, plan = self.images, self.plan
+        return {
+            **subject.facts(),
+            "norm": norm,
+            "unit": "1/255" if norm == "linf" else "L2 norm over pixels in [0, 1]",
+            "epsilons": [float(epsilon) for epsilon in plan.epsilons[norm]],
+            "images": {"n": len(images), "which": self.rule, "sha256": images.info.get("sha256")},
+            "attack": {
+                "name": "PGD",
+                "steps": plan.steps,
+                "restarts": plan.restarts,
+                "batch_size": plan.batch_size,
+                "seed": plan.seed,
+            },
+        }
+
+    def _curve(self, subject: AttackedClassifier, norm: str) -> dict[str, Any]:
+        """Accuracy over all images, without an attack and at each epsilon."""
+        images, plan, device = self.images, self.plan, self.device
+        generator = torch.Generator(device).manual_seed(plan.seed)
+        classify, pgd = subject.classifier(device, generator), PGD(NORMS[norm], plan.steps, plan.restarts)
+        radii = [epsilon * UNITS[norm] for epsilon in plan.epsilons[norm]]
+        assert images.labels is not None
+        began, right = time.perf_counter(), torch.zeros(1 + len(radii))
+        with Bar(f"  {subject.label}, {norm}", len(images) * len(right)) as bar:
+            for start in range(0, len(images), plan.batch_size):
+                rows = slice(start, start + plan.batch_size)
+                batch, labels = pixels(images.images[rows], device), images.labels[rows].to(device)
+                for i, held in enumerate(pgd.withstood(classify, batch, labels, radii, generator)):
+                    right[i] += int(held.sum())
+                    bar.advance(len(batch))
+        clean, *accuracy = (right.double() / len(images)).tolist()
+        seconds = time.perf_counter() - began
+        say(f"  {subject.label}, {norm}: {100 * clean:.1f} % without attack, {_percent(accuracy)} ({seconds:.0f} s)")
+        return {"clean_accuracy": clean, "accuracy": accuracy, "seconds": round(seconds, 1), "measured": stamp(device)}
+
+    def _distal(self) -> tuple[list[dict[str, Any]], dict[str, Figure]]:
+        """One ascent a class from the same noise through each run's plain network: entries, and the figure by its stem.
+
+        Of JEM-k one is enough: refinement plays no part.
+        """
+        plan, run, images = self.plan, self.run, self.images
+        classes = torch.arange(min(SHOWN, run.num_classes))
+        names = [class_name(int(index), images.classes) for index in classes]
+        draw = torch.Generator().manual_seed(plan.seed)
+        start = torch.rand((len(classes), *images.images.shape[1:]), generator=draw)
+        asked = {"steps": plan.distal_steps, "step": plan.distal_step, "seed": plan.seed, "classes": names}
+        entries, rows, kept = [], [], {"start": start.numpy()}
+        for subject in {each.run.name: each for each in self.subjects}.values():
+            plain = AttackedClassifier(subject.label if subject.run is not run else _method(run), subject.run)
+            ends = self._ascend(plain, start, classes)
+            reached = {"confidence": ends.confidence[-1].tolist(), "mean_confidence": ends.confidence.mean(1).tolist()}
+            entries.append({**plain.facts(), **asked, **reached, "measured": stamp(self.device)})
+            rows.append(DistalRow(plain.label, ends.images.numpy(), ends.confidence.numpy()))
+            kept |= {f"{plain.label}: {key}": getattr(ends, key).numpy() for key in ("images", "confidence")}
+        save_arrays(run.folder / "distal.npz", kept, compress=True)
+        return entries, {"distal": distal_figure(start.numpy(), rows, names, plan.distal_step, run.name)}
+
+    def _ascend(self, subject: AttackedClassifier, start: Tensor, classes: Tensor) -> Distal:
+        """On the device, and back to the CPU."""
+        device, steps, length = self.device, self.plan.distal_steps, self.plan.distal_step
+        classify = subject.classifier(device, torch.Generator(device))
+        ends = distal_adversarials(classify, start.to(device), classes.to(device), steps, length)
+        reached = float(ends.confidence[-1].mean())
+        say(f"  {subject.label}, from noise: mean p(y|x) {reached:.3f} after {steps} steps of {length:g}")
+        return Distal(ends.images.cpu(), ends.confidence.cpu())
 
 
 def _record_of(run: Run) -> tuple[Path, dict[str, Any]]:
@@ -225,55 +323,8 @@ def attacked_images(run: Run, count: int, paths: DataPaths) -> tuple[ImageSet, s
     return whole.subset(range(count)), f"the first {count} test images of {title}"
 
 
-def _curve_facts(
-    subject: AttackedClassifier, norm: str, epsilons: Sequence[float], images: ImageSet, rule: str, plan: AttackPlan
-) -> dict[str, Any]:
-    """All that a curve follows from."""
-    return {
-        **subject.facts(),
-        "norm": norm,
-        "unit": "1/255" if norm == "linf" else "L2 norm over pixels in [0, 1]",
-        "epsilons": [float(epsilon) for epsilon in epsilons],
-        "images": {"n": len(images), "which": rule, "sha256": images.info.get("sha256")},
-        "attack": {
-            "name": "PGD",
-            "steps": plan.steps,
-            "restarts": plan.restarts,
-            "batch_size": plan.batch_size,
-            "seed": plan.seed,
-        },
-    }
-
-
 def _known(entries: Sequence[dict[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any] | None:
     return next((entry for entry in entries if all(entry.get(key) == value for key, value in facts.items())), None)
-
-
-def _measure(
-    subject: AttackedClassifier,
-    norm: str,
-    epsilons: Sequence[float],
-    images: ImageSet,
-    plan: AttackPlan,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Accuracy over all images, without an attack and at each epsilon."""
-    generator = torch.Generator(device).manual_seed(plan.seed)
-    classify, pgd = subject.classifier(device, generator), PGD(NORMS[norm], plan.steps, plan.restarts)
-    radii = [epsilon * UNITS[norm] for epsilon in epsilons]
-    assert images.labels is not None
-    began, right = time.perf_counter(), torch.zeros(1 + len(radii))
-    with Bar(f"  {subject.label}, {norm}", len(images) * len(right)) as bar:
-        for start in range(0, len(images), plan.batch_size):
-            rows = slice(start, start + plan.batch_size)
-            batch, labels = pixels(images.images[rows], device), images.labels[rows].to(device)
-            for i, held in enumerate(pgd.withstood(classify, batch, labels, radii, generator)):
-                right[i] += int(held.sum())
-                bar.advance(len(batch))
-    clean, *accuracy = (right.double() / len(images)).tolist()
-    seconds = time.perf_counter() - began
-    say(f"  {subject.label}, {norm}: {100 * clean:.1f} % without attack, {_percent(accuracy)} ({seconds:.0f} s)")
-    return {"clean_accuracy": clean, "accuracy": accuracy, "seconds": round(seconds, 1), "measured": stamp(device)}
 
 
 def pixels(images: Tensor, device: torch.device) -> Tensor:
@@ -283,41 +334,6 @@ def pixels(images: Tensor, device: torch.device) -> Tensor:
 
 def _percent(shares: Sequence[float]) -> str:
     return " ".join(f"{100 * share:.1f}" for share in shares)
-
-
-def _distal(
-    subjects: Sequence[AttackedClassifier], images: ImageSet, plan: AttackPlan, device: torch.device, folder: Path
-) -> tuple[list[dict[str, Any]], dict[str, Figure]]:
-    """One ascent a class from the same noise through each run's plain network: entries, and the figure by its stem."""
-    networks = {subject.run.name: subject for subject in subjects}  # of JEM-k one is enough: refinement plays no part
-    run = subjects[-1].run
-    classes = torch.arange(min(SHOWN, run.num_classes))
-    names = [class_name(int(index), images.classes) for index in classes]
-    draw = torch.Generator().manual_seed(plan.seed)
-    start = torch.rand((len(classes), *images.images.shape[1:]), generator=draw)
-    entries, rows, kept = [], [], {"start": start.numpy()}
-    for subject in networks.values():
-        plain = AttackedClassifier(subject.label if subject.run is not run else _method(run), subject.run)
-        ends = _ascend(plain, start, classes, plan, device)
-        settings = {"steps": plan.distal_steps, "step": plan.distal_step, "seed": plan.seed, "classes": names}
-        reached = {"confidence": ends.confidence[-1].tolist(), "mean_confidence": ends.confidence.mean(1).tolist()}
-        entries.append({**plain.facts(), **settings, **reached, "measured": stamp(device)})
-        rows.append(DistalRow(plain.label, ends.images.numpy(), ends.confidence.numpy()))
-        kept |= {f"{plain.label}: images": ends.images.numpy(), f"{plain.label}: confidence": ends.confidence.numpy()}
-    save_arrays(folder / "distal.npz", kept, compress=True)
-    return entries, {"distal": distal_figure(start.numpy(), rows, names, plan.distal_step, run.name)}
-
-
-def _ascend(
-    subject: AttackedClassifier, start: Tensor, classes: Tensor, plan: AttackPlan, device: torch.device
-) -> Distal:
-    """On the device, and back to the CPU."""
-    classify = subject.classifier(device, torch.Generator(device))
-    steps, length = plan.distal_steps, plan.distal_step
-    ends = distal_adversarials(classify, start.to(device), classes.to(device), steps, length)
-    reached = float(ends.confidence[-1].mean())
-    say(f"  {subject.label}, from noise: mean p(y|x) {reached:.3f} after {steps} steps of {length:g}")
-    return Distal(ends.images.cpu(), ends.confidence.cpu())
 
 
 def _draw(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
