@@ -83,10 +83,9 @@ def test_a_data_sets_own_schedule_is_what_differs_from_its_scales(path):
 
 
 def test_no_two_schedules_are_copies_of_each_other():
-    said = [
-        json.dumps(OmegaConf.to_container(OmegaConf.load(path))) for path in sorted(CONF.glob("*schedule/**/*.yaml"))
-    ]
-    assert len(set(said)) == len(said)
+    own = [OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(CONF.glob("*schedule/**/*.yaml"))]
+    said = [json.dumps(values, sort_keys=True) for values in own if set(values) != {"defaults"}]
+    assert len(set(said)) == len(said) > 10
 
 
 def test_a_default_stands_in_the_code_alone():
