@@ -51,6 +51,7 @@ def entries(run):
 
 
 SAME = ["ood_data.sets=[blobs@20]", "trainer.eval_batch_size=7", "max_tune_images=3", "max_fit_images=100"]
+SAME += ["score.knn.backend=torch"]
 OTHERS = ["score.knn.k=4", "score.knn.block_mib=1", "max_fit_images=90", "max_eval_images=9", "geometry_images=40"]
 OTHERS += ["geometry_images=0", "linear_probe=true", "protocol.bins=14", "protocol.seed=1"]
 OTHERS += ["ood_data.sets=[gaussian@21]", "score=[knn,msp,energy]"]

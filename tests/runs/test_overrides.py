@@ -53,7 +53,10 @@ def test_typed_options_of_the_evaluation_win():
     record = {"evaluation": {"protocol": protocol, "scores": {"knn": {"k": 3}, "msp": {}}, "max_eval_images": 16}}
     known = of(DIGITS, record)
     assert (known.protocol.name, known.protocol.redraws, known.protocol.bins) == ("plain", 3, 7)
-    assert [score.record() for score in known.scores] == [{"name": "knn", "k": 3, "block_mib": 256}, {"name": "msp"}]
+    assert [score.record() for score in known.scores] == [
+        {"name": "knn", "k": 3, "block_mib": 256, "backend": "auto"},
+        {"name": "msp"},
+    ]
     assert known.max_eval_images == 16
     typed = of(DIGITS, record, "protocol.bins=9", "score.knn.k=4", "max_eval_images=null", "ood_data=smoke")
     assert (typed.protocol.redraws, typed.protocol.bins, typed.max_eval_images) == (3, 9, None)

@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from farout.errors import ConfigError, FaroutError
-from farout.scores import Fitting, Head
-from farout.scores.knn import KNN, REACH
+from farout.scores import Fitting, Head, knn
+from farout.scores.knn import KNN, REACH, FaissIndex
 
 FILE = Path(__file__).parents[1] / "vectors" / "vectors_jem_cider.json"
+BACKENDS = ["torch", "faiss"] if find_spec("faiss") else ["torch"]
 VECTORS = json.loads(FILE.read_text())["cider"]["knn"]
 
 
@@ -73,7 +75,7 @@ def test_brute_force(data: st.DataObject) -> None:
     bank = torch.ones(n, width, dtype=dtype) + spread * torch.randn(n, width, generator=generator, dtype=dtype)
     queries = torch.cat([bank[:5], torch.randn(3, width, generator=generator, dtype=dtype), bank.new_zeros(1, width)])
     bank[torch.rand(n, generator=generator) < data.draw(st.sampled_from([0.0, 0.3]))] = 0
-    score = KNN(k)
+    score = KNN(k, backend=data.draw(st.sampled_from(BACKENDS)))
     score.budget = data.draw(st.sampled_from([1, 5_000, 2**28]))
     torch.testing.assert_close(-scored(score, bank, queries), brute_force(k, bank, queries), rtol=1e-9, atol=1e-14)
 
@@ -154,7 +156,7 @@ def test_memory_stays_within_the_budget(k: int, copies: bool) -> None:
     bank, queries = clusters(12_000, 64, 1), clusters(2100, 64, 2)
     if copies:
         bank, queries = bank[:1].repeat(12_000, 1), queries[:300]
-    score = KNN(k, block_mib=4)
+    score = KNN(k, block_mib=4, backend="torch")
     with LiveBytes() as fitting:
         score.fit(fitting_on(bank))
     own = bank.numel() * 4
@@ -163,6 +165,57 @@ def test_memory_stays_within_the_budget(k: int, copies: bool) -> None:
         ours = score(unlabelled(queries))
     assert 2**20 < scoring.peak < 4 * 2**20
     torch.testing.assert_close(ours, scored(KNN(k), bank, queries), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("k", [1, 50, 400])
+def test_faiss_finds_the_same(k: int) -> None:
+    """Distances are measured alike, so equal neighbours give equal bits; also with copies and short queries."""
+    pytest.importorskip("faiss")
+    bank, queries = clusters(3000, 64, 1), clusters(1500, 64, 2)
+    bank[100:160] = bank[0]
+    queries = torch.cat([queries, bank[:1], 1e-3 * bank[200:210], torch.zeros(1, 64)])
+    ours, theirs = (scored(KNN(k, backend=backend), bank, queries) for backend in ("torch", "faiss"))
+    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(-theirs[-40:], brute_force(k, bank, queries[-40:]), rtol=1e-9, atol=1e-12)
+
+
+def test_faiss_is_taken_where_it_is_and_the_bank_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "FAISS_FROM", 100)
+    monkeypatch.setattr(knn, "_faiss", lambda: "a package")
+    large, small = torch.rand(100, 3), torch.rand(99, 3)
+    serves = {choice: FaissIndex(choice).serves for choice in ("auto", "faiss", "torch")}
+    assert [serves["auto"](bank) for bank in (large, small, large.double())] == [True, False, False]
+    assert [serves["faiss"](bank) for bank in (large, small, large.double())] == [True, True, False]
+    assert not serves["torch"](large)
+    monkeypatch.setattr(knn, "_faiss", lambda: None)
+    assert not serves["auto"](large)
+    with pytest.raises(ConfigError, match="needs the package faiss-cpu: pip install"):
+        KNN(1, backend="faiss")
+
+
+def test_another_bank_is_indexed_anew_and_zeros_are_not_for_faiss() -> None:
+    pytest.importorskip("faiss")
+    bank, queries = clusters(300, 16, 1), clusters(20, 16, 2)
+    score = KNN(5, backend="faiss")
+    scored(score, clusters(200, 16, 3), queries)
+    torch.testing.assert_close(-scored(score, bank, queries), brute_force(5, bank, queries), rtol=1e-9, atol=0)
+    assert score.backend.index is not None and score.backend.index.ntotal == 300
+    bank[7] = 0
+    torch.testing.assert_close(-scored(score, bank, queries), brute_force(5, bank, queries), rtol=1e-9, atol=0)
+    assert score.backend.index is None
+
+
+def test_few_ranks_are_measured_where_few_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+    original = KNN._measured
+
+    def counted(self: KNN, bank: Tensor, unit: Tensor, where: Tensor) -> Tensor:
+        measured.append(where.shape[1])
+        return original(self, bank, unit, where)
+
+    monkeypatch.setattr(KNN, "_measured", counted)
+    scored(KNN(50, backend="torch"), clusters(3000, 64, 1), clusters(200, 64, 2))
+    assert measured[0] <= REACH // 2
 
 
 def test_reduced_precision_products_are_not_used_and_the_setting_is_left_alone() -> None:

@@ -71,11 +71,12 @@ class EvaluationRequest:
         return (entry["ood_data"], Protocol(**entry["protocol"]), entry["max_eval_images"]) == asked
 
     def _scores(self, fit: Facts) -> dict[str, dict[str, Any]]:
-        """Score -> its class, all its arguments, and what it is fitted and tuned on where it is."""
+        """Score -> its class, the arguments that its figures follow from, what it is fitted and tuned on where it is."""
         found = {}
         for component in self.settings.scores:
             score = component.build()
-            facts = {"target": component.target, "arguments": component.arguments}
+            arguments = {key: value for key, value in component.arguments.items() if key not in score.ways}
+            facts = {"target": component.target, "arguments": arguments}
             if "train" in score.needs:
                 facts["fit"] = fit
             if score.candidates():

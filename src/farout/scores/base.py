@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -96,10 +96,13 @@ class Score(ABC):
         name: as in tables; it carries a parameter where two settings may stand side by side (energy_t10).
         needs: what it needs besides an image's outputs: "head" and "train" (see `Fitting`; `fit` is called
             before the first image), "images" (see `ImageScore`).
+        ways: its arguments that say how it is computed and change no figure. No evaluation depends on them, and what
+            the attribute of that name holds is not saved with the score.
     """
 
     name: str
     needs: Sequence[str] = ()
+    ways: ClassVar[Sequence[str]] = ()
 
     # Most scores have nothing to fit, so this is not abstract.
     def fit(self, fitting: Fitting) -> None:  # noqa: B027

@@ -1,8 +1,10 @@
 """Distance to the k-th nearest training feature (Sun et al., ICML 2022): exact, in bounded memory."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from importlib import import_module
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +14,60 @@ from farout.scores.base import Fitting, Outputs, Score, TrainFacts
 from farout.scores.blocks import in_blocks
 from farout.scores.fitted import fitted, train_outputs
 
+Backend = Literal["auto", "torch", "faiss"]
+FAISS_FROM = 10_000  # training features, from which on building its index is soon repaid
 QUERIES = 1024  # scored together
-REACH = 16  # ranks around the k-th whose distances are measured again
+REACH = 16  # ranks around the k-th whose distances may be measured again
 TINY = 1e-12  # a shorter feature is taken for a zero vector
+
+
+class FaissIndex:
+    """faiss's exact search by inner product, built when the first query comes; nothing of it is saved with a score.
+
+    Args:
+        choice: "faiss" always, "auto" where the package is and the bank is large, "torch" never.
+
+    Raises:
+        ConfigError: "faiss", and the package is not there.
+    """
+
+    def __init__(self, choice: Backend) -> None:
+        if choice == "faiss" and _faiss() is None:
+            raise ConfigError("backend=faiss needs the package faiss-cpu: pip install faiss-cpu, or give backend=auto")
+        self.choice = choice
+        self.index: Any = None
+
+    def forget(self) -> None:
+        """After another bank took the place of the one before."""
+        self.index = None
+
+    def serves(self, bank: Tensor) -> bool:
+        """Whether a bank (N, D) is to be searched here: not on a GPU, whose products are quicker still."""
+        if self.choice == "torch" or bank.device.type != "cpu" or bank.dtype != torch.float32:
+            return False
+        return self.choice == "faiss" or (len(bank) >= FAISS_FROM and _faiss() is not None)
+
+    def search(self, bank: Tensor, scale: Tensor, unit: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The `count` largest cosines (Q, count) of unit queries (Q, D) with the scaled rows of the bank, and which."""
+        faiss = _faiss()
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        if self.index is None:
+            index = faiss.IndexFlatIP(bank.shape[1])
+            for rows, factors in zip(bank.split(QUERIES), scale.split(QUERIES), strict=True):
+                index.add((rows * factors.to(rows.dtype).unsqueeze(1)).numpy())
+            self.index = index
+        cosines, places = self.index.search(unit.numpy(), count)
+        return torch.from_numpy(cosines), torch.from_numpy(places)
+
+
+def _faiss() -> Any:
+    """The package where it is installed, else None; not on macOS, where its OpenMP and PyTorch's cannot be together."""
+    if sys.platform == "darwin":
+        return None
+    try:
+        return import_module("faiss")
+    except ImportError:
+        return None
 
 
 class KNN(Score):
@@ -31,17 +84,22 @@ class KNN(Score):
 
     Args:
         k: the neighbour's rank, from 1.
-        block_mib: bound on the memory of what is computed on the way, in MiB. The bank itself is not copied.
+        block_mib: bound on the memory of what is computed on the way, in MiB. The bank itself is not copied, but for
+            faiss once.
+        backend: what searches on a CPU in float32: "torch", or "faiss" (package faiss-cpu), which is quicker; "auto"
+            takes faiss where it is installed and the bank has `FAISS_FROM` features. Either finds the same neighbours,
+            whose distances are measured alike.
     """
 
     needs = ("train",)
+    ways: ClassVar[Sequence[str]] = ("backend",)
 
-    def __init__(self, k: int = 50, block_mib: int = 256) -> None:
+    def __init__(self, k: int = 50, block_mib: int = 256, backend: Backend = "auto") -> None:
         if k < 1:
             raise ConfigError(f"k={k}: the neighbour's rank starts at 1")
         if block_mib < 1:
             raise ConfigError(f"block_mib={block_mib}: blocks need at least 1 MiB")
-        self.k, self.budget = k, block_mib * 2**20
+        self.k, self.budget, self.backend = k, block_mib * 2**20, FaissIndex(backend)
         self.name = "knn" if k == 50 else f"knn_k{k}"
         self._bank: Tensor | None = None
 
@@ -54,6 +112,7 @@ class KNN(Score):
         # |z - b|^2 / 2 = const - (z.b - |b|^2 / 2): a zero vector is nearer than its cosine of 0 says.
         self._lift = torch.where(self._scale == 0, 0.5, 0.0)
         self._has_zeros = bool((self._scale == 0).any())
+        self.backend.forget()
 
     def check(self, train_facts: TrainFacts) -> None:
         """Raises FaroutError where the training images are fewer than k."""
@@ -93,12 +152,26 @@ class KNN(Score):
         What float64 cannot tell either are neighbours of which more than `REACH` are nearer than about 1e-7.
         """
         cosines, where = self._nearest(bank, unit.to(dtype), self._candidates(bank))
-        first = max(0, self.k - 1 - REACH)
-        distances = self._measured(bank, unit, where[:, first:]).kthvalue(self.k - first, dim=1).values
-        return distances, self._certain(cosines, first, len(bank), bank.shape[1])
+        certain = self._certain(cosines, max(0, self.k - 1 - REACH), len(bank), bank.shape[1])
+        first, end = self._window(cosines, certain, bank.shape[1])
+        distances = self._measured(bank, unit, where[:, first:end]).kthvalue(self.k - first, dim=1).values
+        return distances, certain
+
+    def _window(self, cosines: Tensor, certain: Tensor, width: int) -> tuple[int, int]:
+        """The ranks [first, end) that hold what may be the k-th neighbour of any query here, all within `REACH`.
+
+        Mostly three or four: measuring is what costs. Where nothing is certain, all of them count.
+        """
+        least, most = max(0, self.k - 1 - REACH), cosines.shape[1]
+        kth = cosines[:, self.k - 1, None]
+        near = ((cosines - kth).abs() <= 2 * _slack(cosines.dtype, width)) | ~certain.unsqueeze(1)
+        ranks = near.any(dim=0).nonzero().flatten()
+        return max(least, int(ranks[0])), min(most, int(ranks[-1]) + 1)
 
     def _nearest(self, bank: Tensor, unit: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The `count` largest cosines (Q, count), descending, and their places in the bank; in `unit`'s dtype."""
+        if unit.dtype == torch.float32 and not self._has_zeros and self.backend.serves(bank):
+            return self.backend.search(bank, self._scale, unit, count)
         step = max(1, self.budget // 4 // ((len(unit) + 2 * bank.shape[1]) * unit.element_size()))
         best = unit.new_empty(len(unit), 0)
         where = torch.empty(len(unit), 0, dtype=torch.int64, device=unit.device)

@@ -24,7 +24,8 @@ PLAIN = (type(None), bool, int, float, str)
 def encode(score: Score) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(JSON-able attributes, their tensors by name), on the CPU; raises FaroutError naming what cannot be saved."""
     tensors: dict[str, Tensor] = {}
-    return {key: _encoded(value, key, score.name, tensors) for key, value in vars(score).items()}, tensors
+    kept = {key: value for key, value in vars(score).items() if key not in score.ways}
+    return {key: _encoded(value, key, score.name, tensors) for key, value in kept.items()}, tensors
 
 
 def decode(score: Score, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -33,7 +34,7 @@ def decode(score: Score, state: Mapping[str, Any], tensors: Mapping[str, Tensor]
     Tensors are copied into fresh memory, contiguous and aligned, so that scores do not depend on where they came
     from. Raises FaroutError where the state is not one of this score.
     """
-    if not vars(score).keys() <= state.keys():
+    if not vars(score).keys() - set(score.ways) <= state.keys():
         raise FaroutError(f"the saved state is not one of score {score.name}: save the detector again")
     try:
         vars(score).update({key: _decoded(value, tensors) for key, value in state.items()})
