@@ -8,15 +8,16 @@ SEEDS   ?= 1
 ID      ?= cifar10
 INIT    ?=
 TABLE   ?= energy
+DEVICE  ?= cpu
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem campaign browser architecture hooks clean
+.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem campaign bench browser architecture hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 	@echo
-	@echo "  variables: SCALE=full|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem ARGS=\"key=value ...\""
+	@echo "  variables: SCALE=full|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem DEVICE=cpu|cuda ARGS=\"key=value ...\""
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else 'farout needs Python 3.11 to 3.13: set PYTHON=...')"
@@ -60,6 +61,9 @@ reproduce-jem: $(READY)  ## JEM's tables: OOD, hybrid modelling, calibration, ro
 
 campaign: $(READY)  ## TABLE's full-scale rows (energy, oe, cider, jem) in slices of 9 minutes; repeat until complete
 	$(PY) scripts/campaign.py --table $(TABLE) --id $(ID) --seeds $(SEEDS) $(ARGS)
+
+bench: $(READY)  ## what things cost, ours against baselines: results/bench-cpu.json, docs/speed.md (DEVICE=cuda: a GPU)
+	$(PY) scripts/bench.py --device $(DEVICE) $(ARGS)
 
 browser:  ## install Chromium on Debian (the tests open report.html in it; without it they are skipped)
 	command -v chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }

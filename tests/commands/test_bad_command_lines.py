@@ -184,6 +184,12 @@ in/folder --reference-images 3 -> must be at least 4
 in/folder --seed 99999999999 -> must be at most 4294967295
 in/folder --out in/file -> --out in/file cannot be a folder
 """,
+    "bench": """
+--only data,nope -> 'nope' is no part: choose from data, training
+--device nope -> --device=nope is not a device
+--rounds 0 -> must be at least 1
+--results in/file -> --results in/file cannot be a folder
+""",
     "benchmark/cider": """
 --samples 0 -> must be at least 1
 --classes 1 -> must be at least 2

@@ -104,10 +104,14 @@ def _read_json(file: Path) -> Any:
 
 
 def read_ledger(folder: Path) -> list[Record]:
-    """Every record below a folder, in order of file name; raises MissingDataError where it is absent."""
+    """Every run's record below a folder, in order of file name; raises MissingDataError where it is absent.
+
+    What measured speed (bench-DEVICE.json) is about no run.
+    """
     if not folder.is_dir():
         raise MissingDataError(f"there is no folder {folder}: name one with records, or runs")
-    return [read_record(path) for path in sorted(folder.rglob("*.json"))]
+    found = [path for path in sorted(folder.rglob("*.json")) if not path.name.startswith("bench-")]
+    return [read_record(path) for path in found]
 
 
 def runs_under(records: Iterable[Record], protocol: str) -> list[EvaluatedRun]:

@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from farout.commands.arguments import Parser, guarded, number, whole
+from farout.commands.benchmark.lines import Different
 from farout.commands.benchmark.timing import interleaved
 from farout.methods.cider import dispersion_loss, update_prototypes
 from farout.runs.environment import choose_device
 
 Update = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Inputs = tuple[Tensor, Tensor, Tensor]
+PRECISIONS = ((torch.float64, 1e-10), (torch.float32, 1e-4))  # and how far apart they may be in it
 
 
 def loop_over_samples(prototypes: Tensor, features: Tensor, labels: Tensor, momentum: float) -> Tensor:
@@ -61,16 +63,16 @@ def step(
     return loss.detach(), moved.detach(), gradient
 
 
-def require_equal(inputs: Inputs, momentum: float) -> None:
-    """Stop unless both ways agree in both precisions."""
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+def require_equal(inputs: Inputs, momentum: float, update: Update = update_prototypes) -> None:
+    """Raises Different unless both ways agree: in both precisions; an `update` of its own in float32 alone."""
+    for dtype, tolerance in PRECISIONS if update is update_prototypes else PRECISIONS[1:]:
         cast = (inputs[0].to(dtype), inputs[1].to(dtype), inputs[2])
-        ours = step(update_prototypes, dispersion_loss, cast, momentum)
+        ours = step(update, dispersion_loss, cast, momentum)
         plain = step(loop_over_samples, plain_dispersion, cast, momentum)
         for name, a, b in zip(("loss", "prototypes", "gradients"), ours, plain, strict=True):
             error = float((a - b).abs().max() / b.abs().max())
             if not error <= tolerance:
-                raise SystemExit(f"error: {name} differ by {error:.1e} in {dtype}: the comparison is void")
+                raise Different(f"{name} differ by {error:.1e} in {dtype}: the comparison is void")
 
 
 @guarded

@@ -12,7 +12,6 @@ turns, and the fastest turn of each counts. Chains in bf16 are timed beside.
 
 import argparse
 import platform
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +21,10 @@ from torch import Tensor
 
 from farout.backbones import Backbone
 from farout.commands.arguments import Parser, guarded, whole
+from farout.commands.benchmark.lines import Different
 from farout.commands.benchmark.timing import interleaved
 from farout.config.compose import compose_settings
+from farout.engine.precision import full_fp32
 from farout.methods import JEM, Batch
 from farout.runs.environment import choose_device
 
@@ -89,33 +90,35 @@ def ours(model: Backbone, method: JEM, batches: dict[str, Batch], optimizer: tor
     return losses["total"].detach()
 
 
-def method_of(words: argparse.Namespace, precision: str, like: Tensor, model: Backbone) -> JEM:
+def method_of(steps: int, precision: str, like: Tensor, model: Backbone) -> JEM:
     """JEM at the paper's settings with a filled buffer of 1,000."""
     settings = compose_settings(["method=jem"]).method.arguments
-    changed: dict[str, Any] = {"sgld_steps": words.steps, "buffer_size": 1000, "sgld_precision": precision}
+    changed: dict[str, Any] = {"sgld_steps": steps, "buffer_size": 1000, "sgld_precision": precision}
     method = JEM(**{**settings, **changed})
     torch.manual_seed(1)
     method.prepare(model, {"unlabelled": Batch(like)})
     return method.to(like.device)
 
 
-def check(words: argparse.Namespace, model: Backbone, batches: dict[str, Batch]) -> None:
-    """Both implementations agree on the first step; exits with status 1 where they do not."""
-    method = method_of(words, "fp32", batches["unlabelled"].images, model)
-    plain = Straightforward(model, method.replay_buffer.images, words.steps)
+def require_equal(steps: int, model: Backbone, batches: dict[str, Batch]) -> str:
+    """Both implementations agree on the first step, which is said; raises Different where they do not."""
+    method = method_of(steps, "fp32", batches["unlabelled"].images, model)
+    plain = Straightforward(model, method.replay_buffer.images, steps)
     frozen = torch.optim.SGD(model.parameters(), 0.0)  # keeps the weights, so that both see the same
-    torch.manual_seed(2)
-    mine = float(ours(model, method, batches, frozen))
-    torch.manual_seed(2)
-    theirs = plain.step(batches, frozen)
-    ends = []
-    for chain in (plain.chain, lambda start: method.refine(model, start, words.steps)):
-        torch.manual_seed(3)
-        ends.append(chain(batches["unlabelled"].images))
+    with full_fp32():
+        torch.manual_seed(2)
+        mine = float(ours(model, method, batches, frozen))
+        torch.manual_seed(2)
+        theirs = plain.step(batches, frozen)
+        ends = []
+        for chain in (plain.chain, lambda start: method.refine(model, start, steps)):
+            torch.manual_seed(3)
+            ends.append(chain(batches["unlabelled"].images))
     apart = float((ends[0] - ends[1]).abs().max())
-    print(f"the first step: losses {mine:.6f} and {theirs:.6f}, samples apart by at most {apart:.1e}")
-    if abs(mine - theirs) > 1e-4 * max(1.0, abs(theirs)) or apart > 1e-3:
-        sys.exit("error: the two implementations differ: nothing to compare")
+    said = f"the first step: losses {mine:.6f} and {theirs:.6f}, samples apart by at most {apart:.1e}"
+    if not (abs(mine - theirs) <= 1e-4 * max(1.0, abs(theirs)) and apart <= 1e-3):
+        raise Different(f"{said}: the two implementations differ, nothing is compared")
+    return said
 
 
 @guarded
@@ -129,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images = torch.rand(2, words.batch, 3, 32, 32, device=device) * 2 - 1
     labels = torch.randint(0, 10, (words.batch,), device=device)
     batches = {"unlabelled": Batch(images[0]), "labelled": Batch(images[1], labels)}
-    check(words, model, batches)
+    print(require_equal(words.steps, model, batches))
     start = images[0]
     seconds = interleaved(tasks(words, model, batches, start), words.rounds, device)
     report(words, seconds, device)
@@ -138,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def tasks(words: argparse.Namespace, model: Backbone, batches: dict[str, Batch], start: Tensor) -> dict[str, Any]:
     """What takes turns."""
-    full, half = (method_of(words, precision, start, model) for precision in ("fp32", "bf16"))
+    full, half = (method_of(words.steps, precision, start, model) for precision in ("fp32", "bf16"))
     plain = Straightforward(model, full.replay_buffer.images, words.steps)
     optimizer = torch.optim.Adam(model.parameters(), 1e-6)
     found: dict[str, Any] = {

@@ -1,0 +1,75 @@
+"""docs/speed.md: its tables are written from results/bench-*.json, the words around them by people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from farout.config.settings import ROOT
+from farout.errors import FaroutError
+from farout.files import load_object, write_text
+
+SPEED = ROOT / "docs/speed.md"
+BEGIN, END = "<!-- written from results/bench-*.json by make bench -->", "<!-- end of what make bench writes -->"
+NOTHING = "No whole run has been recorded yet: `make bench`, `make bench DEVICE=cuda`."
+Record = Mapping[str, Any]
+
+
+def update_page(page: Path, results: Path) -> None:
+    """Write the tables anew; raises FaroutError where the page has no place for them."""
+    text = page.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise FaroutError(f"{page} has no place for the tables: it needs the lines {BEGIN} and {END}")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    write_text(page, f"{before}{BEGIN}\n\n{rendered(read_records(results))}\n{END}{after}")
+
+
+def read_records(results: Path) -> dict[str, Record]:
+    """Device -> what was measured there."""
+    return {
+        path.stem.removeprefix("bench-"): load_object(path, "measure again: make bench")
+        for path in sorted(results.glob("bench-*.json"))
+    }
+
+
+def rendered(records: Mapping[str, Record]) -> str:
+    """All tables."""
+    return "\n".join(_device(name, record) for name, record in records.items()) or f"{NOTHING}\n"
+
+
+def _device(name: str, record: Record) -> str:
+    """A device's heading, its circumstances and its table."""
+    where = f"{record['device']}, PyTorch {record['torch']}, {record['threads']} threads of {record['cores']} cores"
+    when = f"{record['date']}, commit {record['commit']}"
+    how = ", training steps compiled" if record["compiled"] else ""
+    head = f"### {name}\n\n{where}; {when}{how}. `python scripts/bench.py{_option(name)}`\n"
+    table = ["| what | ours | against | ratio |", "|---|---|---|---:|"]
+    gaps = []
+    for line in record["lines"]:
+        if "not_measured" in line:
+            gaps.append(f"- {line['part']}: {line['name']}: {line['not_measured']}")
+        else:
+            table.append(_row(line))
+    parts = [head, "\n".join(table), ""]
+    if gaps:
+        parts += ["Not measured there:", "", *gaps, ""]
+    return "\n".join(parts)
+
+
+def _option(name: str) -> str:
+    return "" if name == "cpu" else " --device cuda"
+
+
+def _row(line: Record) -> str:
+    what = f"{line['part']}: {line['name']} ({line['scale']}; {line['agreement']})"
+    sides = (f"{side['what']}: {amounts(side, line['unit'])}" for side in (line["ours"], line["baseline"]))
+    return f"| {what} | {' | '.join(sides)} | {line['ratio']:.2f} |"
+
+
+def amounts(side: Record, unit: str) -> str:
+    """The least, and the median in brackets, in a unit that suits them."""
+    least, middle = side["min"], side["median"]
+    if unit == "MiB":
+        return f"{least:,.0f} MiB"
+    if least >= 1:
+        return f"{least:.2f} s ({middle:.2f})"
+    return f"{1000 * least:.3g} ms ({1000 * middle:.3g})"

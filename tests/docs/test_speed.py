@@ -1,0 +1,18 @@
+"""docs/speed.md shows what results/bench-*.json hold."""
+
+import shutil
+
+from farout.commands.bench import PARTS, RESULTS
+from farout.commands.benchmark.page import SPEED, update_page
+
+
+def test_the_tables_are_those_of_the_records(tmp_path):
+    page = tmp_path / "speed.md"
+    shutil.copy(SPEED, page)
+    update_page(page, RESULTS)
+    assert page.read_text() == SPEED.read_text(), "docs/speed.md is not what results/bench-*.json say: run make bench"
+
+
+def test_every_part_is_explained():
+    text = SPEED.read_text()
+    assert [part for part in PARTS if f"| {part} |" not in text] == []
