@@ -71,7 +71,7 @@ class EvaluationRequest:
         return (entry["ood_data"], Protocol(**entry["protocol"]), entry["max_eval_images"]) == asked
 
     def _scores(self, fit: Facts) -> dict[str, dict[str, Any]]:
-        """Score -> its class, the arguments that its figures follow from, what it is fitted and tuned on where it is."""
+        """Score -> its class, the arguments that decide its figures, what it is fitted and tuned on where it is."""
         found = {}
         for component in self.settings.scores:
             score = component.build()
