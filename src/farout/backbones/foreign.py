@@ -49,7 +49,7 @@ class Differences:
 
 
 @dataclass(frozen=True)
-class Fit:
+class WeightsMatch:
     """Weights of a file beside a network: which of the file's names were taken, and what keeps them from fitting."""
 
     weights: WeightSet
@@ -57,14 +57,14 @@ class Fit:
     matching: int  # tensors that both have, in one shape
 
 
-def fits(backbone: Backbone, weights: WeightSet) -> list[Fit]:
+def weights_matches(backbone: Backbone, weights: WeightSet) -> list[WeightsMatch]:
     """The ways in which a set of weights fits `backbone`, whole or behind a prefix that it shares; or else the nearest.
 
     More than one where it holds several networks alike (`one.*`, `two.*`).
     """
     needed = sum(not key.endswith("num_batches_tracked") for key in backbone.state_dict())
-    tried = [_fit(backbone, weights.behind(prefix)) for prefix in weights.prefixes(needed / 2)]
-    exact: list[Fit] = []
+    tried = [_match(backbone, weights.behind(prefix)) for prefix in weights.prefixes(needed / 2)]
+    exact: list[WeightsMatch] = []
     for found in tried:
         known = [fit.weights.prefix for fit in exact]
         if not found.differences and not any(found.weights.prefix.startswith(prefix) for prefix in known):
@@ -72,10 +72,10 @@ def fits(backbone: Backbone, weights: WeightSet) -> list[Fit]:
     return exact or [max(tried, key=lambda fit: (fit.matching, -len(fit.differences)))]
 
 
-def _fit(backbone: Backbone, weights: WeightSet) -> Fit:
+def _match(backbone: Backbone, weights: WeightSet) -> WeightsMatch:
     found = differences(backbone, weights.state)
     taken = len(weights.state) - len(found.unexpected) - len(found.shape) - len(left_out(backbone, weights.state))
-    return Fit(weights, found, taken)
+    return WeightsMatch(weights, found, taken)
 
 
 def differences(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> Differences:

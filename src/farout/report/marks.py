@@ -31,12 +31,12 @@ def _mark(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def written(marks: Mapping[str, Any]) -> NDArray[Any]:
+def encode_marks(marks: Mapping[str, Any]) -> NDArray[Any]:
     """Marks as an array that needs no pickle."""
     return np.array(json.dumps(marks, sort_keys=True))
 
 
-def read(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any] | None:
+def read_marks(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any] | None:
     """The marks among the arrays of a file; None where it has none, or none that can be read."""
     try:
         found = json.loads(str(arrays[MARKS]))
@@ -45,9 +45,9 @@ def read(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any] | None:
         return None
 
 
-def belonging(arrays: Mapping[str, NDArray[Any]], marks: Mapping[str, Any] | None) -> dict[str, NDArray[Any]]:
+def matching_arrays(arrays: Mapping[str, NDArray[Any]], marks: Mapping[str, Any] | None) -> dict[str, NDArray[Any]]:
     """The arrays of a file that belong to what `marks` name, without the marks themselves; all where none are known."""
-    plain, own = {key: values for key, values in arrays.items() if key != MARKS}, read(arrays)
+    plain, own = {key: values for key, values in arrays.items() if key != MARKS}, read_marks(arrays)
     if own is None or marks is None:
         return plain
     if own["set"] != marks["set"]:

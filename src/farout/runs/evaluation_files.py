@@ -11,8 +11,7 @@ from farout.errors import FaroutError, UnwritableError
 from farout.files import save_arrays, save_json, set_aside, writing
 from farout.report.evidence import Evidence
 from farout.report.figures.drawings import save_figures
-from farout.report.marks import MARKS, marks_of, written
-from farout.report.marks import read as read_marks
+from farout.report.marks import MARKS, encode_marks, marks_of, read_marks
 from farout.report.page.html import write_report
 from farout.report.page.rebuild import UNREADABLE, rebuild_report
 from farout.report.page.training import save_training
@@ -50,7 +49,7 @@ def _save_scores(folder: Path, evidence: Evidence, data: EvaluationData, depends
         own = {key: mark for key, mark in marks["scores"].items() if key in by_score}
         arrays = {**kept, **by_score, **(_id_arrays(evidence, data) if name == "id" else {})}
         scores = {key: mark for key, mark in {**_marks_in(kept), **own}.items() if key in arrays}
-        arrays[MARKS] = written({"set": marks["set"], "scores": scores})
+        arrays[MARKS] = encode_marks({"set": marks["set"], "scores": scores})
         save_arrays(path, arrays)
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from farout.backbones import Backbone, load_foreign_state
-from farout.backbones.foreign import Fit, fits, left_out, listed
+from farout.backbones.foreign import WeightsMatch, left_out, listed, weights_matches
 from farout.backbones.projected_resnet import Projected
 from farout.backbones.weight_files import read_sets
 from farout.backbones.weight_sets import WeightSet
@@ -62,7 +62,7 @@ def import_checkpoint(wanted: Import) -> Run:
     chosen = choose_backbone(sets, [wanted.backbone] if wanted.backbone else options("backbone"), id_data)
     transform = _component("transform", wanted.transform or _usual_transform(chosen.spec.name, wanted.id_data))
     model = build_backbone(chosen.spec, id_data.num_classes)
-    kinds = load_foreign_state(model, chosen.fit.weights.state)
+    kinds = load_foreign_state(model, chosen.match.weights.state)
     identity = _identity(wanted, chosen, id_data, transform)
     run = Run(wanted.outputs / "runs" / f"imported-{name}", identity)
     set_aside_damage(run)
@@ -70,7 +70,7 @@ def import_checkpoint(wanted: Import) -> Run:
         raise FaroutError(f"{run.folder} holds another import: choose another --name")
     run.folder.mkdir(parents=True, exist_ok=True)
     facts = {"steps": 0, "seconds": 0.0, "note": wanted.note, "file": wanted.file.name}
-    facts |= {"entry": chosen.fit.weights.label, "stored_as": kinds or ["float32"]}
+    facts |= {"entry": chosen.match.weights.label, "stored_as": kinds or ["float32"]}
     targets = {"backbone": chosen.spec.target, "transform": transform.target}
     trained = {**stamp(torch.device("cpu")), **facts}
     untrained = {"classifier_trained": False} if isinstance(model, Projected) else {}
@@ -104,7 +104,7 @@ def read_id_data(name: str) -> IdData:
 def _identity(wanted: Import, chosen: "Choice", id_data: IdData, transform: Component) -> dict[str, Any]:
     with wanted.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    entry = {"entry": chosen.fit.weights.label} if wanted.entry else {}
+    entry = {"entry": chosen.match.weights.label} if wanted.entry else {}
     return {
         "method": {"name": "imported", "file_sha256": digest, **entry},
         "backbone": chosen.spec.record(),
@@ -122,7 +122,7 @@ def _identity(wanted: Import, chosen: "Choice", id_data: IdData, transform: Comp
 
 def _tell(model: Backbone, chosen: "Choice", transform: Component, kinds: list[str]) -> None:
     """What was chosen, and what of the file plays no part."""
-    weights = chosen.fit.weights
+    weights = chosen.match.weights
     beside = f"; the file also holds {listed(chosen.beside)}: choose with --entry" if chosen.beside else ""
     if weights.label or beside:
         average = ", an average of the weights," if weights.averaged else ""
@@ -145,7 +145,7 @@ class Choice:
 
     spec: Component
     model: Backbone  # without memory
-    fit: Fit
+    match: WeightsMatch
     beside: tuple[str, ...] = ()  # labels
 
 
@@ -158,17 +158,22 @@ def choose_backbone(sets: Sequence[WeightSet], names: Sequence[str], id_data: Id
     """
     networks = [_network(name, id_data.num_classes) for name in names]
     trained = [part for part in sets if not part.averaged] or sets
-    tried = [Choice(spec, model, fit) for part in trained for spec, model in networks for fit in fits(model, part)]
-    exact = _outermost([choice for choice in tried if not choice.fit.differences])
+    tried = [
+        Choice(spec, model, match)
+        for part in trained
+        for spec, model in networks
+        for match in weights_matches(model, part)
+    ]
+    exact = _outermost([choice for choice in tried if not choice.match.differences])
     if not exact:
         raise _misfit(tried, trained, names, id_data)
-    first = exact[0].fit.weights
-    specs = [choice.spec.name for choice in exact if choice.fit.weights.label == first.label]
+    first = exact[0].match.weights
+    specs = [choice.spec.name for choice in exact if choice.match.weights.label == first.label]
     if len(specs) > 1:
         raise FaroutError(f"the weights fit {', '.join(specs)}: choose one with --backbone")
-    same = [c.fit.weights.label for c in exact if c.fit.weights.path == first.path]
+    same = [c.match.weights.label for c in exact if c.match.weights.path == first.path]
     if len(same) > 1 or (len(exact) > 1 and not first.usual):
-        held = listed(sorted({choice.fit.weights.label for choice in exact}))
+        held = listed(sorted({choice.match.weights.label for choice in exact}))
         raise FaroutError(f"the file holds several sets of weights that fit ({held}): choose one with --entry")
     return replace(exact[0], beside=_beside(exact, sets))
 
@@ -179,14 +184,14 @@ def _outermost(exact: Sequence[Choice]) -> list[Choice]:
     def within(inner: WeightSet, outer: WeightSet) -> bool:
         return inner.path == outer.path and inner.prefix != outer.prefix and inner.prefix.startswith(outer.prefix)
 
-    return [one for one in exact if not any(within(one.fit.weights, other.fit.weights) for other in exact)]
+    return [one for one in exact if not any(within(one.match.weights, other.match.weights) for other in exact)]
 
 
 def _beside(exact: Sequence[Choice], sets: Sequence[WeightSet]) -> tuple[str, ...]:
     """Labels of what could have been taken instead: other sets that fit, and averages even where they do not."""
-    chosen, model = exact[0].fit.weights, exact[0].model
-    others = [choice.fit.weights for choice in exact[1:]]
-    others += [fits(model, part)[0].weights for part in sets if part.averaged]
+    chosen, model = exact[0].match.weights, exact[0].model
+    others = [choice.match.weights for choice in exact[1:]]
+    others += [weights_matches(model, part)[0].weights for part in sets if part.averaged]
     return tuple(dict.fromkeys(part.label for part in others if part.label != chosen.label))
 
 
@@ -194,8 +199,8 @@ def _misfit(
     tried: Sequence[Choice], trained: Sequence[WeightSet], names: Sequence[str], id_data: IdData
 ) -> FaroutError:
     """Why no network fits: another number of classes, a few tensors of the nearest, or nothing alike at all."""
-    nearest = max(tried, key=lambda choice: (choice.fit.matching, -len(choice.fit.differences)))
-    found, classes = nearest.fit.differences, _classes_in_file(nearest)
+    nearest = max(tried, key=lambda choice: (choice.match.matching, -len(choice.match.differences)))
+    found, classes = nearest.match.differences, _classes_in_file(nearest)
     if classes is not None:
         return FaroutError(
             f"the weights are a {nearest.spec.name} for {classes} classes, but --id {id_data.name} has "
@@ -206,8 +211,8 @@ def _misfit(
         return FaroutError(
             f"the weights do not fit {kind} (--backbone {names[0]}){_others(trained[0], id_data)}: {found}"
         )
-    if 2 * nearest.fit.matching < len(nearest.fit.weights.state):
-        tensors = list(nearest.fit.weights.state)
+    if 2 * nearest.match.matching < len(nearest.match.weights.state):
+        tensors = list(nearest.match.weights.state)
         return FaroutError(
             f"the weights fit no file of conf/backbone, nor nearly: {len(tensors)} tensors ({listed(tensors[:3])}, "
             "...); README, under Data, says which networks can be imported"
@@ -218,7 +223,7 @@ def _misfit(
 def _others(weights: WeightSet, id_data: IdData) -> str:
     """Which other networks the weights would fit, said in passing."""
     networks = [_network(name, id_data.num_classes) for name in options("backbone")]
-    fitting = [spec.name for spec, model in networks if not fits(model, weights)[0].differences]
+    fitting = [spec.name for spec, model in networks if not weights_matches(model, weights)[0].differences]
     return f", but --backbone {' or '.join(fitting)}" if fitting else ""
 
 
@@ -233,7 +238,7 @@ def _network(name: str, num_classes: int) -> tuple[Component, Backbone]:
 
 def _classes_in_file(choice: Choice) -> int | None:
     """The number of classes, where the last layer's is all that differs."""
-    found, head = choice.fit.differences, choice.model.head_name
+    found, head = choice.match.differences, choice.model.head_name
     if found.missing or found.unexpected or set(found.shape) != {f"{head}.weight", f"{head}.bias"}:
         return None
     theirs, ours = found.shape[f"{head}.weight"]

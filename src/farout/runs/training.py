@@ -231,7 +231,7 @@ class TrainingJob:
         compiled = self._compiles()
         if compiled:
             model.compile_trunk()
-        with self._looked_into(batches) as seen:
+        with self._debugged(batches) as seen:
             return fit(
                 model,
                 method,
@@ -256,7 +256,7 @@ class TrainingJob:
         return Callbacks(self.settings.method.name, logger.log, every, image_log, tell, self.run.name)
 
     @contextmanager
-    def _looked_into(self, batches: DeviceBatches) -> Iterator[Batches]:
+    def _debugged(self, batches: DeviceBatches) -> Iterator[Batches]:
         """The batches that training gets, while that is watched as the files of conf/debug/ ask for it."""
         trainer, seen = self.settings.trainer, repeated(batches, self.settings.schedule.overfit_batches)
         with ExitStack() as stack:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from farout.errors import ConfigError, MissingDataError
 from farout.report.evidence import ID, Entry, Evidence, Sphere
-from farout.report.marks import belonging, marks_of
+from farout.report.marks import marks_of, matching_arrays
 from farout.report.page.html import write_report
 from farout.report.records import Record, read_record
 
@@ -103,7 +103,7 @@ def read_sphere(folder: Path, entry: Entry) -> Sphere | None:
 def _own_arrays(folder: Path, name: str, entry: Entry) -> dict[str, NDArray[Any]]:
     """The arrays of one set that the entry's figures were made of, not those of other images or other arguments."""
     known = entry.get("depends_on")
-    return belonging(_arrays(folder, name), None if known is None else marks_of(known, name))
+    return matching_arrays(_arrays(folder, name), None if known is None else marks_of(known, name))
 
 
 def _arrays(folder: Path, name: str) -> Mapping[str, NDArray[Any]]:
