@@ -113,7 +113,7 @@ def test_the_comparison_of_the_torture_can_fail(tmp_path):
         (folder / "weights.safetensors").write_bytes(content)
     victim = torture.Victim("jem", tmp_path, None, whole=torture.ends(tmp_path / "whole"))
     assert not victim.compared()
-    assert len(list(tmp_path.glob("differs*/runs/jem"))) == 1, "what differs is kept"
+    assert len(list(tmp_path.glob("killed.differs*/runs/jem"))) == 1, "what differs is kept"
 
 
 # train.py's first lines, told to end before PyTorch is there.
