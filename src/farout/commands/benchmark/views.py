@@ -85,7 +85,7 @@ def batches_of(images: torch.Tensor, changes: list[str], device: torch.device) -
 def training_step(width: int, precision: str, batches: DeviceBatches, device: torch.device) -> Callable[[], object]:
     """Forward, backward and update on the same ready views every time."""
     torch.manual_seed(0)
-    model = ResNet18(10, width).to(device).to(memory_format=torch.channels_last)
+    model = ResNet18(10, width).to(device).to_channels_last()
     dtype = torch.bfloat16 if precision == "bf16" else None
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
     ready = batches(0)["labelled"]
