@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
-from farout.config.coerce import Component
+from farout.config.coerce import Component, component
 from farout.errors import ConfigError
 from farout.methods import CrossEntropy
+from farout.scores.msp import MSP
 from farout.targets import locate
 
 
@@ -23,7 +24,8 @@ def test_a_name_that_farout_does_not_have_is_an_error(target):
         locate(target)
 
 
-def test_a_component_knows_its_class():
+def test_a_component_knows_its_class_and_files_name_only_ours():
     assert Component("ce", "farout.methods.CrossEntropy", {}).kind is CrossEntropy
+    assert component({"_target_": "farout.scores.msp.MSP"}, "score.msp").kind is MSP
     with pytest.raises(ConfigError, match="nothing else is built"):
-        Component("ce", "os.path.join", {}).build()
+        component({"_target_": "os.path.join"}, "score.msp")
