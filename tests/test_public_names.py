@@ -12,6 +12,7 @@ import pytest
 import farout
 
 ROOT = Path(__file__).resolve().parents[1]
+HOME = {name: module for module, names in farout._MODULES.items() for name in names}
 NAMES = [name for name in farout.__all__ if name != "__version__"]
 
 
@@ -23,7 +24,7 @@ def test_dir_shows_exactly_the_public_names():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_name_is_there_and_says_what_it_is(name):
     found = getattr(farout, name)
-    assert found.__name__ == name and found.__module__ == farout._HOME[name]
+    assert found.__name__ == name and found.__module__ == HOME[name]
     own = found.__dict__.get("__doc__") if inspect.isclass(found) else found.__doc__
     assert own and not own.startswith(f"{name}("), "a dataclass writes one itself, which explains nothing"
     assert name in (farout.__doc__ or ""), "help(farout) lists it"
@@ -33,7 +34,7 @@ def test_type_checkers_see_the_same_names():
     tree = ast.parse((ROOT / "src/farout/__init__.py").read_text())
     (hidden,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     seen = {alias.name: node.module for node in hidden.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert seen == farout._HOME
+    assert seen == HOME
     assert set(seen) == set(NAMES)
 
 
