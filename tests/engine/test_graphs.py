@@ -13,7 +13,7 @@ from farout.backbones.wide_resnet import WideResNet
 from farout.data.streams import EndlessShuffle, EpochShuffle
 from farout.data.transform import Transform
 from farout.engine.batches import DeviceBatches, Stream
-from farout.engine.fit import Checkpointing, Loop, Optimisation, fit
+from farout.engine.fit import Callbacks, Checkpointing, Loop, Optimisation, fit
 from farout.engine.graphs import WARM_UP
 from farout.methods import JEM, CrossEntropy, EnergyFineTuning, Method
 
@@ -167,6 +167,40 @@ def test_rates_on_the_device_are_saved_as_numbers_and_taken_up_from_states_witho
     held._use_device_rate()
     assert held.optimizer.param_groups[0]["lr"] is held.device_rate
     assert held.optimizer.param_groups[0]["fused"]
+
+
+class ValuesRead(TorchDispatchMode):
+    """Counts where the host asks for values that the device computes: each of them would wait for it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.count = 0
+        original = Tensor.tolist
+
+        def tolist(tensor: Tensor) -> Any:  # on a CPU no operation shows it
+            self.count += 1
+            return original(tensor)
+
+        patch.setattr(Tensor, "tolist", tolist)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function.name().split(".")[0] in READS_OF_VALUES
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_host_waits_when_it_reports_and_at_no_update(name: str) -> None:
+    """Ten updates more cost no look at a value; only a report's losses, and the check at the very end, are read."""
+
+    def read(steps: int, log_every: int) -> int:
+        loop, batches = _loop(name, None)
+        callbacks = Callbacks(log=lambda step, losses: None, log_every=log_every)
+        with pytest.MonkeyPatch.context() as patch, ValuesRead(patch) as values:
+            fit(loop.model, loop.method, batches, Optimisation(lr=0.01), steps, callbacks=callbacks)
+        return values.count
+
+    assert read(4, 100) == read(14, 100) > 0, "the one report at the end is seen"
+    assert read(8, 2) > read(8, 100), "more reports are seen"
 
 
 def test_fit_trains_singly_where_there_is_no_cuda() -> None:

@@ -1,10 +1,12 @@
 """Evaluations share forward passes, through the cache also with each other; scores get what they need and no more."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from farout.config.coerce import Component
 from farout.runs.evaluation import evaluate
@@ -85,6 +87,40 @@ def test_a_second_evaluation_needs_no_network(trained, settings, monkeypatch):
     assert [row["score"] for row in after["means"]] == ["energy", "max_logit", "uniform_cross_entropy"]
     same = [[row for row in entry["rows"] if row["score"] == "energy"] for entry in (before, after)]
     assert same[0] == same[1]
+
+
+@contextmanager
+def images_through_stems():
+    """The images that pass through a network's first convolution, batch by batch, whoever sends them."""
+    seen = []
+
+    def look(module, inputs):
+        if isinstance(module, torch.nn.Conv2d) and module.in_channels == 3:
+            seen.append(len(inputs[0]))
+
+    hook = register_module_forward_pre_hook(look)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+ALL_FROM_OUTPUTS = "msp,max_logit,energy,uniform_cross_entropy,mahalanobis,knn,react,ash,dice,vim"
+
+
+@pytest.mark.parametrize("scores", ["mahalanobis", ALL_FROM_OUTPUTS])
+def test_an_image_goes_through_the_network_once_whatever_the_number_of_scores(trained, settings, scores):
+    _, run = trained("trainer.cache_gib=0")
+    words = ("max_eval_images=20", "geometry_images=0", "max_fit_images=100", "trainer.eval_batch_size=16")
+    with images_through_stems() as seen:
+        evaluate(settings("method=ce", "ood_data=smoke", "trainer.cache_gib=0", f"score=[{scores}]", *words))
+    entry = latest(run)
+    assert len(entry["means"]) == len(scores.split(","))
+    sets = {row["ood"]: row["n_available"] for row in entry["rows"]}
+    assert len(sets) >= 2
+    controls = 2 * entry["id"]["n"]  # the ID images resampled, and as JPEG
+    assert sum(seen) == entry["id"]["n"] + controls + sum(sets.values()) + 100
+    assert max(seen) == 16
 
 
 def test_without_a_cache_nothing_is_left(trained, tmp_path):
