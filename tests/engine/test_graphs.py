@@ -9,16 +9,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from farout.backbones.plain_wide_resnet import PlainWideResNet
+from farout.backbones.projected_resnet import ProjectedResNet18
 from farout.backbones.wide_resnet import WideResNet
 from farout.data.streams import EndlessShuffle, EpochShuffle
 from farout.data.transform import Transform
+from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
 from farout.engine.fit import Callbacks, Checkpointing, Loop, Optimisation, fit
 from farout.engine.graphs import WARM_UP
-from farout.methods import JEM, CrossEntropy, EnergyFineTuning, Method
+from farout.methods import JEM, CrossEntropy, EnergyFineTuning, Method, SupCon
 
 CPU = torch.device("cpu")
 TRANSFORM = Transform([0.5] * 3, [0.25] * 3, flip=True, crop_padding=4)
+VIEWS = ViewTransform([0.5] * 3, [0.25] * 3, 2, None, (0.2, 1.0), (0.75, 1.33), True, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2)
 READS_OF_VALUES = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique_dim"}
 
 
@@ -72,10 +75,12 @@ def _batches(method: type[Method], n: int = 40) -> DeviceBatches:
         "unlabelled": Stream(images, None, None, shuffled["unlabelled"]),
         "outliers": Stream(images, None, None, EndlessShuffle(n, 16, 1, "outliers", CPU), outliers=True),
     }
-    return DeviceBatches({name: streams[name] for name in method.streams}, TRANSFORM, 1, CPU, channels_last=False)
+    transform = VIEWS if method.embeds else TRANSFORM
+    return DeviceBatches({name: streams[name] for name in method.streams}, transform, 1, CPU, channels_last=False)
 
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Method]]] = {
+    "SupCon": (lambda: ProjectedResNet18(10, width=8), lambda: SupCon(0.1, 0.07)),
     "cross-entropy with dropout": (lambda: WideResNet(10, 1, 10, dropout=0.3), CrossEntropy),
     "energy": (lambda: WideResNet(10, 1, 10), lambda: EnergyFineTuning(-25, -7, 0.1, 1.0)),
     "JEM": (

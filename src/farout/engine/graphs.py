@@ -107,21 +107,23 @@ class RecordedStep:
         self.rows: dict[str, Tensor] = {}  # where a replay reads the rows of its images
         self.losses: Losses | None = None
         self.usual: list[int] | None = None
+        self.images: dict[bool, int] = {}  # that a step sees, of the usual sizes and of others
         self.launched = 0
         self.broken = False
 
     def __call__(self, step: int) -> tuple[Losses, int]:
-        """The loss parts, and how many images the step saw (views of one image count as one)."""
+        """The loss parts, and how many images the step saw (each view of one counts)."""
         rows = self.batches.rows(step)
         sizes = [len(some) for some in rows.values()]
         self.usual = self.usual or sizes
         self.batches.reseed(step)
-        return self._losses(rows, sizes == self.usual), sum(sizes)
+        losses = self._losses(rows, sizes == self.usual)
+        return losses, self.images[sizes == self.usual]
 
     def _losses(self, rows: Mapping[str, Tensor], usual: bool) -> Losses:
         if not usual or self.broken or self.launched < WARM_UP:
             self.launched += usual
-            return self.recorder.apart(lambda: self.work(self.batches.assemble(rows), usual))
+            return self.recorder.apart(lambda: self._launched(rows, usual))
         if self.losses is None and not self._recorded(rows):
             return self._losses(rows, usual)
         for name, some in rows.items():
@@ -130,10 +132,16 @@ class RecordedStep:
         assert self.losses is not None
         return self.losses
 
+    def _launched(self, rows: Mapping[str, Tensor], usual: bool) -> Losses:
+        """The step, kernel by kernel."""
+        batches = self.batches.assemble(rows)
+        self.images[usual] = sum(len(batch.images) for batch in batches.values())
+        return self.work(batches, usual)
+
     def _recorded(self, rows: Mapping[str, Tensor]) -> bool:
         self.rows = {name: some.clone() for name, some in rows.items()}
         try:
-            self.losses = self.recorder.record(lambda: self.work(self.batches.assemble(self.rows), True))
+            self.losses = self.recorder.record(lambda: self._launched(self.rows, True))
         except RuntimeError as problem:  # also what CUDA refuses to record
             self.broken = True
             reason = str(problem).strip().split("\n")[0]
