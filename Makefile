@@ -3,6 +3,9 @@ VENV    ?= .venv
 PYTHON  ?= python3
 PY      := $(VENV)/bin/python
 READY   := $(VENV)/.installed
+ifeq ($(origin PY),command line)
+READY   :=
+endif
 SCALE   ?= full
 SEEDS   ?= 1
 ID      ?= cifar10
@@ -18,6 +21,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 	@echo
 	@echo "  variables: SCALE=full|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem DEVICE=cpu|cuda ARGS=\"key=value ...\""
+	@echo "  PY=PYTHON: one of yours that has all it takes, and no environment is made"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else 'farout needs Python 3.11 to 3.13: set PYTHON=...')"
