@@ -285,7 +285,7 @@ def test_names_of_other_code_bases(
     chosen = imported.choose_backbone(weight_sets(save(ours)), imported.options("backbone"), id_data)
     assert chosen.spec.name == backbone
     copy = network()
-    load_foreign_state(copy, chosen.fit.weights.state)
+    load_foreign_state(copy, chosen.match.weights.state)
     wanted = {key: value for key, value in ours.state_dict().items() if value.is_floating_point()}
     assert all(torch.equal(copy.state_dict()[key], value) for key, value in wanted.items())
 

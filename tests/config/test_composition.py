@@ -73,6 +73,7 @@ def test_a_run_begins_with_it_and_keeps_it(command, runs, tmp_path):
     kept = json.loads((tmp_path / f"outputs/runs/{name}/run.json").read_text())["composition"]
     assert {"train", "method/ce", "scale/smoke", "id_data/digits"} <= set(kept["files"])
     assert kept["changed"]["seed"] == [1, 3] and "method" not in kept["changed"]
+    assert str(tmp_path) not in json.dumps(kept), "where it ran is nobody's business elsewhere"
     assert "conf/" not in command("train", *QUICK, "method=ce", "seed=3").out, "nothing begins"
 
 

@@ -120,10 +120,12 @@ def test_the_comparison_of_the_torture_can_fail(tmp_path):
 BEFORE_TORCH = """
 import os, runpy, signal, sys
 
+number = signal.Signals[sys.argv.pop()]
+
 class Watching:
     def find_spec(self, name, *_):
         if name == "torch":
-            os.kill(os.getpid(), signal.Signals[sys.argv.pop()])
+            os.kill(os.getpid(), number)
 
 sys.meta_path.insert(0, Watching())
 runpy.run_path("train.py", run_name="__main__")

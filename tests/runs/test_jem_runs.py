@@ -203,13 +203,13 @@ def test_killed_right_after_any_restart_the_end_is_the_same(jem, monkeypatch, tm
     train(whole)
     restarts = run(whole).record["trained"]["restarts"]
     assert len(restarts) > 2
-    real = Loop.go_back
+    real = Loop.restart
     for number, habits in ((1, {"checkpoint_minutes": 0.0}), (len(restarts), {"checkpoint_steps": 2})):
         outputs = replace(whole.paths, outputs=str(tmp_path / str(number)))
         broken = replace(whole, paths=outputs, trainer=replace(whole.trainer, **habits))
         left = [number]
 
-        def go_back(self, problem, left=left):
+        def restart(self, problem, left=left):
             restart = real(self, problem)
             left[0] -= 1
             if left[0] == 0:
@@ -217,7 +217,7 @@ def test_killed_right_after_any_restart_the_end_is_the_same(jem, monkeypatch, tm
             return restart
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(Loop, "go_back", go_back)
+            patch.setattr(Loop, "restart", restart)
             train(broken)
         train(broken)
         assert same(state(broken), state(whole))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
@@ -36,8 +37,16 @@ def changes_of(composition: Composition) -> Changes:
 
 
 def composition_record(composition: Composition) -> dict[str, Any]:
-    """What run.json keeps of it."""
-    return {"files": files_of(composition), "changed": changes_of(composition)}
+    """What run.json keeps of it: of a path its last part, since where things lie on a machine helps nobody else."""
+    changes = changes_of(composition).items()
+    kept = {key: [_portable(old), _portable(new)] for key, (old, new) in changes if not key.startswith("paths.")}
+    return {"files": files_of(composition), "changed": kept}
+
+
+def _portable(value: Any) -> Any:
+    if not isinstance(value, str) or not (value.startswith("~") or Path(value).is_absolute()):
+        return value
+    return f".../{Path(value).name}"
 
 
 def summary(name: str, composition: Composition) -> str:
