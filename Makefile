@@ -15,10 +15,10 @@ DEVICE  ?= cpu
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem campaign bench browser architecture hooks clean
+.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem reproduce-energy-margins campaign bench browser architecture hooks clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-25s %s\n", $$1, $$2}'
 	@echo
 	@echo "  variables: SCALE=full|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem DEVICE=cpu|cuda ARGS=\"key=value ...\""
 	@echo "  PY=PYTHON: one of yours that has all it takes, and no environment is made"
@@ -62,6 +62,9 @@ reproduce-cider: $(READY)  ## CIDER's table and its embeddings' angles: train wh
 
 reproduce-jem: $(READY)  ## JEM's tables: OOD, hybrid modelling, calibration, robustness, beside the paper's figures
 	$(PY) scripts/reproduce.py $(ARGS) --paper jem --scale $(SCALE) --id $(ID) $(if $(INIT),--init $(INIT)) --seeds $(SEEDS)
+
+reproduce-energy-margins: $(READY)  ## how energy fine-tuning depends on its margins, its weight and its outliers, one at a time
+	$(PY) scripts/sensitivity.py $(ARGS) --scale $(SCALE) --id $(ID) $(if $(INIT),--init $(INIT)) --seeds $(SEEDS)
 
 campaign: $(READY)  ## TABLE's full-scale rows (energy, oe, cider, jem) in slices of 9 minutes; repeat until complete
 	$(PY) scripts/campaign.py --table $(TABLE) --id $(ID) --seeds $(SEEDS) $(ARGS)

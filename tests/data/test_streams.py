@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from farout.data.streams import (
     holdout_split,
     outlier_stream,
     stable_seed,
+    subset_rows,
 )
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors_energy_oe.json").read_text())
@@ -127,3 +129,10 @@ def test_stable_seed_is_the_same_everywhere():
     assert stable_seed(1, "labelled", 0) == 3039235051642160865
     assert stable_seed(1, "step", 0) != stable_seed(1, "step", 1)
     assert 0 <= stable_seed("x") < 2**63
+
+
+def test_a_smaller_subset_lies_within_a_larger_one():
+    small, large, other = subset_rows(1000, 10, 1), subset_rows(1000, 100, 1), subset_rows(1000, 10, 2)
+    assert len(small) == 10 and set(small) < set(large) and (np.diff(large) > 0).all()
+    assert set(small) != set(other)
+    assert (subset_rows(7, None, 1) == np.arange(7)).all() and (subset_rows(7, 8, 1) == np.arange(7)).all()

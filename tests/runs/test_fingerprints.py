@@ -93,6 +93,7 @@ CHANGES = [
     "backbone.width=8",
     "outliers=cifar100",
     "outlier_order=window",
+    "max_outlier_images=100",
     "transform.flip=true",
     "transform.crop_padding=2",
     "transform.mean=[0.4,0.5,0.5]",
@@ -139,7 +140,13 @@ def test_the_name_tells_method_network_data_outliers_and_seed(settings):
 
 @pytest.mark.parametrize(
     "words",
-    ["outliers=cifar100", "outlier_batch_size=3", "outlier_order=window", "transform.outlier_augmentation=flip"],
+    [
+        "outliers=cifar100",
+        "outlier_batch_size=3",
+        "outlier_order=window",
+        "max_outlier_images=9",
+        "transform.outlier_augmentation=flip",
+    ],
 )
 def test_cross_entropy_knows_nothing_of_outliers(settings, words):
     assert name(settings("method=ce", words)) == name(settings("method=ce"))

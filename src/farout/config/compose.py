@@ -81,6 +81,7 @@ def parent_settings(settings: Settings) -> Settings:
         method=usual.method,
         method_score=usual.method_score,
         outliers=None,
+        max_outlier_images=None,
         schedule=schedule,
         holdout=holdout,
         keep=usual.keep,

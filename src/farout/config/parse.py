@@ -88,7 +88,7 @@ def parse(
         **scalars,
     )
     _check(settings)
-    return settings if settings.uses_outliers else replace(settings, outliers=None)
+    return settings if settings.uses_outliers else replace(settings, outliers=None, max_outlier_images=None)
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _check(settings: Settings) -> None:
     _check_keep(settings)
     if not 0 <= settings.seed < 2**32:
         raise ConfigError(f"seed={settings.seed} must not be negative, nor reach 2^32")
-    for name in ("max_eval_images", "max_fit_images", "max_tune_images"):
+    for name in ("max_eval_images", "max_fit_images", "max_tune_images", "max_outlier_images"):
         limit = getattr(settings, name)
         if limit is not None and limit < 1:
             raise ConfigError(f"{name}={limit} must be at least 1")

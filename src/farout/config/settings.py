@@ -271,6 +271,8 @@ class Options:
     outliers: str | None = "random_images_300k"
     # shuffle, or window: the papers' contiguous window, for outlier sets whose order means something.
     outlier_order: OutlierOrder = "shuffle"
+    # How many of them take part in training, drawn by the seed; null: all.
+    max_outlier_images: int | None = field(default=None, metadata=LATER)
     # The share of the training images kept from training, for selection and thresholds; which images: permuted and last
     # are the Outlier Exposure code's rules, jem is JEM's.
     holdout: float = 0.0

@@ -39,6 +39,13 @@ def holdout_split(n: int, fraction: float, rule: HoldoutRule = "permuted") -> tu
     return torch.from_numpy(order[:kept].copy()), torch.from_numpy(order[kept:].copy())
 
 
+def subset_rows(n: int, limit: int | None, seed: int) -> np.ndarray:
+    """Which `limit` of n images take part, in rising order; those of a smaller limit are among those of a larger."""
+    if limit is None or limit >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng([seed, n]).permutation(n)[:limit])
+
+
 def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False) -> int:
     """Batches that one pass over n images gives; with `drop_last` without the last, short one, but at least one."""
     return max(1, n // batch_size) if drop_last else math.ceil(n / batch_size)

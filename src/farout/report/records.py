@@ -106,11 +106,11 @@ def _read_json(file: Path) -> Any:
 def read_ledger(folder: Path) -> list[Record]:
     """Every run's record below a folder, in order of file name; raises MissingDataError where it is absent.
 
-    What measured speed (bench-DEVICE.json) is about no run.
+    What measured speed (bench-DEVICE.json), or many settings (sensitivity-*.json), is no run's.
     """
     if not folder.is_dir():
         raise MissingDataError(f"there is no folder {folder}: name one with records, or runs")
-    found = [path for path in sorted(folder.rglob("*.json")) if not path.name.startswith("bench-")]
+    found = [path for path in sorted(folder.rglob("*.json")) if not path.name.startswith(("bench-", "sensitivity-"))]
     return [read_record(path) for path in found]
 
 

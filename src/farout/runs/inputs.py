@@ -15,7 +15,7 @@ from farout.data.catalogue import load_entry
 from farout.data.class_folders import read_class_list
 from farout.data.corruptions import KINDS
 from farout.data.duplicates import find_duplicates
-from farout.data.streams import holdout_split
+from farout.data.streams import holdout_split, subset_rows
 from farout.errors import ConfigError, FaroutError, MissingDataError
 
 
@@ -100,6 +100,7 @@ class ImageSets:
         references = [labelled, open_dataset(settings.id_data.name, "test", paths, side)]
         duplicated = find_duplicates(references, outliers)
         kept = np.setdiff1d(np.arange(len(outliers)), duplicated)
+        kept = kept[subset_rows(len(kept), settings.max_outlier_images, settings.seed)]
         return TrainingData(
             labelled, train_rows, holdout_rows, outliers, torch.from_numpy(kept), {outliers.name: len(duplicated)}
         )
