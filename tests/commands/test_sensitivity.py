@@ -1,7 +1,6 @@
 """`scripts/sensitivity.py` from command to record, figure and page, on digits in a few steps; what it refuses."""
 
 import json
-from pathlib import Path
 
 import pytest
 
