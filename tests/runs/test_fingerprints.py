@@ -231,7 +231,7 @@ def test_auto_takes_up_a_run_begun_in_the_other_precision(settings):
     begun.write_record()
     assert run_of(auto, CPU) == begun
     assert run_of(settings("method=ce", "trainer.precision=fp32"), CPU).identity["precision"] == "fp32"
-    own = _run(auto, "fp32", CPU)
+    own = _run(auto, "fp32", None)
     own.folder.mkdir(parents=True)
     own.write_record()
     assert run_of(auto, CPU) == own, "the device's own precision goes first"

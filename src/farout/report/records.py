@@ -35,6 +35,7 @@ RECORD = {
     "evaluations": [ENTRY],
     "trained?": (dict, None),
     "data?": (dict, None),
+    "adopted?": [{"files": [{"name": str, "rounded": dict}]}],
     "samples?": {"inception?": dict},
     "robustness?": {"curves?": [dict]},
 }

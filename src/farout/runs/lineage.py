@@ -72,7 +72,7 @@ def ancestry(run: Run) -> list[Run]:
     """
     members = [run]
     while (mark := members[-1].identity["parent"]) is not None:
-        parent = _parent_of(mark, members[-1])
+        parent = parent_of(mark, members[-1])
         if parent is None:
             raise FaroutError(
                 f"{members[-1].name} started from a run ({mark}) that is not in {run.folder.parent}, so nobody can "
@@ -87,7 +87,7 @@ def ancestry(run: Run) -> list[Run]:
     return members
 
 
-def _parent_of(mark: str, child: Run) -> Run | None:
+def parent_of(mark: str, child: Run) -> Run | None:
     """The run that an identity's `parent` means: by the fingerprint of its identity, or by its weights."""
     for record in sorted(child.folder.parent.glob("*/run.json")):
         try:

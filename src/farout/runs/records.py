@@ -7,7 +7,7 @@ from typing import Any
 from farout.data.paths import is_set_name
 from farout.errors import ConfigError, FaroutError
 from farout.files import load_json
-from farout.report.records import ENTRY
+from farout.report.records import ENTRY, RECORD
 from farout.shapes import NUMBER, misfit
 
 Record = dict[str, Any]
@@ -38,6 +38,7 @@ SHAPE = {
     "composition?": {"files": [str], "changed": dict},
     "classifier_trained?": bool,
     "files?": dict,
+    "adopted?": RECORD["adopted?"],
 }
 
 

@@ -68,7 +68,7 @@ def _damage(run: Run, learns: bool, same: bool) -> DamagedRun | None:
 def _check_classes(run: Run, recorded: Mapping[str, str], settings: Settings) -> None:
     """Another class by the same name would go on with, or be taken for, what the first one trained."""
     for group, ours in targets_of(settings).items():
-        theirs = recorded.get(group) or _usual_target(group, getattr(settings, group).name) or ours
+        theirs = recorded.get(group) or usual_target(group, getattr(settings, group).name) or ours
         if class_of(theirs, group) is not class_of(ours, group):
             raise FaroutError(
                 f"{run.name} was trained with {group}._target_={theirs}, not {ours}: leave that out, or start another "
@@ -76,7 +76,7 @@ def _check_classes(run: Run, recorded: Mapping[str, str], settings: Settings) ->
             )
 
 
-def _usual_target(group: str, name: str) -> str | None:
+def usual_target(group: str, name: str) -> str | None:
     """What the file of that name says: versions before did not record the method's class."""
     path = ROOT / f"conf/{group}/{name}.yaml"
     if group != "method" or not path.is_file():

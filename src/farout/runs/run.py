@@ -268,12 +268,24 @@ def resolve_precision(settings: Settings, device: torch.device) -> Precision:
 def run_of(settings: Settings, device: torch.device) -> Run:
     """The run that these settings mean.
 
-    With precision=auto, a run that another device began is taken up in the precision it was begun in.
+    With precision=auto, a run that another device began is taken up in the precision it was begun in. One that is
+    finished is found without its parent too, which may have had another precision than it would have here.
     """
+    runs = _in_each_precision(settings, device, parent_run(settings, device))
+    known = [run for run in runs if run.begun]
+    if not known and settings.init_from == "auto":
+        parents = _in_each_precision(wanted := parent_settings(settings), device, parent_run(wanted, device))
+        if not any(parent.begun for parent in parents):
+            orphans = [run for parent in parents for run in _in_each_precision(settings, device, parent)]
+            known = [run for run in orphans if run.finished]
+    return (known or runs)[0]
+
+
+def _in_each_precision(settings: Settings, device: torch.device, parent: Run | None) -> list[Run]:
+    """The runs that these settings may mean on this device or another, its own precision first."""
     own = resolve_precision(settings, device)
-    candidates = [own] if settings.trainer.precision != "auto" else [own, *(p for p in PRECISIONS if p != own)]
-    runs = [_run(settings, precision, device) for precision in candidates]
-    return next((run for run in runs if run.begun), runs[0])
+    others = [] if settings.trainer.precision != "auto" else [p for p in PRECISIONS if p != own]
+    return [_run(settings, precision, parent) for precision in (own, *others)]
 
 
 def parent_run(settings: Settings, device: torch.device) -> Run | None:
@@ -307,10 +319,13 @@ def _architecture(spec: dict[str, Any]) -> dict[str, Any]:
 
 def identity_of(settings: Settings, precision: str, device: torch.device) -> dict[str, Any]:
     """What determines a run's weights, and nothing else: an allow-list of resolved, coerced values."""
+    return _identity(settings, precision, parent_run(settings, device))
+
+
+def _identity(settings: Settings, precision: str, parent: Run | None) -> dict[str, Any]:
     schedule = settings.schedule.record()
     if not settings.uses_outliers:
         schedule.pop("outlier_batch_size")
-    parent = parent_run(settings, device)
     return {
         "method": settings.method.record(),
         "backbone": _backbone_record(settings.backbone),
@@ -354,13 +369,17 @@ def fingerprint(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _run(settings: Settings, precision: str, device: torch.device) -> Run:
-    identity = identity_of(settings, precision, device)
-    parts = [settings.method.name, settings.backbone.name, settings.id_data.name]
-    if settings.uses_outliers:
-        parts.append(str(settings.outliers))
-    parts += [fingerprint(identity), f"s{settings.seed}"]
-    name = "-".join(parts)
+def name_of(identity: dict[str, Any]) -> str:
+    """The folder's name of a training with this identity: what people look for, fingerprint, seed."""
+    parts = [identity[group]["name"] for group in ("method", "backbone", "id_data")]
+    if identity["outliers"] is not None:
+        parts.append(identity["outliers"])
+    return "-".join([*parts, fingerprint(identity), f"s{identity['seed']}"])
+
+
+def _run(settings: Settings, precision: str, parent: Run | None) -> Run:
+    identity = _identity(settings, precision, parent)
+    name = name_of(identity)
     check_run_name(name, "method.name, backbone.name, id_data.name and outliers")
     return Run(Path(settings.paths.outputs) / "runs" / name, identity)
 

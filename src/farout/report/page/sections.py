@@ -34,6 +34,13 @@ def _nearest_accuracy(entry: Entry) -> float | None:
     return found
 
 
+def rounding_of(record: Record) -> str:
+    """What the weights of a run that was trained elsewhere lost on their way; empty where nothing."""
+    files = [file for arrival in record.get("adopted", ()) for file in arrival["files"]]
+    kinds = sorted({kind for file in files for kind in file["rounded"]})
+    return f"on their way here, to {' and '.join(kinds)}" if kinds else ""
+
+
 def what_ran(record: Record, entry: Entry) -> str:
     """Method and knobs, network, data, scale, seed; where and when it was trained and evaluated."""
     identity, trained = record.get("identity") or {}, record.get("trained") or {}
@@ -52,6 +59,7 @@ def what_ran(record: Record, entry: Entry) -> str:
         ("Held out for selection", f"{100 * identity['holdout']:g} %" if identity.get("holdout") else "nothing"),
         ("Trained", _stamp(trained)),
         ("Training time", _duration(trained.get("seconds"))),
+        ("Weights rounded", rounding_of(record)),
         ("Note", trained.get("note")),
         ("Evaluated", _stamp(entry)),
         ("OOD list", entry.get("ood_data")),
