@@ -14,10 +14,14 @@ from farout.config.compose import compose_settings
 from farout.config.settings import OodData, Settings
 from farout.errors import MissingDataError
 from farout.files import save_json
+from farout.metrics import Resampling
+from farout.metrics.bootstrap import interval_of, resampled_metrics
+from farout.metrics.protocol import stream_of
 from farout.report.marks import MARKS
 from farout.report.page.rebuild import last_evaluation, read_evidence
 from farout.report.records import read_record
 from farout.runs.dependencies import already_evaluated
+from farout.runs.evaluation import evaluate
 from farout.runs.run import run_of
 from farout.runs.training import train
 
@@ -65,6 +69,33 @@ def test_what_changes_a_figure_is_evaluated_again(evaluated):
     assert [word for word in OTHERS if already_evaluated(run, settings(word))] == []
     run.weights.write_bytes(run.weights.read_bytes() + b" ")
     assert not already_evaluated(run, settings()), "other weights"
+
+
+def test_paired_intervals_are_recorded_and_follow_from_the_scores(evaluated):
+    settings, run = evaluated
+    wanted = settings("score=[msp,energy,knn]", "protocol.bootstrap=30")
+    evaluate(wanted)
+    entry = entries(run)[-1]
+    paired = entry["paired"]
+    assert (paired["level"], paired["resamples"], paired["seed"]) == (0.95, 30, 0)
+    found = {(d["first"], d["second"], d["ood"]): d for d in paired["differences"]}
+    assert len(found) == 2 * 3  # energy and KNN less softmax, on two sets and in their mean
+    arrays = {name: dict(np.load(run.folder / f"scores/{name}.npz")) for name in ("id", "blobs@20")}
+    of_id, of_ood = ([values[score] for score in ("energy", "msp")] for values in arrays.values())
+    again = resampled_metrics(
+        of_id, of_ood, resampling=Resampling(30, n_ood=len(of_ood[0])), stream=stream_of("blobs@20")
+    )
+    expect = interval_of(again[:, 0] - again[:, 1], 0.95)
+    rows = {row["score"]: row for row in entry["rows"] if row["ood"] == "blobs@20"}
+    for key in ("fpr95", "auroc", "aupr"):
+        difference, low, high = found["energy", "msp", "blobs@20"][key]
+        assert difference == rows["energy"][key] - rows["msp"][key]
+        assert (low, high) == expect[key]
+    assert already_evaluated(run, wanted)
+    known = json.loads(run.results.read_text())
+    del known["evaluations"][-1]["paired"]
+    save_json(run.results, known)
+    assert not already_evaluated(run, wanted), "a record of before there were paired intervals"
 
 
 def test_records_of_before_are_read_for_what_they_show(evaluated):

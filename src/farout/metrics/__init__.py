@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from farout.lazy import lazy_names
 
 if TYPE_CHECKING:  # for type checkers and editors: the same names as below
-    from farout.metrics.bootstrap import Convention, Resampling, bootstrap_intervals
+    from farout.metrics.bootstrap import Convention, Resampling, bootstrap_intervals, paired_intervals
     from farout.metrics.calibration import (
         ReliabilityCurve,
         calibration_error,
@@ -40,6 +40,7 @@ __all__ = [
     "expected_calibration_error",
     "mean_over_sets",
     "nearest_degrees",
+    "paired_intervals",
     "reliability_curve",
     "rescale_confidence",
     "separability_degrees",
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "farout.metrics.bootstrap": ("Convention", "Resampling", "bootstrap_intervals"),
+    "farout.metrics.bootstrap": ("Convention", "Resampling", "bootstrap_intervals", "paired_intervals"),
     "farout.metrics.calibration": (
         "ReliabilityCurve",
         "calibration_error",

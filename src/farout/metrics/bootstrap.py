@@ -1,15 +1,17 @@
-"""Bootstrap intervals: how much a detection metric would vary over other test images of the same kind."""
+"""Bootstrap intervals: how much a detection metric, or a difference of two, would vary over other test images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from farout.errors import ConfigError
+from farout.errors import ConfigError, FaroutError
 from farout.metrics.detection import NAMES, check_convention, measure
-from farout.metrics.steps import Steps, sort_scores
-from farout.metrics.vectors import VectorLike
+from farout.metrics.steps import Counts, Steps, count_steps, sort_scores
+from farout.metrics.vectors import VectorLike, finite_scores
 
+METRICS = ("fpr95", "auroc", "aupr")  # in the order of the last axis of `resampled_metrics`
 Interval = tuple[float, float]
 
 
@@ -95,3 +97,109 @@ def _resampled(steps: Steps, sizes: tuple[int, int], resamples: int, generator: 
 def _draw(place_of: np.ndarray, places: int, size: int, generator: np.random.Generator) -> np.ndarray:
     """(places,) how many of `size` images drawn with replacement from (N,) `place_of` fall on each place."""
     return np.bincount(place_of[generator.integers(0, place_of.size, size)], minlength=places)
+
+
+def paired_intervals(
+    first: tuple[VectorLike, VectorLike],
+    second: tuple[VectorLike, VectorLike],
+    convention: Convention | None = None,
+    resampling: Resampling | None = None,
+) -> dict[str, Interval]:
+    """Percentile bootstrap intervals of a difference: what `first` has more than `second`, on the same images.
+
+    Either is (ID scores, OOD scores), (N_id,) and (N_ood,), with the same image at the same place of both. A resample
+    is made of the same images for both, so what makes a test hard for both does not widen the interval.
+
+    Returns {"fpr95": (low, high), "auroc": ..., "aupr": ...}, differences of fractions. Raises as `resampled_metrics`.
+    """
+    again = resampling or Resampling()
+    (first_id, first_ood), (second_id, second_ood) = first, second
+    found = resampled_metrics([first_id, second_id], [first_ood, second_ood], convention, again)
+    return interval_of(found[:, 0] - found[:, 1], again.level)
+
+
+def resampled_metrics(
+    id_scores: Sequence[VectorLike],
+    ood_scores: Sequence[VectorLike],
+    convention: Convention | None = None,
+    resampling: Resampling | None = None,
+    stream: Sequence[int] = (),
+) -> NDArray[np.float64]:
+    """The metrics of C scores in every resample, all of them of the same images.
+
+    Args:
+        id_scores, ood_scores: C vectors each, (N_id,) and (N_ood,), with the same image at the same place of all.
+        stream: numbers of the OOD images' own draws. ID images are drawn by the resampling's seed alone: tests of
+            several OOD sets then have the same ID images in the same resample, and OOD images drawn independently.
+
+    Returns (resamples, C, 3): fpr95, auroc and aupr, as METRICS names them; exactly what `detection_metrics` gives for
+    the drawn images. Raises as `detection_metrics`, and FaroutError where scores are not of the same images.
+    """
+    how, again = convention or Convention(), resampling or Resampling()
+    check_convention(how.positive, how.recall, how.fpr_rule, how.aupr)
+    columns = [_Column.of(x, y, how.positive) for x, y in zip(id_scores, ood_scores, strict=True)]
+    sizes = {(column.n_id, column.n_ood) for column in columns}
+    if len(sizes) != 1:
+        raise FaroutError(f"paired scores must be of the same images, not of {sorted(sizes)} (ID, OOD)")
+    n_id, n_ood = sizes.pop()
+    seed = [again.seed] if isinstance(again.seed, int) else [*again.seed]
+    of_id, of_ood = np.random.default_rng(seed), np.random.default_rng([*seed, *stream, 1])
+    found = np.empty((again.resamples, len(columns), len(METRICS)))
+    for row in found:
+        times_id, times_ood = _times(n_id, n_id, of_id), _times(n_ood, again.n_ood or n_ood, of_ood)
+        for place, column in zip(row, columns, strict=True):
+            measured = measure(column.resampled(times_id, times_ood), how.recall, how.fpr_rule, how.aupr)
+            place[:] = [measured[key] for key in METRICS]
+    return found
+
+
+def interval_of(values: NDArray[np.float64], level: float) -> dict[str, Interval]:
+    """The middle `level` of (resamples, 3) values of METRICS."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {key: (float(low[i]), float(high[i])) for i, key in enumerate(METRICS)}
+
+
+def _times(images: int, size: int, generator: np.random.Generator) -> Counts:
+    """(images,) how often each is among `size` drawn with replacement."""
+    return np.bincount(generator.integers(0, images, size), minlength=images)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One score's images, sorted once for all resamples: those of the positive class from the most positive down.
+
+    Attributes:
+        by_id: whether ID is positive.
+        positives, negatives: images of each class in descending order of being positive.
+        steps: of the scores as they are, before resampling.
+    """
+
+    by_id: bool
+    positives: NDArray[np.intp]
+    negatives: NDArray[np.intp]
+    steps: Steps
+
+    @classmethod
+    def of(cls, id_scores: VectorLike, ood_scores: VectorLike, positive: str) -> "_Column":
+        """Sorts; raises FaroutError as `finite_scores`."""
+        id_vector, ood_vector = finite_scores(id_scores, NAMES[0]), finite_scores(ood_scores, NAMES[1])
+        by_id = positive == "id"
+        above, below = (id_vector, ood_vector) if by_id else (-ood_vector, -id_vector)
+        first, second = np.argsort(above, kind="stable"), np.argsort(below, kind="stable")
+        return cls(by_id, first[::-1], second[::-1], count_steps(above[first], below[second]))
+
+    @property
+    def n_id(self) -> int:
+        return (self.positives if self.by_id else self.negatives).size
+
+    @property
+    def n_ood(self) -> int:
+        return (self.negatives if self.by_id else self.positives).size
+
+    def resampled(self, times_id: Counts, times_ood: Counts) -> Steps:
+        """The steps of a test that has every image so many times, without sorting again."""
+        of_positives, of_negatives = (times_id, times_ood) if self.by_id else (times_ood, times_id)
+        reached = np.cumsum(of_positives[self.positives])[self.steps.reached - 1]
+        upto = np.concatenate([[0], np.cumsum(of_negatives[self.negatives])])
+        kept = np.flatnonzero(np.diff(reached, prepend=0))  # a step that lost all its positives is none
+        return Steps(reached[kept], upto[self.steps.above[kept]], upto[self.steps.upto[kept]], int(upto[-1]))

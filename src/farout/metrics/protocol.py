@@ -16,7 +16,7 @@ from farout.metrics.vectors import ScoreVector, VectorLike, finite_scores
 CONTROL_TOLERANCE = 0.05  # AUROC of a control farther than this from 0.5 is a warning
 _METRICS = ("fpr95", "auroc", "aupr")
 _BOTH = ("fpr95_in", "aupr_in", "fpr95_out", "aupr_out")
-_LEVEL = 0.95  # of the bootstrap intervals
+LEVEL = 0.95  # of the bootstrap intervals
 _MOST = {"bins": 10_000, "redraws": 10_000, "bootstrap": 100_000}  # more says nothing further, and never ends
 
 
@@ -164,14 +164,20 @@ def _intervals(
 
     Where a row is the mean over redraws, which varies less than one draw, they are on the wide side.
     """
-    found = bootstrap_intervals(
-        id_scores,
-        ood_scores,
-        Convention(protocol.positive, protocol.recall, protocol.fpr_rule, protocol.aupr),
-        Resampling(protocol.bootstrap, _LEVEL, [protocol.seed, _stable_hash(ood)], n_ood),
-    )
+    again = resampling_of(protocol, [protocol.seed, *stream_of(ood)], n_ood)
+    found = bootstrap_intervals(id_scores, ood_scores, convention_of(protocol), again)
     intervals: dict[str, Any] = {key: list(bounds) for key, bounds in found.items()}
-    return intervals | {"level": _LEVEL, "resamples": protocol.bootstrap}
+    return intervals | {"level": LEVEL, "resamples": protocol.bootstrap}
+
+
+def convention_of(protocol: Protocol) -> Convention:
+    """How its metrics are read off."""
+    return Convention(protocol.positive, protocol.recall, protocol.fpr_rule, protocol.aupr)
+
+
+def resampling_of(protocol: Protocol, seed: Sequence[int], n_ood: int) -> Resampling:
+    """Its bootstrap, from this seed, with so many OOD images in a resample."""
+    return Resampling(protocol.bootstrap, LEVEL, seed, n_ood)
 
 
 def mean_over_sets(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -200,9 +206,10 @@ def mean_over_sets(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _stream(protocol: Protocol, ood: str) -> np.random.Generator:
     """The random numbers of one OOD set's redraws."""
-    return np.random.default_rng([protocol.seed, _stable_hash(ood)])
+    return np.random.default_rng([protocol.seed, *stream_of(ood)])
 
 
-def _stable_hash(name: str) -> int:
-    """Python's own hash() changes from process to process."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+def stream_of(ood: str) -> list[int]:
+    """What tells the random numbers of one OOD set from others'."""
+    # Python's own hash() changes from process to process.
+    return [int.from_bytes(hashlib.sha256(ood.encode()).digest()[:8], "little")]

@@ -67,6 +67,8 @@ class EvaluationRequest:
         settings = self.settings
         if settings.linear_probe and "linear_probe" not in entry["id"]:
             return False
+        if settings.protocol.bootstrap and "paired" not in entry:
+            return False
         asked = (settings.ood_data.name, settings.protocol, settings.max_eval_images)
         return (entry["ood_data"], Protocol(**entry["protocol"]), entry["max_eval_images"]) == asked
 

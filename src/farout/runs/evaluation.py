@@ -16,6 +16,7 @@ from farout.engine.progress import say
 from farout.engine.stopping import told_as
 from farout.errors import FaroutError
 from farout.metrics import detection_metrics, expected_calibration_error
+from farout.metrics.paired import paired_differences, paired_facts, pairs_within
 from farout.metrics.protocol import CONTROL_TOLERANCE, Protocol, apply, mean_over_sets
 from farout.report.evidence import Evidence, Pictures
 from farout.runs.calibration import calibration_facts, confidence_of, held_out_temperature
@@ -35,6 +36,8 @@ UNTRAINED = {
     "ece": None,
     "no_accuracy": "the classifier was never trained: accuracy, ECE and scores of logits mean nothing",
 }
+
+REFERENCE = "msp"  # what every score is compared with, beside the method's own
 
 ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
 
@@ -132,6 +135,8 @@ class Evaluation:
         entries = [{**shared, **_under(each, self.data, self.id_outputs, self.values)} for each in protocols]
         probe = {"linear_probe": probed(self.predictor, self.id_outputs)} if settings.linear_probe else {}
         for entry, protocol in zip(entries, protocols, strict=True):
+            if protocol.bootstrap:
+                entry["paired"] = _paired(protocol, self.values, entry["rows"], settings.method_score)
             entry |= {"geometry": self.geometry.facts(), "depends_on": depends}
             entry |= {"skipped_scores": self.skipped} if self.skipped else {}
             entry["id"] |= probe if self.trained else {**probe, **UNTRAINED}
@@ -205,6 +210,25 @@ def _under(protocol: Protocol, data: EvaluationData, id_outputs: Outputs, values
         "id": _id_facts(data.id_test, id_outputs, protocol.bins),
         "rows": rows,
         "means": means,
+    }
+
+
+def _paired(
+    protocol: Protocol, values: ScoresOfSets, rows: list[dict[str, Any]], method_score: str | None
+) -> dict[str, Any]:
+    """Every score less softmax, and less the method's own score, on the same images."""
+    found = {(row["score"], row["ood"]): row for row in rows}
+    sets = ["id", *dict.fromkeys(row["ood"] for row in rows)]
+    pairs = pairs_within(values["id"], [name for name in (REFERENCE, method_score) if name])
+    say(f"  paired intervals: {protocol.bootstrap} resamples of {len(values['id'])} scores on {len(sets) - 1} sets")
+    differences = paired_differences(protocol, {name: values[name] for name in sets}, found, pairs)
+    return {
+        **paired_facts(protocol),
+        "differences": [
+            {"first": first, "second": second, **difference}
+            for ((first,), (second,)), of_pair in zip(pairs, differences, strict=True)
+            for difference in of_pair
+        ],
     }
 
 

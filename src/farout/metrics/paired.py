@@ -1,0 +1,95 @@
+"""Differences of scores, or of networks, on the same images: what one has more than another, with its interval."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farout.metrics.bootstrap import METRICS, interval_of, resampled_metrics
+from farout.metrics.protocol import LEVEL, Protocol, convention_of, mean_over_sets, resampling_of, stream_of
+from farout.metrics.vectors import VectorLike
+
+Side = tuple[str, ...]  # columns, whose metrics are averaged: one score of one network, or of its trainings
+Rows = Mapping[tuple[str, str], Mapping[str, Any]]  # (column, OOD set) -> row of farout.metrics.protocol.apply
+MEAN = "mean"  # the mean over the OOD sets, among their names
+
+
+def paired_differences(
+    protocol: Protocol,
+    scores: Mapping[str, Mapping[str, VectorLike]],
+    rows: Rows,
+    pairs: Sequence[tuple[Side, Side]],
+) -> list[list[dict[str, Any]]]:
+    """For every pair, what its first side has more than its second on each OOD set, and in the mean over the sets.
+
+    A resample (`protocol.bootstrap` of them) has the same images for all columns: ID images are drawn once for all
+    sets, OOD images of every set on their own, as many as one draw of the protocol has. The mean is that of
+    `mean_over_sets`, taken within each resample. The differences themselves are those of the rows, which are means over
+    redraws, and vary less than one: intervals are on the wide side.
+
+    Args:
+        scores: set ("id" is the ID set) -> column -> (N,), with the same image at the same place of all columns.
+        rows: of every column on every OOD set; they bring their votes.
+
+    Returns for each pair a list of {"ood", "fpr95", "auroc", "aupr"}, the last of them for the mean, as fractions:
+    [difference, low, high]; AUPR of the mean is None where base rates differ. Raises FaroutError where the columns of a
+    set are not of the same images.
+    """
+    columns = list(scores["id"])
+    sets = [name for name in scores if name != "id"]
+    found = {name: _resampled(protocol, scores, name, columns) for name in sets}
+    ballots: dict[str, list[str]] = {}
+    for name in sets:
+        ballots.setdefault(rows[columns[0], name].get("vote") or name, []).append(name)
+    found[MEAN] = _mean([_mean([found[name] for name in ballot]) for ballot in ballots.values()])
+    points = {(column, name): rows[column, name] for column in columns for name in sets}
+    points |= {(column, MEAN): mean_over_sets([rows[column, name] for name in sets]) for column in columns}
+    place = {column: i for i, column in enumerate(columns)}
+    return [
+        [_difference(pair, name, values, points, place) for name, values in found.items()]
+        for pair in pairs
+    ]  # fmt: skip
+
+
+def pairs_within(scores: Iterable[str], references: Iterable[str]) -> list[tuple[Side, Side]]:
+    """Every score of a network against each reference among them: no pair twice, none the other way round."""
+    names = list(scores)
+    taken: dict[frozenset[str], tuple[Side, Side]] = {}
+    for reference in references:
+        for score in names:
+            if reference in names and score != reference:
+                taken.setdefault(frozenset((score, reference)), ((score,), (reference,)))
+    return list(taken.values())
+
+
+def paired_facts(protocol: Protocol) -> dict[str, Any]:
+    """What made the intervals, for a record."""
+    return {"level": LEVEL, "resamples": protocol.bootstrap, "seed": protocol.seed}
+
+
+def _resampled(
+    protocol: Protocol, scores: Mapping[str, Mapping[str, VectorLike]], name: str, columns: Sequence[str]
+) -> NDArray[np.float64]:
+    """(resamples, columns, 3) of one OOD set."""
+    id_scores, ood_scores = ([scores[which][column] for column in columns] for which in ("id", name))
+    n_ood = protocol.ood_count(len(id_scores[0]), len(ood_scores[0]))
+    again = resampling_of(protocol, [protocol.seed], n_ood)
+    return resampled_metrics(id_scores, ood_scores, convention_of(protocol), again, stream_of(name))
+
+
+def _mean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.mean(values, axis=0)
+
+
+def _difference(
+    pair: tuple[Side, Side], name: str, values: NDArray[np.float64], points: Rows, place: Mapping[str, int]
+) -> dict[str, Any]:
+    first, second = (values[:, [place[column] for column in side]].mean(axis=1) for side in pair)
+    bounds = interval_of(first - second, LEVEL)
+    found: dict[str, Any] = {"ood": name}
+    for key in METRICS:
+        sides = [[points[column, name][key] for column in side] for side in pair]
+        known = all(value is not None for side in sides for value in side)
+        found[key] = [float(np.mean(sides[0]) - np.mean(sides[1])), *bounds[key]] if known else None
+    return found
