@@ -20,7 +20,7 @@ Value = float | int | None
 # Knob -> the values beside the one that the row's file has. None, of outlier images, is all of them.
 GRID: Mapping[str, tuple[Value, ...]] = {
     "m_in": (-27.0, -23.0, -19.0, -11.0, -7.0),
-    "m_out": (-11.0, -8.0, -2.0, 1.0),
+    "m_out": (-11.0, -8.0, -3.0, -1.0),
     "energy_weight": (0.01, 0.03, 0.3, 1.0),
     "max_outlier_images": (100, 1000, 10000),
 }
