@@ -13,6 +13,7 @@ from farout.shapes import misfit
 Record = dict[str, Any]
 
 # What further commands leave in a run's folder, by the key that a record has it under.
+PAIRED = "paired-"  # what names of comparisons of runs begin with
 SIDE_FILES = {"samples": "samples/samples.json", "robustness": "robustness.json"}
 
 
@@ -107,12 +108,17 @@ def _read_json(file: Path) -> Any:
 def read_ledger(folder: Path) -> list[Record]:
     """Every run's record below a folder, in order of file name; raises MissingDataError where it is absent.
 
-    What measured speed (bench-DEVICE.json), or many settings (sensitivity-*.json), is no run's.
+    What measured speed (bench-DEVICE.json), many settings (sensitivity-*.json) or differences of runs (paired-*.json)
+    is no run's.
     """
     if not folder.is_dir():
         raise MissingDataError(f"there is no folder {folder}: name one with records, or runs")
-    found = [path for path in sorted(folder.rglob("*.json")) if not path.name.startswith(("bench-", "sensitivity-"))]
-    return [read_record(path) for path in found]
+    return [read_record(path) for path in sorted(folder.rglob("*.json")) if is_run_record(path)]
+
+
+def is_run_record(path: Path) -> bool:
+    """Whether a file of results/ is about one run, by its name."""
+    return not path.name.startswith(("bench-", "sensitivity-", PAIRED))
 
 
 def runs_under(records: Iterable[Record], protocol: str) -> list[EvaluatedRun]:

@@ -1,0 +1,53 @@
+"""Verdicts on the papers' claims from the records in results/, and every page that is written from them.
+
+    python scripts/verdicts.py            print the verdicts; write the blocks of README.md, docs/ and results/README.md
+    python scripts/verdicts.py --check    write nothing; 2 where a page says something else than the records
+
+Records are taken by what they say of themselves: method, scale, network, ID set, protocol and OOD sets. A claim's
+verdict is read off the 95 % interval of a difference: docs/verdicts.md says which interval stands where.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from farout.commands.arguments import DONE, FAILED, Parser, guarded
+from farout.config.settings import ROOT
+from farout.engine.progress import say
+from farout.reproduce.pages import Ledger, outdated, pages_of, update
+from farout.reproduce.verdict_page import to_terminal
+
+USUAL_WIDTH = 200  # columns of text where there is no terminal
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say which pages are not current")
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="print the verdicts of these records, and write nothing"
+    )
+    return parser.parse_args(arguments)
+
+
+@guarded
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print, and write or check the pages; returns the exit status."""
+    options = _options(arguments)
+    ledger = Ledger.read(options.results or ROOT / "results")
+    verdicts = ledger.verdicts()
+    console = Console() if sys.stdout.isatty() else Console(width=USUAL_WIDTH)
+    console.print(to_terminal(verdicts))
+    if options.results is not None:
+        return DONE
+    pages = pages_of(ledger, verdicts)
+    if options.check:
+        old = outdated(pages)
+        for page in old:
+            say(f"not current: {page.relative_to(ROOT)} (make verdicts)")
+        return FAILED if old else DONE
+    for page in update(pages):
+        say(f"written: {page.relative_to(ROOT)}")
+    return DONE

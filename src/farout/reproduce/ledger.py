@@ -1,0 +1,127 @@
+"""results/: its records by what they say of themselves, and the index that says what made each of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from farout.config.settings import ROOT
+from farout.errors import ConfigError, MissingDataError
+from farout.files import load_object
+from farout.report.blocks import pipe_table
+from farout.report.records import PAIRED, Record, is_run_record, name_of, read_record
+from farout.reproduce.trials import Trial
+
+# Method -> the end of its experiment's name, by the folder of conf/experiment that a protocol's rows lie in.
+EXPERIMENTS = {
+    "energy": {"ce": "softmax", "energy": "energy_ft", "oe": "oe_ft"},
+    "oe": {"ce": "baseline", "oe": "oe_tune"},
+    "cider": {"ce": "ce", "cider": "cider", "supcon": "supcon"},
+    "jem": {"ce": "ce", "jem": "jem"},
+}
+SYNTHETIC = ("gaussian", "rademacher", "blobs", "interp")  # generated from a seed: there is no file to hash
+
+
+def read_files(folder: Path) -> list[Record]:
+    """Every run's record below a folder, each with its `file` name; raises MissingDataError where it is absent."""
+    if not folder.is_dir():
+        raise MissingDataError(f"there is no folder {folder}: name one with records")
+    return [{**read_record(path), "file": path.name} for path in sorted(folder.glob("*.json")) if is_run_record(path)]
+
+
+def read_paired(folder: Path) -> list[dict[str, Any]]:
+    """Every comparison of runs below a folder; raises ConfigError for a file that is none."""
+    found = []
+    for path in sorted(folder.glob(f"{PAIRED}*.json")):
+        record = load_object(path, "compare the runs again: python scripts/compare.py RUN RUN")
+        if not {"protocol", "ood_data", "max_eval_images", "sides", "sets", "differences"} <= record.keys():
+            raise ConfigError(f"{path} is no comparison of runs: make it again, python scripts/compare.py RUN RUN")
+        found.append({**record, "file": path.name})
+    return found
+
+
+def index(records: Sequence[Record], paired: Sequence[Mapping[str, Any]] = ()) -> str:
+    """A line for each record: what it is, what made it, and what it lacks of what newer ones have."""
+    head = ["record", "what", "scale", "seed", "trained on, date, commit", "evaluated on, date, commit", "by", "lacks"]
+    lines = [_line(record) for record in records]
+    for record in paired:
+        what = f"paired intervals of {len(record['sides'])} sides on {len(record['sets'])} sets, protocol "
+        what += f"{record['protocol']['name']}"
+        runs = " ".join(f"outputs/runs/{run['run']}" for run in record["runs"])
+        lines.append([_link(record["file"]), what, "", "", "", _stamp(record), f"`scripts/compare.py {runs}`", ""])
+    return pipe_table(head, lines)
+
+
+def _line(record: Record) -> list[str]:
+    trials = [Trial(record, entry) for entry in record["evaluations"]]
+    last, identity = trials[-1], record["identity"]
+    scores = {row["score"] for trial in trials for row in trial.entry["rows"]}
+    protocols = dict.fromkeys(f"{t.entry['protocol']['name']} on {t.entry.get('ood_data')}" for t in trials)
+    outliers = f", outliers {name_of(identity['outliers'])}" if identity.get("outliers") else ""
+    what = f"{last.id_data}, {name_of(identity['backbone'])}, {name_of(identity['method'])}{outliers}"
+    what += f"; {len(scores)} scores; {', '.join(protocols)}" + "".join(f"; {key}" for key in _beside(record))
+    stamps = dict.fromkeys(_stamp(trial.entry) for trial in trials)
+    trained = "others" if last.imported else _stamp(record.get("trained") or {})
+    seed = "" if last.imported else str(last.seed)
+    made = f"`{command_of(last)}`"
+    return [
+        _link(record["file"]),
+        what,
+        _scale(last),
+        seed,
+        trained,
+        "<br>".join(stamps),
+        made,
+        ", ".join(lacks(record)),
+    ]
+
+
+def _link(file: str) -> str:
+    return f"[{file.removesuffix('.json')}]({file})"
+
+
+def _scale(trial: Trial) -> str:
+    return f"{trial.identity.get('scale')}, from others' weights" if trial.from_others else trial.scale
+
+
+def _beside(record: Record) -> list[str]:
+    return [key for key in ("samples", "robustness") if key in record]
+
+
+def _stamp(facts: Mapping[str, Any]) -> str:
+    commit = str(facts.get("commit") or "")
+    return ", ".join(filter(None, (str(facts.get("device") or ""), str(facts.get("date") or "")[:10], commit)))
+
+
+def command_of(trial: Trial) -> str:
+    """The command that makes such a run and its evaluation: by its experiment, where conf/ has one."""
+    entry, identity = trial.entry, trial.identity
+    tail = f"ood_data={entry.get('ood_data')}"
+    if trial.imported:
+        file = (trial.record.get("trained") or {}).get("file", "FILE")
+        return f"scripts/import_checkpoint.py {file} --id {trial.id_data}; eval.py run=outputs/runs/{trial.run} {tail}"
+    protocols = [other["protocol"]["name"] for other in trial.record["evaluations"]]
+    method, scale = str(name_of(identity["method"])), str(identity.get("scale"))
+    for paper in dict.fromkeys(protocols):
+        row = EXPERIMENTS.get(paper, {}).get(method)
+        name = f"{paper}/{scale}/{trial.id_data}_{row}"
+        if row is not None and (ROOT / f"conf/experiment/{name}.yaml").is_file():
+            words = [f"experiment={name}", f"seed={trial.seed}"]
+            words += [f"outliers={name_of(identity['outliers'])}"] if identity.get("outliers") else []
+            words += [tail, *(["init_from=RUN"] if trial.from_others else [])]
+            return f"train.py {' '.join(words)}"
+    return f"train.py method={method} scale={scale} seed={trial.seed} {tail}"
+
+
+def lacks(record: Record) -> list[str]:
+    """What a record does not say of its figures: device, commit, hashes of the data, what they depend on, intervals."""
+    trial = Trial(record, record["evaluations"][-1])
+    stamps = [record.get("trained") or {}, trial.entry]
+    missing = [key for key in ("device", "commit", "date") if any(not stamp.get(key) for stamp in stamps)]
+    data = record.get("data") or {}
+    hashed = trial.imported or (data.get("labelled") or {}).get("sha256")
+    missing += [] if hashed else ["hash of the training images"]
+    drawn = all(row.get("sha256") or row.get("ood") in SYNTHETIC for row in trial.entry["rows"])
+    missing += [] if drawn and (trial.entry["id"].get("info") or {}).get("sha256") else ["hashes of the test images"]
+    missing += [] if "depends_on" in trial.entry else ["what it depends on"]
+    missing += [] if any("paired" in entry for entry in record["evaluations"]) else ["paired intervals"]
+    return missing

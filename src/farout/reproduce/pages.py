@@ -1,0 +1,56 @@
+"""Every page that is written from results/: which block of which page holds what."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from farout.config.settings import ROOT
+from farout.report.blocks import is_current, update_page
+from farout.report.records import Record
+from farout.reproduce.ledger import index, read_files, read_paired
+from farout.reproduce.result_tables import result_tables
+from farout.reproduce.verdict_page import details, matrix
+from farout.reproduce.verdicts import Verdict, verdicts_of
+
+Blocks = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What results/ holds: the records of runs, and comparisons of runs."""
+
+    records: Sequence[Record]
+    paired: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Ledger":
+        """Raises MissingDataError where the folder is absent, ConfigError for a file that is no record."""
+        return cls(read_files(folder), read_paired(folder))
+
+    def verdicts(self) -> list[Verdict]:
+        """On every claim of every paper."""
+        return verdicts_of(self.records, self.paired)
+
+
+def pages_of(ledger: Ledger, verdicts: Sequence[Verdict], root: Path = ROOT) -> dict[Path, Blocks]:
+    """Page -> its blocks by name."""
+    return {
+        root / "README.md": {
+            "claims": matrix(verdicts),
+            "full scale": result_tables(ledger.records, ["full"], "results", ["energy"]),
+        },
+        root / "docs/verdicts.md": {"matrix": matrix(verdicts), "verdicts": details(verdicts)},
+        root / "docs/results.md": {"tables": result_tables(ledger.records)},
+        root / "results/README.md": {"index": index(ledger.records, ledger.paired)},
+    }
+
+
+def update(pages: Mapping[Path, Blocks]) -> list[Path]:
+    """Write what has changed; the pages that had. Raises FaroutError where a page lacks the marks of a block."""
+    return [page for page, blocks in pages.items() if update_page(page, blocks)]
+
+
+def outdated(pages: Mapping[Path, Blocks]) -> list[Path]:
+    """The pages that say something else than the records."""
+    return [page for page, blocks in pages.items() if not is_current(page, blocks)]

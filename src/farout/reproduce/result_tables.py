@@ -1,0 +1,295 @@
+"""Tables of results/ for docs/: one for each paper, scale, network and list of OOD sets that was evaluated."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from farout.papers import METRICS, Paper, RowKind, load
+from farout.papers.claims import ANGLES, MEAN, SCALES
+from farout.report.blocks import pipe_table
+from farout.report.records import Record, name_of
+from farout.report.tables.cells import mean_of_votes
+from farout.report.tables.render import TITLES
+from farout.reproduce.trials import FROM_OTHERS, LITERATURE, Trial, attack_of_run, trials_of
+
+Seeds = tuple[Trial, ...]
+SHOWN = {"energy": "fpr95", "oe": "fpr95", "cider": "fpr95", "jem": "auroc"}  # the metric that single sets have
+NAMES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR"}
+PAPERS = {"energy": "Energy", "oe": "Outlier Exposure", "cider": "CIDER", "jem": "JEM"}
+LINK = "{results}"
+ATTACKS = ("linf 0", "linf 2", "linf 8")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A row of the paper, as it was run: its label, and the seeds of one setting."""
+
+    kind: RowKind
+    seeds: Seeds
+    label: str
+
+    def rows(self, trial: Trial) -> dict[str, Mapping[str, Any]]:
+        """OOD set -> row of the column's score."""
+        return {row["ood"]: row for row in trial.entry["rows"] if row["score"] == self.kind.score}
+
+
+def result_tables(
+    records: Iterable[Record],
+    scales: Sequence[str] = tuple(SCALES),
+    folder: str = "../results",
+    names: Sequence[str] = tuple(SHOWN),
+) -> str:
+    """Every table of these papers as Markdown under a heading of its own, each with what it was measured on.
+
+    `folder` is where links to records lead.
+    """
+    trials = trials_of(records)
+    parts: list[str] = []
+    for name in names:
+        paper = load(name)
+        mine = [trial for trial in trials if trial.entry["protocol"]["name"] == paper.protocol]
+        for scale in scales:
+            if scale == LITERATURE:
+                parts += _literature(paper, [trial for trial in mine if trial.imported])
+                continue
+            for group in _groups(mine, scale):
+                parts += _table(paper, scale, group)
+    return "\n".join(parts).replace(LINK, folder)
+
+
+def _groups(trials: Sequence[Trial], scale: str) -> list[list[Trial]]:
+    """The trials of a scale by network and by how they were evaluated; networks of others beside what began there."""
+    found: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        if trial.scale == scale:
+            found.setdefault((*trial.network, *trial.conditions), []).append(trial)
+    if scale == FROM_OTHERS:
+        for group in found.values():
+            group += [t for t in trials if any(child.network == t.network and child.child_of(t) for child in group)]
+    return list(found.values())
+
+
+def _table(paper: Paper, scale: str, group: Sequence[Trial]) -> list[str]:
+    columns = [column for key in paper.table for column in _columns(paper.kinds[key], group)]
+    if not columns:
+        return []
+    first = columns[0].seeds[0]
+    title = (first.entry["id"].get("info") or {}).get("title") or first.id_data
+    heading = f"### {PAPERS[paper.name]}: scale {SCALES[scale]}, {title}, {first.network[0]}"
+    head = ["", *(column.label for column in columns)]
+    return [heading, "", _caption(columns), "", pipe_table(head, _lines(paper, columns), 1), ""]
+
+
+def _columns(kind: RowKind, group: Sequence[Trial]) -> list[Column]:
+    """A row's settings; where there are several, the label has what distinguishes their folders."""
+    kind = kind.on(group[0].id_data)
+    settings: dict[tuple[Any, ...], dict[int, Trial]] = {}
+    for trial in group:
+        if trial.is_a(kind) and any(row["score"] == kind.score for row in trial.entry["rows"]):
+            settings.setdefault(trial.setting, {})[trial.seed] = trial
+    several = len(settings) > 1
+    return [
+        Column(kind, seeds, f"{kind.label} ({seeds[0].run.split('-')[-2]})" if several else kind.label)
+        for seeds in (tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in settings.values())
+    ]
+
+
+def _lines(paper: Paper, columns: Sequence[Column]) -> list[list[str]]:
+    shown = SHOWN[paper.name]
+    sets = _sets(columns)
+    common = [ood for ood in sets if all(ood in column.rows(trial) for column in columns for trial in column.seeds)]
+    lines = [[label, *(_cell(column, ood, shown) for column in columns)] for ood, label in sets.items()]
+    for metric in paper.metrics if paper.name != "jem" else (shown,):
+        means = [_seeds([_mean(column, trial, common, metric) for trial in column.seeds]) for column in columns]
+        if any(mean != "-" for mean in means):
+            lines.append([f"**mean {NAMES[metric]}**, {_votes(columns[0], common)} votes", *means])
+    lines += [line for line in _of_id(columns) if any(cell != "-" for cell in line[1:])]
+    return lines + _papers(paper, columns)
+
+
+def _sets(columns: Sequence[Column]) -> dict[str, str]:
+    """OOD set -> its title, with what the paper's own set is where it stands in for one."""
+    found = {}
+    for column in columns:
+        for trial in column.seeds:
+            for ood, row in column.rows(trial).items():
+                found[ood] = str(row.get("title") or ood) + (" †" if row.get("stand_in_for") else "")
+    return found
+
+
+def _cell(column: Column, ood: str, metric: str) -> str:
+    rows = [column.rows(trial).get(ood) for trial in column.seeds]
+    return _seeds([None if row is None else 100 * row[metric] for row in rows])
+
+
+def _mean(column: Column, trial: Trial, sets: Sequence[str], metric: str) -> float | None:
+    rows = column.rows(trial)
+    value = mean_of_votes([rows[ood] for ood in sets], metric)
+    return None if value is None else 100 * value
+
+
+def _votes(column: Column, sets: Sequence[str]) -> int:
+    rows = column.rows(column.seeds[0])
+    return len({rows[ood].get("vote") or ood for ood in sets})
+
+
+def _seeds(values: Sequence[float | None]) -> str:
+    """Mean, and the sample standard deviation over seeds."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    return f"{fmean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
+
+
+def _of_id(columns: Sequence[Column]) -> list[list[str]]:
+    """What is measured without OOD sets, controls and attacks among it."""
+    lines = []
+    for key in ("accuracy", "ece", "linear_probe"):
+        values = [[_id_value(trial, key) for trial in column.seeds] for column in columns]
+        lines.append([f"ID {TITLES[key]}", *(_seeds(seeds) for seeds in values)])
+    for key in ANGLES if any(c.kind.method == "cider" for c in columns) else ():
+        values = [[_angle(trial, key) for trial in column.seeds] for column in columns]
+        lines.append([f"{key} of the features, degrees", *(_seeds(seeds) for seeds in values)])
+    for name in ("resampled", "jpeg"):
+        values = [[_control(trial, name, column.kind.score) for trial in column.seeds] for column in columns]
+        lines.append([f"control: AUROC of ID against itself, {name}", *(_seeds(seeds) for seeds in values)])
+    return lines + _attacks(columns) + [_distances(columns)]
+
+
+def _attacks(columns: Sequence[Column]) -> list[list[str]]:
+    """Accuracy under attack, of the networks as they are and after refinement by the run's own chain."""
+    records = [trial.record for column in columns for trial in column.seeds]
+    lines = []
+    for steps in (0, 10):
+        for attack in ATTACKS:
+            found = [[attack_of_run(records, trial.run, attack, steps) for trial in c.seeds] for c in columns]
+            of = max((hit[1] for seeds in found for hit in seeds if hit), default=0)
+            shares = [[None if hit is None else 100 * hit[0] for hit in seeds] for seeds in found]
+            epsilon = attack.split()[1]
+            under = "without an attack" if epsilon == "0" else f"under PGD, L-infinity {epsilon}/255"
+            refined = f", after {steps} steps of refinement" if steps else ""
+            lines.append([f"accuracy on {of} images {under}{refined}", *(_seeds(seeds) for seeds in shares)])
+    return lines
+
+
+def _distances(columns: Sequence[Column]) -> list[str]:
+    """How far samples lie from test images, by the classifier's own features: no FID."""
+    cells = []
+    for column in columns:
+        known = [(trial.record.get("samples") or {}).get("frechet_distance") or {} for trial in column.seeds]
+        cells.append(_seeds([facts["samples"]["value"] if "samples" in facts else None for facts in known]))
+    return ["Frechet distance of samples on the classifier's features (not FID)", *cells]
+
+
+def _id_value(trial: Trial, key: str) -> float | None:
+    value = trial.entry["id"].get(key)
+    value = value.get("accuracy") if isinstance(value, Mapping) else value
+    return None if value is None else 100 * value
+
+
+def _angle(trial: Trial, key: str) -> float | None:
+    features = (trial.entry.get("geometry") or {}).get("features") or {}
+    value = features.get("mean_separability" if key == "separability" else key)
+    return None if value is None else float(value)
+
+
+def _control(trial: Trial, name: str, score: str) -> float | None:
+    found = [c["auroc"] for c in trial.entry.get("controls", ()) if (c["control"], c["score"]) == (name, score)]
+    return 100 * found[0] if found else None
+
+
+def _papers(paper: Paper, columns: Sequence[Column]) -> list[list[str]]:
+    """The paper's means over its own sets, which are others than ours: never subtracted."""
+    id_data = columns[0].seeds[0].id_data
+    own, lines = paper.sets.get(id_data, ()), []
+    for metric in METRICS:
+        values = [paper.value(id_data, column.kind.key, MEAN, metric).value for column in columns]
+        if any(value is not None for value in values):
+            label = f"the paper, its own {len(own)} sets: mean {NAMES[metric]}"
+            lines.append([label, *("-" if value is None else f"{value:.1f}" for value in values)])
+    return lines
+
+
+def _caption(columns: Sequence[Column]) -> str:
+    """What ran, how it was measured, where, when and at which commits."""
+    trials = [trial for column in columns for trial in column.seeds]
+    first, ours = trials[0], [trial for trial in trials if not trial.imported]
+    protocol = first.entry["protocol"]
+    positive = "ID" if protocol["positive"] == "id" else "OOD"
+    shown = [
+        f"protocol {protocol['name']} ({positive} positive) on the sets of `{first.entry.get('ood_data')}`",
+        f"percent, mean ± sample standard deviation of seeds {_listed(str(t.seed) for t in ours)}"
+        if ours
+        else "percent",
+        _each("outliers", (name_of(t.identity.get("outliers")) for t in ours)),
+        _each("trained in", (t.identity.get("precision") for t in ours)),
+        _each("trained on", (_stamp(t.record.get("trained") or {}) for t in ours)),
+        _each("evaluated on", (_stamp(t.entry) for t in trials)),
+        _each("ID images", (_images(t) for t in trials)),
+    ]
+    stand_ins = any(row.get("stand_in_for") for trial in trials for row in trial.entry["rows"])
+    shown += ["† in the place of a set of the paper"] if stand_ins else []
+    files = dict.fromkeys(str(trial.record.get("file", trial.run)) for trial in trials)
+    text = "; ".join(part for part in shown if part)
+    links = ", ".join(f"[{file.removesuffix('.json')}]({LINK}/{file})" for file in files)
+    return f"{text[0].upper()}{text[1:]}. Records: {links}."
+
+
+def _seed_text(trials: Sequence[Trial]) -> str:
+    seeds = list(dict.fromkeys(str(trial.seed) for trial in trials))
+    if len(seeds) < 2:
+        return f"percent, seed {seeds[0]}" if seeds else "percent"
+    return f"percent, mean ± sample standard deviation of seeds {' and '.join(seeds)}"
+
+
+def _each(what: str, values: Iterable[Any]) -> str:
+    listed = _listed(str(value) for value in values if value)
+    return f"{what} {listed}" if listed else ""
+
+
+def _listed(values: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(values))
+
+
+def _stamp(facts: Mapping[str, Any]) -> str:
+    """Device, day and commit."""
+    return f"{facts.get('device')}, {str(facts.get('date'))[:10]}, commit {facts.get('commit')}"
+
+
+def _images(trial: Trial) -> str:
+    info = trial.entry["id"].get("info") or {}
+    return f"{info.get('built_from') or info.get('title')} ({str(info.get('sha256'))[:8]})" if info else ""
+
+
+def _literature(paper: Paper, trials: Sequence[Trial]) -> list[str]:
+    """Networks of others, as they are: a line each, mean FPR95 / AUROC by score."""
+    parts: list[str] = []
+    groups: dict[tuple[Any, ...], dict[str, Trial]] = {}
+    for trial in trials:
+        groups.setdefault((trial.id_data, *trial.conditions), {})[trial.run] = trial
+    for (id_data, _, ood_data, _), by_run in groups.items():
+        own = list(by_run.values())
+        scores = list(dict.fromkeys(row["score"] for trial in own for row in trial.entry["rows"]))
+        heading = f"### Networks of the literature: {id_data}, protocol {paper.protocol}, sets of `{ood_data}`"
+        count = "Trained by others, imported, one network each."
+        lines = [[_network(trial), *(_of_score(trial, score) for score in scores)] for trial in own]
+        means = "Mean FPR95 / AUROC, percent, over the sets that each was evaluated on."
+        evaluated = _each("Evaluated on", (_stamp(trial.entry) for trial in own))
+        parts += [heading, "", f"{count} {means} {evaluated}.", "", pipe_table(["network", *scores], lines, 1), ""]
+    return parts
+
+
+def _network(trial: Trial) -> str:
+    facts = trial.entry["id"]
+    known = [
+        f"{100 * facts[key]:.1f} % {name}" for key, name in (("accuracy", "right"), ("ece", "ECE")) if facts.get(key)
+    ]
+    file = trial.record.get("file", trial.run)
+    return f"[{trial.run.removeprefix('imported-')}]({LINK}/{file}) ({', '.join(known)})"
+
+
+def _of_score(trial: Trial, score: str) -> str:
+    rows = [row for row in trial.entry["rows"] if row["score"] == score]
+    means = [mean_of_votes(rows, metric) for metric in ("fpr95", "auroc")]
+    return " / ".join(f"{100 * mean:.1f}" for mean in means if mean is not None) or "-"

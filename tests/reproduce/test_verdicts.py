@@ -1,0 +1,214 @@
+"""Verdicts follow from intervals, intervals from what the records hold, and records are known by their content."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from farout.config.settings import ROOT
+from farout.papers import names
+from farout.papers.claims import Claim, claims_of
+from farout.reproduce.ledger import read_files
+from farout.reproduce.verdicts import (
+    MIXED,
+    NO_INTERVAL,
+    NOT_REPRODUCED,
+    NOT_RUN,
+    PAIRED,
+    REPRODUCED,
+    SEEDS,
+    SHARES,
+    Found,
+    Verdict,
+    judge,
+    verdicts_of,
+)
+
+Record = dict[str, Any]
+
+
+def claim(key: str) -> Claim:
+    return next(c for name in names() for c in claims_of(name) if c.key == key)
+
+
+def rows(score: str, rates: tuple[float, ...]) -> list[Record]:
+    sets = ("digits", "crop", "resize")
+    return [
+        {"score": score, "ood": ood, "fpr95": rate, "auroc": 1 - rate / 3, "aupr": 0.9, "base_rate": 5 / 6}
+        | ({"vote": "houses"} if ood != "digits" else {})
+        for ood, rate in zip(sets, rates, strict=True)
+    ]
+
+
+def record(
+    method: str, seed: int, scores: dict[str, tuple[float, ...]], parent: str | None = None, **more: Any
+) -> Record:
+    run = f"{method}-wrn_40_2-cifar10-{'11111111' if method == 'ce' else '2222aaaa'}-s{seed}"
+    identity = {
+        "method": {"name": method},
+        "backbone": {"name": "wrn_40_2"},
+        "id_data": {"name": "cifar10"},
+        "outliers": None if parent is None else "cifar100",
+        "transform": {"name": "cifar", "mean": [0.5], "std": [0.2]},
+        "parent": parent,
+        "seed": seed,
+        "scale": "full",
+    }
+    entry = {
+        "date": "2026-11-26",
+        "protocol": {"name": "energy", "positive": "id"},
+        "ood_data": "stand_in",
+        "max_eval_images": None,
+        "id": {"accuracy": 0.9 if parent is None else 0.89, "ece": 0.05, "n": 10000},
+        "rows": [row for score, rates in scores.items() for row in rows(score, rates)],
+    }
+    return {"run": run, "identity": identity, "evaluations": [entry | more]}
+
+
+def networks(seed: int = 1, shift: float = 0.0) -> list[Record]:
+    parent = record("ce", seed, {"msp": (0.6, 0.5, 0.5), "energy": (0.4 + shift, 0.3, 0.2)})
+    return [
+        parent,
+        record("oe", seed, {"msp": (0.2, 0.1, 0.2)}, "11111111"),
+        record("energy", seed, {"energy": (0.1 + shift, 0.1, 0.1)}, "11111111"),
+    ]
+
+
+def verdict(key: str, records: list[Record], paired: list[Record] | None = None) -> Verdict:
+    (found,) = [v for v in verdicts_of(records, paired or []) if v.claim.key == key and v.scale == "full"]
+    return found
+
+
+def only(found: Verdict) -> Found:
+    (one,) = found.found
+    return one
+
+
+@pytest.mark.parametrize(
+    ("key", "interval", "word"),
+    [
+        ("energy_beats_softmax", (-3.0, -1.0), REPRODUCED),
+        ("energy_beats_softmax", (-3.0, 1.0), MIXED),
+        ("energy_beats_softmax", (1.0, 3.0), NOT_REPRODUCED),
+        ("jem_confidence_on_objects", (1.0, 3.0), REPRODUCED),
+        ("jem_confidence_on_objects", (-3.0, -1.0), NOT_REPRODUCED),
+        ("fine_tuning_keeps_accuracy", (-0.9, 0.5), REPRODUCED),
+        ("fine_tuning_keeps_accuracy", (-1.2, 0.5), MIXED),
+        ("fine_tuning_keeps_accuracy", (-3.0, -1.1), NOT_REPRODUCED),
+        ("energy_beats_softmax", None, NO_INTERVAL),
+    ],
+)
+def test_a_verdict_is_the_side_on_which_the_whole_interval_lies(
+    key: str, interval: tuple[float, float] | None, word: str
+) -> None:
+    assert judge(claim(key), interval) == word
+
+
+def test_one_seed_without_scores_per_image_has_a_difference_and_no_verdict() -> None:
+    found = only(verdict("energy_beats_softmax", networks()))
+    assert (found.values, found.interval) == ((pytest.approx(32.5), pytest.approx(55.0)), None)
+    assert verdict("energy_beats_softmax", networks()).word == NO_INTERVAL
+    assert verdict("jem_calibrated", networks()).word == NOT_RUN
+
+
+def test_the_paired_interval_of_one_evaluation_counts_where_it_is_of_the_same_sets() -> None:
+    records = networks()
+    block = {"first": "energy", "second": "msp", "fpr95": [-0.225, -0.24, -0.21], "auroc": None, "aupr": None}
+    differences = [block | {"ood": ood} for ood in ("digits", "crop", "resize", "mean")]
+    records[0]["evaluations"][0]["paired"] = {"differences": differences}
+    found = only(verdict("energy_beats_softmax", records))
+    assert (found.interval, found.how) == (pytest.approx((-24.0, -21.0)), PAIRED)
+    assert found.verdict == REPRODUCED
+    differences[0] |= {"ood": "another"}
+    assert only(verdict("energy_beats_softmax", records)).interval is None, "a mean over other sets"
+
+
+def comparison(first: Record, second: Record, figures: list[float]) -> Record:
+    sides = [{"runs": [r["run"]], "score": s} for r, s in ((first, "msp"), (second, "energy"))]
+    return {
+        "protocol": {"name": "energy"},
+        "ood_data": "stand_in",
+        "max_eval_images": None,
+        "sides": sides,
+        "sets": ["digits", "crop", "resize"],
+        "differences": [
+            {"first": 0, "second": 1, "ood": "mean", "fpr95": figures, "auroc": None, "aupr": None},
+            {"first": 0, "second": 1, "ood": "id", "accuracy": [0.0, -0.002, 0.001], "ece": None},
+        ],
+    }
+
+
+def test_a_comparison_of_runs_counts_either_way_round_and_for_no_other_runs() -> None:
+    records = networks()
+    paired = comparison(records[1], records[2], [0.05, 0.04, 0.06])
+    found = only(verdict("fine_tuning_beats_oe", records, [paired]))
+    assert (found.interval, found.how, found.verdict) == (pytest.approx((-6.0, -4.0)), PAIRED, REPRODUCED)
+    for change in ({"ood_data": "energy"}, {"sets": ["digits"]}, {"protocol": {"name": "plain"}}):
+        assert only(verdict("fine_tuning_beats_oe", records, [paired | change])).interval is None
+    assert only(verdict("fine_tuning_beats_energy", records, [paired])).interval is None
+    kept = comparison(records[0], records[2], [0.1, 0.1, 0.1])
+    found = only(verdict("fine_tuning_keeps_accuracy", records, [kept]))
+    assert (found.interval, found.how) == (pytest.approx((-0.1, 0.2)), PAIRED)
+
+
+def test_seeds_give_students_interval() -> None:
+    records = [r for seed, shift in ((1, 0.0), (2, 0.06), (3, 0.02)) for r in networks(seed, shift)]
+    found = only(verdict("energy_beats_softmax", records))
+    shifts = 100 * np.array([0.0, 0.03, 0.01])  # half of each: one of two votes
+    low, high = stats.ttest_rel(32.5 + shifts, [55.0] * 3).confidence_interval(0.95)
+    assert found.interval == pytest.approx((low, high))
+    assert found.how.startswith(SEEDS) and found.case.seeds == [1, 2, 3]
+
+
+def test_accuracies_give_newcombes_interval() -> None:
+    """Newcombe (1998), table II, method 10: 56 of 70 less 48 of 80."""
+    records = networks()
+    records[2]["evaluations"][0]["id"] = {"accuracy": 56 / 70, "n": 70}
+    records[0]["evaluations"][0]["id"] = {"accuracy": 48 / 80, "n": 80}
+    found = only(verdict("fine_tuning_keeps_accuracy", records))
+    assert found.how == SHARES
+    assert found.interval == pytest.approx((5.24, 33.39), abs=0.01)
+
+
+def test_on_every_set_means_every_set() -> None:
+    records = [r for seed in (1, 2) for r in networks(seed)]
+    for index, rate in ((1, 0.2), (4, 0.201)):  # a spread, so that there is an interval
+        records[index]["evaluations"][0]["rows"][0]["fpr95"] = rate
+    assert verdict("oe_generalises", records).word == REPRODUCED
+    for index in (1, 4):
+        records[index]["evaluations"][0]["rows"][2]["fpr95"] = 0.7
+    found = only(verdict("oe_generalises", records))
+    assert (found.verdict, found.aside) == (MIXED, "2 of 3 sets; not resize")
+
+
+def test_a_fine_tuned_network_stands_beside_the_one_that_it_began_from() -> None:
+    records = networks()
+    stranger = copy.deepcopy(records[0])
+    stranger["run"] = "ce-wrn_40_2-cifar10-33333333-s1"
+    stranger["identity"]["schedule"] = {"epochs": 7}
+    found = only(verdict("fine_tuning_beats_energy", [stranger, *records]))
+    assert found.case.second[0].run == "ce-wrn_40_2-cifar10-11111111-s1"
+    other = record("energy", 1, {"energy": (0.1, 0.1, 0.1)}, "11111111", ood_data="energy")
+    assert verdict("fine_tuning_beats_energy", [records[0], other]).word == NOT_RUN, "evaluated on other sets"
+
+
+def test_verdicts_of_the_ledger_do_not_depend_on_file_names_or_order() -> None:
+    records = read_files(ROOT / "results")
+    expect = [(v.claim.key, v.scale, v.id_data, v.word) for v in verdicts_of(records)]
+    renamed = [{**r, "file": f"{i}.json"} for i, r in enumerate(reversed(records))]
+    assert [(v.claim.key, v.scale, v.id_data, v.word) for v in verdicts_of(renamed)] == expect
+    assert any(word == REPRODUCED for *_, word in expect)
+
+
+def test_every_claim_names_sources_of_its_paper_and_nonsense_is_refused() -> None:
+    from farout.papers import load
+
+    for name in names():
+        for own in claims_of(name):
+            assert set(own.source) <= set(load(name).sources), own.key
+            assert own.certainty == "unknown" or own.source, own.key
+    with pytest.raises(ValueError, match="'luck' is none of"):
+        replace(claim("jem_calibrated"), measure="luck")
