@@ -146,7 +146,7 @@ def resampled_metrics(
     of_id, of_ood = np.random.default_rng(seed), np.random.default_rng([*seed, *stream, 1])
     found = np.empty((again.resamples, len(columns), len(METRICS)))
     for row in found:
-        times_id, times_ood = _times(n_id, n_id, of_id), _times(n_ood, again.n_ood or n_ood, of_ood)
+        times_id, times_ood = times_drawn(n_id, n_id, of_id), times_drawn(n_ood, again.n_ood or n_ood, of_ood)
         for place, column in zip(row, columns, strict=True):
             measured = measure(column.resampled(times_id, times_ood), how.recall, how.fpr_rule, how.aupr)
             place[:] = [measured[key] for key in METRICS]
@@ -155,12 +155,17 @@ def resampled_metrics(
 
 def interval_of(values: NDArray[np.float64], level: float) -> dict[str, Interval]:
     """The middle `level` of (resamples, 3) values of METRICS."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {key: (float(low[i]), float(high[i])) for i, key in enumerate(METRICS)}
+    return dict(zip(METRICS, middle_of(values, level), strict=True))
 
 
-def _times(images: int, size: int, generator: np.random.Generator) -> Counts:
-    """(images,) how often each is among `size` drawn with replacement."""
+def middle_of(values: NDArray[np.float64], level: float) -> list[Interval]:
+    """The middle `level` of every column of (resamples, K) values."""
+    bounds = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return [(float(low), float(high)) for low, high in bounds.T]
+
+
+def times_drawn(images: int, size: int, generator: np.random.Generator) -> Counts:
+    """(images,) how often each of them is among `size` drawn with replacement."""
     return np.bincount(generator.integers(0, images, size), minlength=images)
 
 

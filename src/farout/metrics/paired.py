@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farout.metrics.bootstrap import METRICS, interval_of, resampled_metrics
+from farout.errors import FaroutError
+from farout.metrics.bootstrap import METRICS, Resampling, interval_of, middle_of, resampled_metrics, times_drawn
+from farout.metrics.calibration import expected_calibration_error
 from farout.metrics.protocol import LEVEL, Protocol, convention_of, mean_over_sets, resampling_of, stream_of
 from farout.metrics.vectors import VectorLike
 
@@ -52,6 +54,34 @@ def paired_differences(
     ]  # fmt: skip
 
 
+def paired_calibration(
+    protocol: Protocol,
+    predictions: Mapping[str, tuple[VectorLike, VectorLike]],
+    facts: Mapping[str, Mapping[str, Any]],
+    pairs: Sequence[tuple[Side, Side]],
+) -> list[dict[str, Any]]:
+    """What the first side of each pair has more in accuracy and ECE, on the ID images alone.
+
+    `predictions` are (confidence, correct) of every column, (N,) each, `facts` its accuracy and ECE as recorded.
+    Returns {"ood": "id", "accuracy", "ece"} for each pair, as fractions: [difference, low, high].
+    """
+    columns = list(predictions)
+    sure, right = ([predictions[column][i] for column in columns] for i in (0, 1))
+    again = resampling_of(protocol, [protocol.seed], 1)
+    values = _resampled_calibration(sure, right, protocol.bins, again)
+    found = []
+    for pair in pairs:
+        first, second = (values[:, [columns.index(column) for column in side]].mean(axis=1) for side in pair)
+        bounds = middle_of(first - second, LEVEL)
+        points = [[np.mean([facts[column][key] for column in side]) for side in pair] for key in ("accuracy", "ece")]
+        both = {
+            key: [float(a - b), *bound]
+            for key, (a, b), bound in zip(("accuracy", "ece"), points, bounds, strict=True)
+        }  # fmt: skip
+        found.append({"ood": "id", **both})
+    return found
+
+
 def pairs_within(scores: Iterable[str], references: Iterable[str]) -> list[tuple[Side, Side]]:
     """Every score of a network against each reference among them: no pair twice, none the other way round."""
     names = list(scores)
@@ -92,4 +122,24 @@ def _difference(
         sides = [[points[column, name][key] for column in side] for side in pair]
         known = all(value is not None for side in sides for value in side)
         found[key] = [float(np.mean(sides[0]) - np.mean(sides[1])), *bounds[key]] if known else None
+    return found
+
+
+def _resampled_calibration(
+    confidence: Sequence[VectorLike], correct: Sequence[VectorLike], bins: int, again: Resampling
+) -> NDArray[np.float64]:
+    """Accuracy and ECE of C networks in every resample of the same ID images, those of `resampled_metrics`.
+
+    `confidence` and `correct` are C vectors (N,). Returns (resamples, C, 2). Raises as `expected_calibration_error`.
+    """
+    sure, right = ([np.asarray(values, dtype=np.float64) for values in both] for both in (confidence, correct))
+    images = sure[0].size
+    if {values.size for values in (*sure, *right)} != {images}:
+        raise FaroutError("paired predictions must be of the same images")
+    generator = np.random.default_rng([again.seed] if isinstance(again.seed, int) else [*again.seed])
+    found = np.empty((again.resamples, len(sure), 2))
+    for row in found:
+        drawn = np.repeat(np.arange(images), times_drawn(images, images, generator))
+        for place, (x, y) in zip(row, zip(sure, right, strict=True), strict=True):
+            place[:] = y[drawn].mean(), expected_calibration_error(x[drawn], y[drawn], bins)
     return found

@@ -36,7 +36,7 @@ class Claim:
         direction: how the first row's measure stands to the second's; "kept": it may be lower by up to `margin` points.
         over: "mean" is the mean over the OOD sets that both have, "each" every one of them, else names of official
             sets (or their stand-ins), whose mean counts.
-        protocols: whose evaluations count, the preferred first.
+        protocols: whose evaluations count, the preferred first; the plain one where there is no other (the demo).
         scales: keys of SCALES.
         reported: (first, second) in percent or degrees as the paper prints them, by ID set, where known.
     """
@@ -102,7 +102,7 @@ def _claim(paper: Paper, key: str, facts: Mapping[str, Any]) -> Claim:
         direction=facts["direction"],
         margin=float(facts.get("margin", 0.0)),
         over=over,
-        protocols=tuple(facts.get("protocols", [paper.protocol])),
+        protocols=(*facts.get("protocols", [paper.protocol]), "plain"),
         scales=tuple(facts["scales"]),
         reported=reported,
     )

@@ -33,7 +33,7 @@ def read_paired(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob(f"{PAIRED}*.json")):
         record = load_object(path, "compare the runs again: python scripts/compare.py RUN RUN")
-        if not {"protocol", "ood_data", "max_eval_images", "sides", "sets", "differences"} <= record.keys():
+        if not {"protocol", "ood_data", "max_eval_images", "sides", "differences"} <= record.keys():
             raise ConfigError(f"{path} is no comparison of runs: make it again, python scripts/compare.py RUN RUN")
         found.append({**record, "file": path.name})
     return found
@@ -44,8 +44,8 @@ def index(records: Sequence[Record], paired: Sequence[Mapping[str, Any]] = ()) -
     head = ["record", "what", "scale", "seed", "trained on, date, commit", "evaluated on, date, commit", "by", "lacks"]
     lines = [_line(record) for record in records]
     for record in paired:
-        what = f"paired intervals of {len(record['sides'])} sides on {len(record['sets'])} sets, protocol "
-        what += f"{record['protocol']['name']}"
+        rule = record["protocol"]["name"]
+        what = f"paired intervals of {len(record['differences'])} differences; {rule} on {record['ood_data']}"
         runs = " ".join(f"outputs/runs/{run['run']}" for run in record["runs"])
         lines.append([_link(record["file"]), what, "", "", "", _stamp(record), f"`scripts/compare.py {runs}`", ""])
     return pipe_table(head, lines)

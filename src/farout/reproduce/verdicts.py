@@ -163,7 +163,7 @@ def _between(
         known = [_side(side["runs"], side["score"], of_id) for side in record["sides"]]
         for found in record["differences"]:
             ends = (known[found["first"]], known[found["second"]])
-            right = found["ood"] == name and (name != MEAN or set(record["sets"]) == set(sets))
+            right = found["ood"] == name and (name != MEAN or set(found["over"]) == set(sets))
             if right and ends in (wanted, wanted[::-1]) and found.get(claim.measure) is not None:
                 return _turned(found[claim.measure], ends != wanted)
     return None
