@@ -139,6 +139,19 @@ def test_an_untrained_classifier_has_no_accuracy_and_the_table_says_so() -> None
     assert ",no classifier," in to_csv(table)
 
 
+def test_differences_of_two_rows_of_one_network_have_their_paired_intervals() -> None:
+    rows = [row(score, "svhn", rate) for score, rate in (("msp", 0.5), ("energy", 0.3), ("knn", 0.2))]
+    figures = {"fpr95": [-0.2, -0.213, -0.186], "auroc": [0.05, 0.041, 0.06], "aupr": None}
+    both = [{"first": "energy", "second": "msp", "ood": ood, **figures} for ood in ("svhn", "mean")]
+    others = [{"first": "knn", "second": "msp", "ood": "svhn", **figures}]
+    given = record("ce", 1, rows)
+    given["evaluations"][0]["paired"] = {"differences": [*both, *others]}
+    text = to_markdown(table1([given, record("oe", 1, [row("msp", "svhn", 0.1)])]))
+    assert text.count("95 % interval]") == 1 and text.count("less softmax, seed 1") == 2
+    assert "| energy less softmax, seed 1: SVHN | -20.00 [-21.30, -18.60] | +5.00 [+4.10, +6.00] |  |" in text
+    assert "95 % interval" not in to_markdown(table1([record("ce", 1, rows)]))
+
+
 def test_controls_far_from_chance_warn() -> None:
     text = to_markdown(table1(full_table()))
     assert "| resampled |  | 52.00 |" in text

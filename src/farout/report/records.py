@@ -29,6 +29,7 @@ ENTRY = {
     "controls?": [{"control": str, "score": str}],
     "duplicates?": dict,
     "geometry?": (dict, None),
+    "paired?": {"differences": [{"first": str, "second": str, "ood": str}]},
 }
 RECORD = {
     "run": str,
@@ -61,6 +62,7 @@ class EvaluatedRun:
     no_geometry: str | None  # why there is none
     samples: Mapping[str, Any] = field(default_factory=dict)  # how good what it generates is
     curves: Sequence[Mapping[str, Any]] = ()  # accuracy under attack, of this run and of its baselines
+    paired: Sequence[Mapping[str, Any]] = ()  # what one of its scores has more than another, with intervals
 
     @property
     def seed(self) -> int:
@@ -157,7 +159,14 @@ def _run(record: Record, protocol: str) -> EvaluatedRun | None:
         no_geometry=None if geometry else (found[-1].get("geometry") or {}).get("reason"),
         samples=record.get("samples", {}),
         curves=record.get("robustness", {}).get("curves", ()),
+        paired=_paired(found),
     )
+
+
+def _paired(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The latest differences of every two scores on every set."""
+    known = [d for entry in found for d in (entry.get("paired") or {}).get("differences", ())]
+    return list({(d["first"], d["second"], d["ood"]): d for d in known}.values())
 
 
 def _geometry(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

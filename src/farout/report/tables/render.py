@@ -7,6 +7,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 from rich import box
@@ -69,6 +70,9 @@ def blocks(table: Table) -> list[Block]:
     if table.measures.ood and any(len(row.runs) > 1 for row in table.rows):
         title = f"Mean over the OOD sets ({_sign(table)}), seed by seed"
         made.append(Block(title, columns, list(_seed_lines(table))))
+    if differences := list(_paired_lines(table)):
+        names = [metric.upper() for metric in table.measures.ood]
+        made.append(Block("Differences on the same images, points [95 % interval]", names, differences, numeric=False))
     if table.controls:
         made.append(Block("Controls: AUROC (%) of ID against itself, altered", columns, _control_lines(table)))
     if any(s.n_ood for s in table.sets):
@@ -174,6 +178,26 @@ def _metric_lines(table: Table, metric: str) -> Iterator[Line]:
     # The paper's mean is over other sets than ours: a line of its own, not beside ours.
     if any(cell.paper.value is not None for cell in means):
         yield Line(f"mean of the paper's {len(own)}", "paper", [_papers(cell) for cell in means])
+
+
+def _paired_lines(table: Table) -> Iterator[Line]:
+    """What one row has more than another of the same networks, seed by seed, where an evaluation has recorded it."""
+    titles = {**{s.ood: s.label for s in table.sets}, "mean": "mean of the sets it was evaluated on"}
+    for first, second in permutations(table.rows, 2):
+        for run in first.runs:
+            mine = [d for d in run.paired if (d["first"], d["second"]) == (first.kind.score, second.kind.score)]
+            for d in mine if any(run is other for other in second.runs) else ():
+                rows = f"{first.kind.label} less {second.kind.label}, seed {run.seed}"
+                label = f"{rows}: {titles.get(d['ood'], d['ood'])}"
+                yield Line(label, "", [_with_interval(d.get(metric)) for metric in table.measures.ood])
+
+
+def _with_interval(figures: Sequence[float] | None) -> str:
+    """[difference, low, high] of fractions in points."""
+    if figures is None:
+        return ""
+    difference, low, high = (round(100 * value, 2) + 0.0 for value in figures)
+    return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _sign(table: Table) -> str:
