@@ -9,11 +9,11 @@ import pytest
 import torch
 from compositions import FILE, commands, facts
 
-from farout.config.compose import compose_settings
+from farout.config.compose import compose_settings, parent_settings
 from farout.config.renamed import EXPERIMENTS, SCALES
-from farout.config.settings import ROOT, IdData, LoggerSettings, Schedule, TrainerSettings
+from farout.config.settings import ROOT, IdData, LoggerSettings, Schedule, Settings, TrainerSettings
 from farout.errors import ConfigError
-from farout.runs.run import run_of
+from farout.runs.run import Run, run_in, run_of
 
 KNOWN = json.loads(FILE.read_text())
 FOLDER = ROOT / "conf/experiment"
@@ -49,8 +49,19 @@ def test_a_command_of_before_means_the_same_run(words):
         known = KNOWN["values"][part][number]
         if part == "scalars":
             known = known | {"scale": SCALES.get(known["scale"], known["scale"])}
+        if part == "trainer":
+            precision, known = known["precision"], known | {"precision": found[part]["precision"]}
         assert found[part] == (later_defaults(part) | known if isinstance(known, dict) else known), part
-    assert run_of(settings, torch.device("cpu")).name == name
+    assert run_then(settings, precision).name == name
+
+
+def run_then(settings: Settings, precision: str) -> Run:
+    """The run, in the precision of then: scale=small asked for bf16 where it has auto now, its parents' too."""
+    if precision in ("auto", settings.trainer.precision):
+        return run_of(settings, torch.device("cpu"))
+    assert (precision, settings.scale) == ("bf16", "small")
+    parent = run_in(parent_settings(settings), precision, None) if settings.init_from == "auto" else None
+    return run_in(settings, precision, parent)
 
 
 @pytest.mark.parametrize("old", EXPERIMENTS)

@@ -11,8 +11,9 @@ from torch import nn
 
 from farout.engine import fit as engine
 from farout.engine.checkpoint import load_state
-from farout.engine.fit import Callbacks, Checkpointing, Optimisation, SmoothedLosses, fit, seconds_per_step
+from farout.engine.fit import Callbacks, Checkpointing, Optimisation, SmoothedLosses, fit
 from farout.engine.schedules import LRSchedule, WarmUp, cosine_lr
+from farout.engine.timing import Trial, seconds_per_step
 from farout.errors import FaroutError
 from farout.methods import Batch, CrossEntropy, EnergyFineTuning, Method, OutlierExposure
 from state_dicts import tensors_equal
@@ -259,13 +260,13 @@ def test_log_gets_the_losses_of_the_epoch_and_the_rate_used():
 
 
 def test_seconds_per_step():
-    assert seconds_per_step(network(), CrossEntropy(), random_batches, Optimisation(lr=0.1)) > 0
+    assert seconds_per_step(Trial(network(), CrossEntropy(), random_batches, Optimisation(lr=0.1))) > 0
 
     def slow(step: int) -> dict[str, Batch]:
         time.sleep(0.05)
         return random_batches(step)
 
-    assert 0.05 <= seconds_per_step(network(), CrossEntropy(), slow, Optimisation(lr=0.1)) < 0.5
+    assert 0.05 <= seconds_per_step(Trial(network(), CrossEntropy(), slow, Optimisation(lr=0.1))) < 0.5
 
 
 # --- learning rates chosen by configuration, and methods that look at the training images first
@@ -328,7 +329,7 @@ def test_methods_see_the_training_images_before_the_first_step_and_not_on_resume
     fit(network(), again, random_batches, Optimisation(lr=0.1), 4, checkpointing=rule, train_images=passes)
     assert again.seen == []
     timed = Looking()
-    seconds_per_step(network(), timed, random_batches, Optimisation(lr=0.1))
+    seconds_per_step(Trial(network(), timed, random_batches, Optimisation(lr=0.1)))
     assert timed.seen == [8], "the first batch stands for them"
 
 

@@ -205,11 +205,12 @@ class TrainerSettings:
     """How to run, none of it part of a run's identity but the resolved precision."""
 
     device: str = "auto"  # auto: CUDA where there is one; cpu, cuda, cuda:1, ...
-    # auto: bf16 on GPUs that have it, else fp32. fp32 is that on CUDA too, tf32 PyTorch's own default there (runs from
-    # before 2026-12 say fp32 for it). Part of the run, kept on resume.
+    # auto: bf16 on GPUs that have it, fp32 on CPUs that have not, elsewhere what a timing finds before a long run. fp32
+    # is that on CUDA too, tf32 PyTorch's own default there (runs from before 2026-12 say fp32 for it). Part of the run,
+    # kept on resume.
     precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
     # graphs: on CUDA whole updates are replayed as CUDA graphs; true: and torch.compile makes the trunk; auto: on CUDA
-    # graphs, for runs long enough to repay it true; false: neither.
+    # graphs, for runs long enough to repay it true, on a CPU what a timing finds before a long run; false: neither.
     compile: Literal["auto", "graphs", True, False] = "auto"
     channels_last: bool = True
     # When the state is written matters to nothing but the work that a kill loses.

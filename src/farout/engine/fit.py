@@ -618,29 +618,3 @@ def _report(loop: Loop, bar: Bar, callbacks: Callbacks) -> None:
         callbacks.log(loop.step, {**parts_by_name, "lr": loop.rate(loop.step - 1), "images_per_s": rate})
     if callbacks.log_images is not None:
         callbacks.log_images(loop.step, loop.method.log_images())
-
-
-def seconds_per_step(
-    model: nn.Module, method: Method, batches: Batches, optimisation: Optimisation, steps: int = 2
-) -> float:
-    """Time one update on this device by doing a few for real (on networks the caller can spare), after one warm-up.
-
-    The first labelled batches stand for the training images that the method may want to see before the first step.
-    """
-    loop = Loop(model, method, optimisation, 10**9, Checkpointing())
-    model.train()
-    first = batches(0)
-    method.prepare(model, first, [batch for batch in first.values() if batch.labels is not None])
-    loop.update(batches, seed=0)
-    _wait(model)
-    start = time.monotonic()
-    for _ in range(steps):
-        loop.update(batches, seed=0)
-    _wait(model)
-    return (time.monotonic() - start) / steps
-
-
-def _wait(model: nn.Module) -> None:
-    """Let the device finish, so that wall-clock time means work done."""
-    if next(model.parameters()).is_cuda:
-        torch.cuda.synchronize()

@@ -48,3 +48,16 @@ def _set(convolutions: bool, products: bool) -> None:
 
 def _word(tf32: bool) -> str:
     return "tf32" if tf32 else "ieee"
+
+
+# What processors call their bf16 instructions: x86 in vectors and in matrices, ARM.
+BF16_CAPABILITIES = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
+
+
+def has_bf16_instructions() -> bool:
+    """Whether this processor computes in bf16 itself; others emulate it, many times slower than float32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is None:  # PyTorch of before, which asks about x86 alone
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    known = capabilities()
+    return any(known.get(name) for name in BF16_CAPABILITIES)

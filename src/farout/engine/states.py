@@ -69,6 +69,18 @@ def furthest(path: Path) -> tuple[int, int] | None:
     return max(found, default=None)
 
 
+def latest_conditions(path: Path) -> dict[str, Any] | None:
+    """Under what the last session of a run trained, by its furthest state; None where no file can be read."""
+    found = []
+    for file in filter(Path.exists, state_files(path)):
+        try:
+            state = read_state(file, CPU)[0]
+            found.append((position(state), dict((state.get("conditions") or [{}])[-1])))
+        except (DamagedState, KeyError, TypeError, ValueError):
+            continue
+    return max(found, key=lambda each: each[0])[1] if found else None
+
+
 @dataclass
 class States:
     """The states beside `path` that belong to this run; whatever else lies there is named and moved aside.

@@ -28,6 +28,7 @@ from farout.errors import ConfigError, FaroutError, UnwritableError, shorten
 from farout.files import remove_leftovers, save_json, writing
 from farout.methods import Method
 from farout.runs.overrides import check_agrees, record_as_overrides, recorded_scale
+from farout.runs.precision import resolve_precision
 from farout.runs.records import DamagedRun, check_run_name, read_record
 
 PRECISIONS = get_args(Precision)
@@ -255,16 +256,6 @@ def open_run(folder: str | Path) -> Run:
     return Run(path, read_record(path)["identity"])
 
 
-def resolve_precision(settings: Settings, device: torch.device) -> Precision:
-    """The fixed rule: bf16 on GPUs that have it, fp32 elsewhere and for methods that want it; or what was asked for."""
-    asked = settings.trainer.precision
-    if asked != "auto":
-        return asked
-    if settings.method.kind.full_precision:
-        return "fp32"
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
 def run_of(settings: Settings, device: torch.device) -> Run:
     """The run that these settings mean.
 
@@ -285,7 +276,7 @@ def _in_each_precision(settings: Settings, device: torch.device, parent: Run | N
     """The runs that these settings may mean on this device or another, its own precision first."""
     own = resolve_precision(settings, device)
     others = [] if settings.trainer.precision != "auto" else [p for p in PRECISIONS if p != own]
-    return [_run(settings, precision, parent) for precision in (own, *others)]
+    return [run_in(settings, precision, parent) for precision in (own, *others)]
 
 
 def parent_run(settings: Settings, device: torch.device) -> Run | None:
@@ -377,7 +368,8 @@ def name_of(identity: dict[str, Any]) -> str:
     return "-".join([*parts, fingerprint(identity), f"s{identity['seed']}"])
 
 
-def _run(settings: Settings, precision: str, parent: Run | None) -> Run:
+def run_in(settings: Settings, precision: str, parent: Run | None) -> Run:
+    """The run that these settings mean in one precision."""
     identity = _identity(settings, precision, parent)
     name = name_of(identity)
     check_run_name(name, "method.name, backbone.name, id_data.name and outliers")
@@ -420,6 +412,6 @@ def _check_typed(composed: Settings, run: Run) -> None:
     check_agrees(composed, run.identity, name)
     tuned = [word for word in composed.words or () if word.lstrip("+~").startswith("pretrain.")]
     if tuned and parent is not None and composed.init_from == "auto":
-        wanted = identity_of(parent_settings(composed), run.identity["precision"], torch.device("cpu"))
-        if fingerprint(wanted) != parent:
+        own = parent_settings(composed)
+        if all(fingerprint(_identity(own, precision, None)) != parent for precision in PRECISIONS):
             raise ConfigError(f"{tuned[0]} is not how the run that {name} started from was trained: leave it out")

@@ -20,34 +20,35 @@ from torch import Tensor
 from farout.backbones import Backbone
 from farout.config.compose import parent_settings
 from farout.config.composition import composition_record, summary
-from farout.config.settings import Settings
+from farout.config.settings import Precision, Settings
 from farout.data import ImageSet
 from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
 from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream, repeated
 from farout.engine.checkpoint import weights_content
 from farout.engine.evaluate import share_correct
-from farout.engine.fit import Batches, Callbacks, Checkpointing, FitResult, Select, fit, seconds_per_step
-from farout.engine.precision import allow_tf32
+from farout.engine.fit import Batches, Callbacks, Checkpointing, FitResult, Select, fit
+from farout.engine.precision import allow_tf32, has_bf16_instructions
 from farout.engine.profiling import StepProfiler
 from farout.engine.progress import say
 from farout.engine.restarts import Restart
 from farout.engine.states import has_states, remove_states
 from farout.engine.stopping import told_as
+from farout.engine.timing import Trial, in_turns, random_states_kept, seconds_per_step
 from farout.errors import OutOfBudget
 from farout.files import write_bytes
 from farout.methods import Method
 from farout.runs.checks import Checks
+from farout.runs.compiling import CompileChoice
 from farout.runs.environment import choose_device, conditions, stamp
 from farout.runs.evaluation import EvaluationJob
 from farout.runs.image_log import ImageLog
 from farout.runs.inputs import TrainingData, training_data
 from farout.runs.logger import RunLogger, require_package, run_logger
 from farout.runs.overrides import evaluation_record
+from farout.runs.precision import TIME_FROM_STEPS, remember, remembered, undecided
 from farout.runs.recovery import recover
-from farout.runs.run import Run, build_backbone, parent_run, run_of, targets_of
+from farout.runs.run import Run, build_backbone, parent_run, run_in, run_of, targets_of
 from farout.runs.validation import validate
-
-COMPILE_FROM_STEPS = 2000  # torch.compile takes a minute or two; shorter runs never earn it back
 
 
 def train(settings: Settings, deadline: float | None = None) -> float | None:
@@ -90,9 +91,29 @@ class TrainingJob:
 
     @classmethod
     def of(cls, settings: Settings, device: torch.device, deadline: float | None = None) -> "TrainingJob":
-        """The job that these settings mean, its images opened; raises what `training_data` and `run_of` raise."""
+        """The job that these settings mean, its images opened; raises what `training_data` and `run_of` raise.
+
+        What its precision shall be is settled first, and its parent's before, because both are part of its name.
+        """
+        if settings.init_from == "auto":
+            cls._settle_precision(parent_settings(settings), device)
+        cls._settle_precision(settings, device)
         data = training_data(settings)
         return cls(run_of(settings, device), settings, data, device, deadline)
+
+    @classmethod
+    def _settle_precision(cls, settings: Settings, device: torch.device) -> None:
+        """Time a long run that has not begun in both precisions, where nothing else tells which one auto means."""
+        run = run_of(settings, device)
+        if run.begun or not undecided(settings, device):
+            return
+        data, parent = training_data(settings), parent_run(settings, device)
+        either: tuple[Precision, ...] = ("fp32", "bf16")
+        jobs = {each: cls(run_in(settings, each, parent), settings, data, device) for each in either}
+        if jobs["fp32"].total_steps >= TIME_FROM_STEPS:
+            with random_states_kept():
+                seconds = in_turns({precision: job.trial() for precision, job in jobs.items()})
+            remember(settings, device, {precision: seconds[precision] for precision in either})
 
     def carry_out(self) -> None:
         """What is left to do; the caller holds the run's lock. The parent comes first, in a log of its own."""
@@ -118,11 +139,17 @@ class TrainingJob:
         run = self.run
         run.folder.mkdir(parents=True, exist_ok=True)
         if not (run.folder / "run.json").exists():
-            run.write_record(scale=self.settings.scale, targets=targets_of(self.settings), data=self.data.record())
+            known = {"scale": self.settings.scale, "targets": targets_of(self.settings), "data": self.data.record()}
+            run.write_record(**known, **self._precision_timing())
         if self.asked and "evaluation" not in run.record:
             run.write_record(evaluation=evaluation_record(self.settings))
         if self.asked and "composition" not in run.record and self.settings.composition is not None:
             run.write_record(composition=composition_record(self.settings.composition))
+
+    def _precision_timing(self) -> dict[str, Any]:
+        """What the precision was chosen by, where a timing chose it."""
+        seen = remembered(self.settings, self.device) if self.settings.trainer.precision == "auto" else None
+        return {} if seen is None else {"timing": {"precision": seen}}
 
     def _trained_parent(self) -> Run | None:
         """The run whose weights training starts from, trained first where init_from=auto finds none."""
@@ -154,9 +181,14 @@ class TrainingJob:
 
     def step_seconds(self) -> float:
         """Seconds per update, from a short timing on throwaway networks."""
+        with random_states_kept():
+            return seconds_per_step(self.trial())
+
+    def trial(self) -> Trial:
+        """Updates as training makes them, on networks and batches of their own."""
         model, method = self.networks()
-        with model.precision(self.dtype):
-            return seconds_per_step(model, method, self.batches(), self.settings.schedule.optimisation())
+        model.autocast_dtype = self.dtype
+        return Trial(model, method, self.batches(), self.settings.schedule.optimisation())
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -214,6 +246,7 @@ class TrainingJob:
         model, method = self.networks(parent)
         resumed = "resumes" if has_states(run.checkpoint) else "trains"
         say(f"{run.name} {resumed}: {self.total_steps} steps in {run.identity['precision']} on {self.device}")
+        self._warn_of_emulation()
         with model.precision(self.dtype):
             result = self._fit(model, method, model.load_pretrained if parent is None else None, logger)
         if not result.finished:
@@ -223,6 +256,13 @@ class TrainingJob:
         again = "goes on from its last checkpoint" if has_states(run.checkpoint) else "starts it afresh"
         with told_as(f"after the last step of {run.name}, before its weights were written: the same command {again}"):
             self._finish(model, method, result)
+
+    def _warn_of_emulation(self) -> None:
+        """Whoever asks for bf16 on a processor without it should know."""
+        knobs = {"trainer.precision": self.run.identity["precision"], **self.settings.method.arguments}
+        slow = [f"{name}=bf16" for name, value in knobs.items() if value == "bf16"]
+        if slow and self.device.type == "cpu" and not has_bf16_instructions():
+            say(f"note: this processor has no bf16 instructions, so {' and '.join(slow)} is slower than fp32 here")
 
     def _fit(self, model: Backbone, method: Method, start: Callable[[], None] | None, logger: RunLogger) -> FitResult:
         """The training loop; `start` reads weights of others where no state is resumed."""
@@ -268,8 +308,8 @@ class TrainingJob:
 
     def _compiles(self) -> bool:
         """Whether torch.compile of the trunk pays, or was asked for."""
-        wanted, on_gpu = self.settings.trainer.compile, self.device.type == "cuda"
-        return wanted is True or (wanted == "auto" and on_gpu and self.total_steps >= COMPILE_FROM_STEPS)
+        asked, steps = self.settings.trainer.compile, self.total_steps
+        return CompileChoice(self.run, asked, self.device, steps, self.deadline, self.trial).compiled()
 
     def _selection(self) -> Select | None:
         """Accuracy on the whole holdout, where the best weights are kept; batches are of one size on every machine."""
