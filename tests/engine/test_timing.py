@@ -110,9 +110,9 @@ def test_a_comparison_compiles_and_times_both() -> None:
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-def test_without_a_compiler_the_reason_is_a_few_words(monkeypatch) -> None:
+def test_without_a_compiler_the_reason_is_a_few_words() -> None:
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-    assert compile_problem(trial()) == "there is no C++ compiler such as g++"
-    assert time_compiling(trial, lambda seconds: True).problem == "there is no C++ compiler such as g++"
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        assert compile_problem(trial()) == "there is no C++ compiler such as g++"
+        assert time_compiling(trial, lambda seconds: True).problem == "there is no C++ compiler such as g++"

@@ -128,30 +128,30 @@ def paused(settings, monkeypatch) -> Run:
     with monkeypatch.context() as patch:
         patch.setattr("farout.engine.fit.Loop.out_of_time", lambda loop: loop.step == 2)
         with pytest.raises(FaroutError, match="step 2 of 4"):
-            train(settings(*SMALL))
+            train(settings(*SMALL, "trainer.compile=false"))
     return run_of(settings(*SMALL), CPU)
 
 
-def _say_compiled(path: Path, **changes: object) -> None:
+def _say_compiled(path: Path, without: str = "") -> None:
+    """Have a state say that its session was compiled."""
     state = load_state(path, CPU)
-    save_state(path, {**state, "conditions": [{**state["conditions"][-1], **changes}]})
+    (was,) = state["conditions"]
+    known = {key: value for key, value in was.items() if key != without}
+    save_state(path, {**state, "conditions": [{**known, "compiled": True}]})
 
 
 @pytest.mark.usefixtures("long_runs")
 @pytest.mark.parametrize("made_compiled_on_a_gpu", [False, True])
 def test_a_run_that_began_without_goes_on_without(settings, paused, monkeypatch, made_compiled_on_a_gpu) -> None:
     if made_compiled_on_a_gpu:
-        state = load_state(paused.checkpoint, CPU)
-        (was,) = state["conditions"]
-        gpu = {key: value for key, value in was.items() if key != "instructions"} | {"compiled": True}
-        save_state(paused.checkpoint, {**state, "conditions": [gpu]})
+        _say_compiled(paused.checkpoint, without="instructions")
     monkeypatch.setattr(compiling, "time_compiling", lambda *_: pytest.fail("timed"))
     train(settings(*SMALL))
     assert paused.record["trained"]["conditions"][-1]["compiled"] is False
 
 
 def test_a_compiled_run_goes_on_where_nothing_compiles_and_says_so(settings, paused, monkeypatch, capsys) -> None:
-    _say_compiled(paused.checkpoint, compiled=True)
+    _say_compiled(paused.checkpoint)
     monkeypatch.setattr(compiling, "compile_problem", lambda trial: "there is no C++ compiler such as g++")
     train(settings(*SMALL))
     out = capsys.readouterr().out

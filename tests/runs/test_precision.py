@@ -63,7 +63,7 @@ def test_a_processor_without_bf16_takes_fp32_untimed(settings, timings, monkeypa
 
 @pytest.mark.usefixtures("capable")
 def test_a_long_run_is_timed_once_and_its_parent_first(settings, timings, capsys) -> None:
-    wanted = settings(CHILD)
+    wanted = settings(CHILD, "backbone.depth=8", "backbone.width=4", "evaluate=false")
     assert run_of(wanted, CPU).identity["precision"] == "fp32", "whoever only asks times nothing"
     assert timings == []
     run = TrainingJob.of(wanted, CPU).run
@@ -72,7 +72,7 @@ def test_a_long_run_is_timed_once_and_its_parent_first(settings, timings, capsys
     assert said in capsys.readouterr().out
     assert run.identity["precision"] == parent_run(wanted, CPU).identity["precision"] == "bf16"
     assert TrainingJob.of(wanted, CPU).run == run == run_of(wanted, CPU) and timings == [0, 1]
-    train(settings(CHILD, "evaluate=false"))
+    train(wanted)
     assert timings == [0, 1] and run.finished and parent_run(wanted, CPU).finished
     assert run.record["timing"]["precision"] == {"precision": "bf16", "seconds": {"fp32": 2.0, "bf16": 1.0}}
 

@@ -1,5 +1,6 @@
 """A training step of every method: as training makes it, against the plain loop, and against its own ceiling."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,9 +21,10 @@ from farout.commands.benchmark.timing import Turn, in_turns, interleaved
 from farout.config.compose import compose_settings
 from farout.config.settings import Settings
 from farout.data.views import ViewTransform
-from farout.engine.fit import Checkpointing, Loop
+from farout.engine.fit import Checkpointing, Loop, trunk_compiled
 from farout.engine.graphs import WARM_UP
 from farout.engine.precision import allow_tf32, full_fp32
+from farout.engine.timing import CompileTiming, compile_problem
 from farout.methods import Batch
 from farout.methods.sphere import kernel_available
 from farout.runs.inputs import TrainingData
@@ -54,11 +56,12 @@ class Case:
 
 CPU_WAYS = {"float32": ["trainer.precision=fp32"], "bf16": ["trainer.precision=bf16"]}
 BF16 = {"bf16": ["trainer.precision=bf16"]}
+NARROW = ["backbone.width=16", "batch_size=128"]  # as the experiments of scale=small have it, with half their batch
 CASES = {
     "ce": Case(
         "cross-entropy",
-        ["backbone=resnet20", "batch_size=8"],
-        ["backbone=wrn_40_2"],
+        ["backbone=resnet20", "backbone.depth=8", "backbone.width=4", "batch_size=8"],
+        ["scale=small"],
         ["backbone=wrn_40_2"],
         CPU_WAYS,
         BF16,
@@ -66,13 +69,13 @@ CASES = {
     "energy": Case(
         "energy",
         ["backbone=resnet20", "batch_size=8", "outlier_batch_size=16"],
-        ["backbone=wrn_40_2", "batch_size=64", "outlier_batch_size=128"],
+        ["scale=small"],
         ["backbone=wrn_40_2"],
         CPU_WAYS,
         BF16,
     ),
-    "cider": Case("CIDER", ["backbone.width=8", "batch_size=8"], ["batch_size=64"], [], CPU_WAYS, BF16),
-    "supcon": Case("SupCon", ["backbone.width=8", "batch_size=8"], ["batch_size=64"], [], CPU_WAYS, BF16),
+    "cider": Case("CIDER", ["backbone.width=8", "batch_size=8"], NARROW, [], CPU_WAYS, BF16),
+    "supcon": Case("SupCon", ["backbone.width=8", "batch_size=8"], NARROW, [], CPU_WAYS, BF16),
     "jem": Case(
         "JEM",
         ["backbone=wrn_10_2_jem", "batch_size=4", "sgld_steps=2"],
@@ -87,12 +90,18 @@ CASES = {
 def pieces(place: Place) -> list[Callable[[], Iterator[AnyLine]]]:
     """Every method in every way: against the plain loop, and against ready batches or a graph's replays alone."""
     bf16 = _bf16_pays(place.device)
-    return [partial(lines, method, place, bf16) for method in CASES]
+    compiled = [partial(compiled_lines, place)] if place.device.type == "cpu" else []
+    return [*(partial(lines, method, place, bf16) for method in CASES), *compiled]
 
 
 def lines(method: str, place: Place, bf16: bool) -> Iterator[AnyLine]:
     """One method's."""
     yield from _Comparison(method, CASES[method], place, bf16).lines()
+
+
+def compiled_lines(place: Place) -> Iterator[AnyLine]:
+    """Cross-entropy on a CPU with the trunk compiled, as trainer.compile=auto has it in long runs where that pays."""
+    yield from _Comparison("ce", CASES["ce"], place, False).compiled_lines()
 
 
 def _bf16_pays(device: torch.device) -> bool:
@@ -114,7 +123,8 @@ class _Comparison:
 
     def __init__(self, method: str, case: Case, place: Place, bf16: bool) -> None:
         self.method, self.case, self.place, self.bf16 = method, case, place, bf16
-        self.steps = place.pick(1, 1, {"ce": 20, "energy": 20, "jem": 5}.get(method, 10))
+        on_gpu = {"ce": 20, "energy": 20, "jem": 5}.get(method, 10)
+        self.steps = place.pick(1, {"ce": 4, "jem": 1}.get(method, 2), on_gpu)
         self.workers = place.pick(0, 2, 4)
         sizes = place.pick(case.quick, case.cpu, case.cuda)
         self.words = [f"method={method}", *WORDS, *sizes]
@@ -144,6 +154,46 @@ class _Comparison:
                 yield self._line(ours, Side.of(loop.ceiling_name, seconds[f"{way} ceiling"]), "the same step")
             else:
                 yield Unmeasured(PART, f"{self.case.title}, {way}", "its ceiling: the step could not be recorded")
+
+    def compiled_lines(self) -> Iterator[AnyLine]:
+        """The compiled step against the plain loop and against our own without the compiler."""
+        job = self._job(["trainer.precision=fp32"])
+        tried, start = job.trial(), time.monotonic()
+        problem = compile_problem(tried)
+        if problem is not None:
+            yield Unmeasured(PART, f"{self.case.title}, compiled", f"torch.compile fails here: {problem}")
+            return
+        compiling = time.monotonic() - start
+        agreement = self._agree_compiled(job)
+        loops = {compiled: _OurLoop(job, self.place, self.steps, compiled) for compiled in (False, True)}
+        tasks = {"plain": self._plain(job)} | {loop.what: Turn(loop.steps, self.steps) for loop in loops.values()}
+        seconds = in_turns(tasks, self.place.rounds, self.place.device)
+        eager, ours = (Side.of(loop.what, seconds[loop.what]) for loop in loops.values())
+        found = CompileTiming(eager.least, ours.least, compiling)
+        takes = "takes" if found.pays(job.total_steps * eager.least) else "leaves"
+        auto = (
+            f"{compiling:.0f} s of compiling before it; trainer.compile=auto {takes} it for {job.total_steps:,} updates"
+        )
+        ours = replace(ours, what=f"{ours.what}, float32 ({auto})")
+        yield self._line(ours, Side.of(self._plain_name(), seconds["plain"]), agreement)
+        yield self._line(ours, replace(eager, what=f"{eager.what}, float32"), agreement)
+
+    def _agree_compiled(self, job: TrainingJob) -> str:
+        """Compiled or not, the loss and its gradients are the same but for the order of sums."""
+        ready, sides = job.batches()(0), []
+        for compiled in (True, False):
+            model, method = job.networks()
+            model.train()
+            if compiled:
+                model.compile_trunk()
+            with trunk_compiled(model, compiled):
+                loss = method.loss(model, ready)["total"]
+            loss.backward()
+            sides.append((loss, _gradient(model)))
+        (ours, own), (theirs, others) = sides
+        require_close(f"losses of {self.case.title}", ours, theirs, 1e-4)
+        require_close(f"gradients of {self.case.title}", own, others, 1e-2)
+        return "loss and gradients equal in float32"
 
     def _line(self, ours: Side, baseline: Side, agreement: str) -> Line:
         return Line(PART, self.case.title, self._scale(), ours, baseline, agreement, self.place.rounds)
@@ -300,8 +350,9 @@ class _Feed:
 class _OurLoop:
     """Training as it is, and what its ceiling is."""
 
-    def __init__(self, job: TrainingJob, place: Place, count: int) -> None:
+    def __init__(self, job: TrainingJob, place: Place, count: int, compiled: bool | None = None) -> None:
         self.job, self.count = job, count
+        compiled = place.compiled if compiled is None else compiled
         self.model, method = job.networks()
         self.batches = job.batches()
         optimisation = job.settings.schedule.optimisation()
@@ -309,13 +360,13 @@ class _OurLoop:
         self.model.train()
         self.ready = self.batches(0)
         method.prepare(self.model, self.ready, some_images(job))
-        if place.compiled:
+        if compiled:
             self.model.compile_trunk()
         self.loop.record_on_device(self.batches)
         if self.loop.recorded is not None:
             self._advance(WARM_UP + 1)
-        compiled = ", compiled" if place.compiled else ""
-        self.what = f"one CUDA graph{compiled}" if self._recorded else f"our loop{compiled}"
+        how = ", compiled" if compiled else ""
+        self.what = f"one CUDA graph{how}" if self._recorded else f"our loop{how}"
 
     @property
     def _recorded(self) -> bool:
