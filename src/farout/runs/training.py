@@ -104,10 +104,12 @@ class TrainingJob:
     @classmethod
     def _settle_precision(cls, settings: Settings, device: torch.device) -> None:
         """Time a long run that has not begun in both precisions, where nothing else tells which one auto means."""
-        run = run_of(settings, device)
-        if run.begun or not undecided(settings, device):
+        if not undecided(settings, device):
             return
-        data, parent = training_data(settings), parent_run(settings, device)
+        data = training_data(settings)
+        if run_of(settings, device).begun:
+            return
+        parent = parent_run(settings, device)
         either: tuple[Precision, ...] = ("fp32", "bf16")
         jobs = {each: cls(run_in(settings, each, parent), settings, data, device) for each in either}
         if jobs["fp32"].total_steps >= TIME_FROM_STEPS:
