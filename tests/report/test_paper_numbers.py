@@ -12,6 +12,7 @@ from farout.config.parse import read_protocol
 from farout.config.settings import ROOT
 from farout.errors import ConfigError
 from farout.papers import METRICS, Paper, ReportedValue, load
+from farout.scores.odin import ODIN
 
 ROWS = {
     (name, id_data, key, label): row
@@ -25,11 +26,11 @@ CELLS = [
 ]
 
 
-def test_only_cider_and_jem_leave_means_out() -> None:
-    assert {name for name, *_ in set(ROWS) - {tuple(cell[:4]) for cell in CELLS}} == {"cider", "jem"}
-    assert {where[0] for where in CELLS} == set(papers.names()) - {"jem"}
+def test_only_cider_jem_and_odin_leave_means_out() -> None:
+    assert {name for name, *_ in set(ROWS) - {tuple(cell[:4]) for cell in CELLS}} == {"cider", "jem", "odin"}
+    assert {where[0] for where in CELLS} == set(papers.names()) - {"jem", "odin"}
     # Rows without AUPR, in `also` or not; and KNN on SupCon, whose Places365 is unknown.
-    assert len(CELLS) == sum(3 * (name not in ("cider", "jem")) for name, *_ in ROWS) + 2 * 3 + 8 * 2
+    assert len(CELLS) == sum(3 * (name not in ("cider", "jem", "odin")) for name, *_ in ROWS) + 2 * 3 + 8 * 2
 
 
 @pytest.mark.parametrize(("name", "id_data", "key", "label", "metric"), CELLS)
@@ -156,6 +157,19 @@ def test_recalled_figures_of_jem_have_the_order_that_was_seen() -> None:
     assert best == {"svhn": "wrn_msp", "interp": "wrn_msp", "cifar100": "jem_msp", "celeba": "jem_msp"}
 
 
+def test_odin_is_scored_with_the_step_of_each_network() -> None:
+    paper = load("odin")
+    ours = OmegaConf.load(ROOT / "conf/score/odin.yaml")
+    chosen = {
+        name: ODIN(ours.temperature, epsilon).name for name, epsilon in (("cifar10", 0.0014), ("cifar100", 0.002))
+    }
+    assert {name: paper.kinds["odin"].on(name).score for name in chosen} == chosen
+    assert lookup(paper, "cifar10", "odin", "odin_gaussian") == {"fpr95": 0, "auroc": 100, "aupr": 100}
+    smallest = paper.results["cifar10"]["baseline"].cells["odin_uniform"]["detection_error"].value
+    at_recall = (5 + (paper.value("cifar10", "baseline", "odin_uniform", "fpr95").value or 0)) / 2
+    assert smallest is not None and smallest < at_recall, "not at a recall of 0.95, as the paper defines it"
+
+
 def test_base_rates_of_cider_are_those_of_its_protocol() -> None:
     paper, protocol = load("cider"), read_protocol(OmegaConf.load(ROOT / "conf/protocol/cider.yaml"))
     available = {"svhn": 10000, "places365": 36500, "lsun_c_32": 10000, "isun": 8925, "textures": 5640}
@@ -172,7 +186,7 @@ def test_oe_means_round_to_what_the_paper_prints() -> None:
 
 
 def test_an_unknown_paper_or_certainty_is_refused() -> None:
-    with pytest.raises(ConfigError, match="known: cider, energy, jem, oe"):
+    with pytest.raises(ConfigError, match="known: cider, energy, jem, odin, oe"):
         load("jem3")
     with pytest.raises(ValueError, match="certainty"):
         ReportedValue(1.0, "hearsay")
