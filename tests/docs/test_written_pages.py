@@ -7,8 +7,9 @@ import pytest
 from farout.config.settings import ROOT
 from farout.errors import FaroutError
 from farout.report.blocks import is_current, pipe_table, update_page
-from farout.reproduce.ledger import lacks
+from farout.reproduce.ledger import command_of, lacks, read_files, rounded_to
 from farout.reproduce.pages import Ledger, outdated, pages_of
+from farout.reproduce.trials import Trial
 
 BEGIN, END = "<!-- begin one: written by make verdicts, do not edit -->", "<!-- end one -->"
 
@@ -26,6 +27,21 @@ def test_every_record_says_scale_seed_device_commit_and_hashes() -> None:
     ledger = Ledger.read(ROOT / "results")
     assert {record["file"]: lacks(record) for record in ledger.records if set(lacks(record)) - allowed} == {}
     assert all(record["identity"].get("scale") and "seed" in record["identity"] for record in ledger.records)
+
+
+def test_the_index_says_the_command_as_recorded_or_by_the_experiment() -> None:
+    (record,) = [r for r in read_files(ROOT / "results") if r["run"] == "oe-wrn_40_2-cifar10-cifar100-55f6d137-s1"]
+    trial = Trial(record, record["evaluations"][0])
+    assert (
+        command_of(trial) == "train.py experiment=energy/full/cifar10_oe_ft seed=1 outliers=cifar100 ood_data=stand_in"
+    )
+    files = ["train", "method/oe", "experiment/energy/small/cifar10_oe_ft"]
+    changed = {"paths.outputs": ["outputs", "x"], "holdout": [0.0, 0.1], "max_steps": [200, None], "m": [1, [2, 3]]}
+    asked = {**record, "composition": {"files": files, "changed": changed}}
+    words = "experiment=energy/small/cifar10_oe_ft seed=1 holdout=0.1 max_steps=null m=[2,3]"
+    assert command_of(Trial(asked, record["evaluations"][0])) == f"train.py {words}"
+    adopted = {"files": [{"name": "weights.safetensors", "rounded": {"float16": 41}}, {"name": "x", "rounded": None}]}
+    assert rounded_to({**record, "adopted": [adopted]}) == ["float16"] and rounded_to(record) == []
 
 
 def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from farout.config.settings import ROOT
 from farout.papers import names
 from farout.papers.claims import Claim, claims_of
 from farout.reproduce.ledger import read_files
+from farout.reproduce.verdict_page import matrix
 from farout.reproduce.verdicts import (
     MIXED,
     NO_INTERVAL,
@@ -194,6 +195,27 @@ def test_a_fine_tuned_network_stands_beside_the_one_that_it_began_from() -> None
     assert found.case.second[0].run == "ce-wrn_40_2-cifar10-11111111-s1"
     other = record("energy", 1, {"energy": (0.1, 0.1, 0.1)}, "11111111", ood_data="energy")
     assert verdict("fine_tuning_beats_energy", [records[0], other]).word == NOT_RUN, "evaluated on other sets"
+
+
+def imported(name: str, note: str = "", better: float = 0.1) -> Record:
+    own = record("imported", 0, {"msp": (0.6, 0.5, 0.5), "energy": (0.6 - better, 0.5 - better, 0.5 - better)})
+    own["identity"] |= {"method": {"name": "imported", "file_sha256": name}, "scale": "imported"}
+    figures = {"fpr95": [-better, -better - 0.01, -better + 0.01]}
+    differences = [{"first": "energy", "second": "msp", "ood": ood, **figures} for ood in (*SETS, "mean")]
+    own["evaluations"][0]["paired"] = {"differences": differences}
+    return own | {"run": f"imported-{name}", "trained": {"file": f"{name}.pt", "note": note}}
+
+
+def test_networks_of_the_literature_are_judged_one_by_one_and_those_with_outliers_left_out() -> None:
+    def of(*records: Record) -> Verdict:
+        found = verdicts_of(records)
+        return next(v for v in found if (v.claim.key, v.scale) == ("energy_beats_softmax", "literature"))
+
+    one, two, other = imported("wrn"), imported("densenet"), imported("resnet", better=-0.1)
+    assert (of(one, two).word, len(of(one, two).found)) == (REPRODUCED, 2)
+    assert of(one, other).word == MIXED and "mixed: reproduced on 1 of 2" in matrix([of(one, other)])
+    for told in (imported("oecc_densenet"), imported("densenet", "fine-tuned with outlier exposure")):
+        assert of(one, told).found[0].case.runs == ["imported-wrn"] and len(of(one, told).found) == 1
 
 
 def test_verdicts_of_the_ledger_do_not_depend_on_file_names_or_order() -> None:

@@ -59,6 +59,7 @@ def _line(record: Record) -> list[str]:
     outliers = f", outliers {name_of(identity['outliers'])}" if identity.get("outliers") else ""
     what = f"{last.id_data}, {name_of(identity['backbone'])}, {name_of(identity['method'])}{outliers}"
     what += f"; {len(scores)} scores; {', '.join(protocols)}" + "".join(f"; {key}" for key in _beside(record))
+    what += "".join(f"; weights rounded to {kind} before evaluation" for kind in rounded_to(record))
     stamps = dict.fromkeys(_stamp(trial.entry) for trial in trials)
     trained = "others" if last.imported else _stamp(record.get("trained") or {})
     seed = "" if last.imported else str(last.seed)
@@ -93,9 +94,11 @@ def _stamp(facts: Mapping[str, Any]) -> str:
 
 
 def command_of(trial: Trial) -> str:
-    """The command that makes such a run and its evaluation: by its experiment, where conf/ has one."""
+    """The command that makes such a run and its evaluation: as recorded, else by its experiment in conf/."""
     entry, identity = trial.entry, trial.identity
     tail = f"ood_data={entry.get('ood_data')}"
+    if composition := trial.record.get("composition"):
+        return _recorded(composition, trial.seed)
     if trial.imported:
         file = (trial.record.get("trained") or {}).get("file", "FILE")
         return f"scripts/import_checkpoint.py {file} --id {trial.id_data}; eval.py run=outputs/runs/{trial.run} {tail}"
@@ -110,6 +113,34 @@ def command_of(trial: Trial) -> str:
             words += [tail, *(["init_from=RUN"] if trial.from_others else [])]
             return f"train.py {' '.join(words)}"
     return f"train.py method={method} scale={scale} seed={trial.seed} {tail}"
+
+
+def _recorded(composition: Mapping[str, Any], seed: int) -> str:
+    """The overrides by which a run was composed; where its files and logs went is left out."""
+    files, changed = composition["files"], composition["changed"]
+    experiment = [file.removeprefix("experiment/") for file in files if file.startswith("experiment/")]
+    groups = ("method", "id_data", "backbone", "scale", "ood_data")
+    chosen = [f"{group}={name}" for group in groups for name in _chosen(files, group)]
+    words = [f"experiment={experiment[0]}"] if experiment else chosen
+    others = {key: new for key, (_, new) in changed.items() if not key.startswith(("paths.", "logger", "seed"))}
+    return " ".join(["train.py", *words, f"seed={seed}", *(f"{key}={_word(new)}" for key, new in others.items())])
+
+
+def _chosen(files: Sequence[str], group: str) -> list[str]:
+    return [file.removeprefix(f"{group}/") for file in files if file.startswith(f"{group}/")]
+
+
+def _word(value: Any) -> str:
+    """A value as Hydra's command line has it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "").replace("'", "")
+
+
+def rounded_to(record: Record) -> list[str]:
+    """The precisions that the weights were kept in on their way here, where they were rounded."""
+    files = [file for adopted in record.get("adopted") or () for file in adopted.get("files", ())]
+    return list(dict.fromkeys(kind for file in files for kind in file.get("rounded") or {}))
 
 
 def lacks(record: Record) -> list[str]:

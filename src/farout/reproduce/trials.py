@@ -1,5 +1,6 @@
 """Which evaluations bear on a claim: chosen by what the records say of themselves, not by their file names."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -43,6 +44,13 @@ class Trial:
         return bool(name_of(self.identity.get("method")) == "imported")
 
     @property
+    def outliers_of_others(self) -> bool:
+        """Whether others trained it with outliers, by what the import was told of it: its name, file and note."""
+        facts = self.record.get("trained") or {}
+        told = " ".join(str(fact) for fact in (self.run, facts.get("file"), facts.get("note")))
+        return self.imported and re.search(r"\boe(cc)?\b|oecc_|outlier", told, flags=re.IGNORECASE) is not None
+
+    @property
     def from_others(self) -> bool:
         """Whether training started from a network that was named, not trained for it (`init_from=RUN`)."""
         return str(self.parent).startswith("weights-")
@@ -77,10 +85,13 @@ class Trial:
         return (*leaves, self.run if self.imported else None, *self.conditions)
 
     def is_a(self, kind: RowKind) -> bool:
-        """Whether it belongs to a row of a paper; networks of others count as cross-entropy's, or as JEM's."""
+        """Whether it belongs to a row of a paper; networks of others count as cross-entropy's, or as JEM's.
+
+        Those that others trained with outliers belong to none: what they are is known from words alone.
+        """
         trained, variant = "no_accuracy" not in self.entry["id"], variant_of(self.identity["backbone"])
         method = name_of(self.identity.get("method"))
-        if method == "imported" and trained:
+        if method == "imported" and trained and not self.outliers_of_others:
             method = "jem" if variant == "_jem" else "ce"
         fitting = kind.variant in (None, variant) and kind.fine_tuned in (None, self.parent is not None)
         return bool(method == kind.method and fitting)

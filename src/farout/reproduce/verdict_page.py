@@ -11,7 +11,7 @@ from farout.report.blocks import pipe_table
 from farout.report.records import trunk_of
 from farout.reproduce.result_tables import PAPERS
 from farout.reproduce.trials import LITERATURE
-from farout.reproduce.verdicts import NO_INTERVAL, NOT_RUN, Found, Verdict
+from farout.reproduce.verdicts import NO_INTERVAL, NOT_RUN, REPRODUCED, Found, Verdict
 
 SHORT = {
     "full": "full",
@@ -38,9 +38,17 @@ def _cell(verdicts: Sequence[Verdict]) -> str:
     """Words by ID set where there are several; how a difference without an interval points."""
     words = []
     for verdict in verdicts:
-        word = _pointing(verdict) if verdict.word == NO_INTERVAL else verdict.word
+        word = _pointing(verdict) if verdict.word == NO_INTERVAL else _counted(verdict)
         words.append(f"{word} ({verdict.id_data})" if len(verdicts) > 1 else word)
     return "<br>".join(words) or "-"
+
+
+def _counted(verdict: Verdict) -> str:
+    """The word; of several networks also how many reproduce the claim."""
+    if len(verdict.found) < 2:
+        return verdict.word
+    count = sum(found.verdict == REPRODUCED for found in verdict.found)
+    return f"{verdict.word}: reproduced on {count} of {len(verdict.found)}"
 
 
 def _pointing(verdict: Verdict) -> str:
@@ -101,7 +109,7 @@ def _lines(verdicts: Sequence[Verdict]) -> str:
         where = f"{SCALES[verdict.scale]}, {verdict.id_data}"
         figures = "<br>".join(_figures(found) for found in verdict.found)
         runs = "<br>".join(_records(found) for found in verdict.found)
-        rows.append([where, f"**{verdict.word}**", figures, runs])
+        rows.append([where, f"**{_counted(verdict)}**", figures, runs])
     absent = [SCALES[v.scale] for v in verdicts if not v.found]
     if absent:
         rows.append([", ".join(absent), NOT_RUN, "", ""])

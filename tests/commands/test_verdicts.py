@@ -1,0 +1,53 @@
+"""scripts/verdicts.py: prints, writes what is written from results/, and says what is not current."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from farout.commands import verdicts
+from farout.config.settings import ROOT
+from farout.reproduce import pages
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of results/ and of the pages, which the command takes for the repository's."""
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    (tmp_path / "docs").mkdir()
+    for page in ("README.md", "docs/verdicts.md", "docs/results.md"):
+        shutil.copy(ROOT / page, tmp_path / page)
+    monkeypatch.setattr(verdicts, "ROOT", tmp_path)
+    monkeypatch.setattr(pages.pages_of, "__defaults__", (tmp_path,))
+    return tmp_path
+
+
+def test_a_changed_record_makes_pages_old_until_they_are_written(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verdicts.main(["--check"]) == 0
+    path = tree / "results/full-ce-wrn_40_2-cifar10-288a3327-s1.json"
+    path.write_text(path.read_text().replace('"accuracy": 0.94', '"accuracy": 0.95', 1))
+    capsys.readouterr()
+    assert verdicts.main(["--check"]) == 2
+    said = capsys.readouterr().out
+    assert "not current: README.md (make verdicts)" in said and "not current: docs/verdicts.md" in said
+    assert verdicts.main([]) == 0
+    assert "written: docs/results.md" in capsys.readouterr().out
+    assert verdicts.main(["--check"]) == 0
+    assert "95.8" in (tree / "docs/results.md").read_text()
+
+
+def test_other_records_are_judged_and_nothing_is_written(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = tree / "few"
+    few.mkdir()
+    for path in (tree / "results").glob("full-*.json"):
+        shutil.copy(path, few)
+    assert verdicts.main(["--results", str(few)]) == 0
+    said = capsys.readouterr().out
+    assert "energy_beats_softmax" in said and "small" not in said and "written" not in said
+    assert verdicts.main(["--results", str(tree / "nothing")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    (few / "paired-x.json").write_text("{}")
+    assert verdicts.main(["--results", str(few)]) == 2
+    assert "is no comparison of runs: make it again" in capsys.readouterr().err
