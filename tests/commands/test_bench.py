@@ -2,7 +2,9 @@
 
 import json
 import math
+import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,8 @@ import torch
 from farout.commands import bench
 from farout.commands.benchmark import plain, steps
 from farout.commands.benchmark.images import images_of
-from farout.commands.benchmark.lines import Different, Line, Place, Side, require_close
-from farout.commands.benchmark.page import BEGIN, END, NOTHING, rendered, update_page
+from farout.commands.benchmark.lines import Different, Growth, Line, Place, Side, require_close
+from farout.commands.benchmark.page import BEGIN, END, FIGURE, NOTHING, rendered, update_page
 from farout.commands.benchmark.timing import Turn, in_turns
 from farout.errors import FaroutError
 
@@ -39,7 +41,7 @@ def test_every_line_is_there(record: dict) -> None:
     parts = Counter(line["part"] for line in record["lines"])
     assert list(parts) == list(bench.PARTS)
     assert (parts["data"], parts["evaluation"], parts["metrics"], parts["prototypes"]) == (3, 2, 4, 2)
-    assert (parts["start-up"], parts["memory"]) == (1, 2)
+    assert (parts["start-up"], parts["memory"], parts["growth"]) == (1, 2, 9)
     for case in steps.CASES.values():
         own = [line["name"] for line in record["lines"] if line["part"] == "training" and case.title in line["name"]]
         compiled = (1, 2) if case is steps.CASES["ce"] else (0,)
@@ -58,6 +60,11 @@ def test_figures_are_numbers_and_circumstances_are_known(record: dict) -> None:
         if "not_measured" in line:
             assert "failed" not in line["not_measured"]
             continue
+        if "slope" in line:
+            assert len(line["points"]) >= 4 and line["points"][0]["size"] < line["points"][-1]["size"]
+            seconds = [point[key] for point in line["points"] for key in ("min", "median")]
+            assert all(number > 0 and math.isfinite(number) for number in [*seconds, abs(line["slope"]) + 1])
+            continue
         numbers = [line["ratio"], *(line[side][key] for side in ("ours", "baseline") for key in ("min", "median"))]
         assert all(isinstance(number, float) and math.isfinite(number) and number >= 0 for number in numbers), line
         assert line["ratio"] == pytest.approx(line["baseline"]["min"] / line["ours"]["min"])
@@ -67,7 +74,9 @@ def test_figures_are_numbers_and_circumstances_are_known(record: dict) -> None:
 def test_the_record_is_rendered(record: dict) -> None:
     page = rendered({"cpu": record})
     assert page.startswith(f"### cpu\n\n{record['device']}")
-    assert page.count("\n| ") == 1 + sum("ratio" in line for line in record["lines"])
+    lines = record["lines"]
+    assert page.count("\n| ") == 2 + sum("ratio" in line or "slope" in line for line in lines)
+    assert all(f"{line['slope']:.2f} | {line['last_slope']:.2f} |" in page for line in lines if "slope" in line)
     assert all(line["not_measured"] in page for line in record["lines"] if "not_measured" in line)
 
 
@@ -122,6 +131,35 @@ def _line(ours: float, baseline: float) -> Line:
 def test_the_ratio_is_of_the_least_and_above_one_where_ours_takes_less() -> None:
     line = _line(ours=1.0, baseline=4.0)
     assert (line.ratio, line.ours.least, line.ours.middle) == (4.0, 1.0, 2.0)
+
+
+def test_slopes_are_powers_and_the_last_one_is_of_the_largest_sizes() -> None:
+    def grown(seconds: Callable[[int], float]) -> Growth:
+        sides = {n: Side.of("", [seconds(n), 9.0]) for n in (10, 20, 40, 80)}
+        return Growth("growth", "x", "y", "images", sides, 2)
+
+    assert grown(lambda n: 0.01 * n).slope == pytest.approx(1)
+    assert grown(lambda n: 1e-6 * n**2).slope == pytest.approx(2)
+    assert grown(lambda n: 0.5).slope == pytest.approx(0, abs=1e-9)
+    late = grown(lambda n: 1.0 + (n == 80))
+    assert late.last_slope == pytest.approx(1) and 0 < late.slope < 1
+
+
+def test_the_picture_of_growth_shows_every_curve_with_its_slope(record: dict, tmp_path) -> None:
+    page = tmp_path / "speed.md"
+    page.write_text(f"{BEGIN}\n{END}\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/bench-cpu.json").write_text(json.dumps(record))
+    update_page(page, tmp_path / "results")
+    assert f"({FIGURE})" in page.read_text()
+    words = ["".join(part.itertext()) for part in ET.parse(tmp_path / FIGURE).iter("{http://www.w3.org/2000/svg}text")]
+    for line in (line for line in record["lines"] if "slope" in line):
+        assert {f"slope {line['slope']:.2f}", line["by"]} <= {word.replace("\u2212", "-") for word in words}
+    again = tmp_path / "again/speed.md"
+    again.parent.mkdir()
+    again.write_text(page.read_text())
+    update_page(again, tmp_path / "results")
+    assert (tmp_path / "again" / FIGURE).read_bytes() == (tmp_path / FIGURE).read_bytes()
 
 
 def test_turns_alternate_and_what_comes_before_is_not_timed() -> None:

@@ -1,14 +1,18 @@
 """Evaluations share forward passes, through the cache also with each other; scores get what they need and no more."""
 
 import json
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from farout.config.coerce import Component
+from farout.errors import FaroutError
+from farout.runs import scoring
 from farout.runs.evaluation import evaluate
 from farout.runs.inputs import ImageSets
 from farout.runs.run import Run, open_run, run_of
@@ -121,6 +125,46 @@ def test_an_image_goes_through_the_network_once_whatever_the_number_of_scores(tr
     controls = 2 * entry["id"]["n"]  # the ID images resampled, and as JPEG
     assert sum(seen) == entry["id"]["n"] + controls + sum(sets.values()) + 100
     assert max(seen) == 16
+
+
+class Beside(Score):
+    """Ends only when the network is at a later set: a set's scores must not wait for each other."""
+
+    name = "beside"
+    passes: ClassVar[threading.Semaphore] = threading.Semaphore(0)
+    met: ClassVar[list[bool]] = []
+
+    def __call__(self, outputs: Outputs) -> torch.Tensor:
+        self.met.append(self.passes.acquire(timeout=5))
+        return outputs.logits.amax(1)
+
+
+def test_scores_of_a_set_are_worked_out_while_the_network_is_at_the_next(trained, monkeypatch):
+    """No set's scores are there before the next forward pass has begun, and that pass does not wait for them."""
+    wanted, run = trained("trainer.cache_gib=0", "max_eval_images=20", "geometry_images=0")
+    real, sets = scoring.collect, []
+
+    def collect(*given):
+        sets.append(given[2].name)
+        if len(sets) > 1:  # of ID, the first, there are no scores before
+            Beside.passes.release()
+        if sets[-1] == "jpeg":  # the last
+            Beside.passes.release()
+        return real(*given)
+
+    Beside.met.clear()
+    monkeypatch.setattr(scoring, "collect", collect)
+    evaluate(replace(wanted, scores=(part(Beside),)))
+    assert len(Beside.met) == len(sets) >= 5 and all(Beside.met)
+    assert [row["score"] for row in latest(run)["means"]] == ["beside"]
+
+
+def test_an_error_in_a_score_is_what_it_is_and_nothing_is_written(trained, monkeypatch):
+    wanted, run = trained("max_eval_images=20")
+    monkeypatch.setattr(Beside, "__call__", lambda *_: (_ for _ in ()).throw(FaroutError("no such score")))
+    with pytest.raises(FaroutError, match=r"^no such score$"):
+        evaluate(replace(wanted, scores=(part(Beside),)))
+    assert not run.results.exists()
 
 
 def test_without_a_cache_nothing_is_left(trained, tmp_path):

@@ -6,8 +6,9 @@
     python scripts/bench.py --quick               whether all of it runs
 
 Before a line is timed, both sides must come to the same result; where they do not, that part fails. Times are the least
-and the median of all turns, and the ratio is that of the least ones: above 1 where ours takes less. A whole run is
-written to results/bench-DEVICE.json, and docs/speed.md is written from those files.
+and the median of all turns, and the ratio is that of the least ones: above 1 where ours takes less. The part growth has
+no baseline: it prints how seconds grow with size, as a slope on logarithmic axes. A whole run is written to
+results/bench-DEVICE.json, and docs/speed.md with its figure is written from those files.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 
 from farout.commands.arguments import DONE, FAILED, Parser, folder_to_write, guarded, plain, whole
-from farout.commands.benchmark.lines import AnyLine, Place, Size, Unmeasured
+from farout.commands.benchmark.lines import AnyLine, Growth, Place, Size, Unmeasured
 from farout.commands.benchmark.page import SPEED, amounts, update_page
 from farout.config.settings import ROOT
 from farout.engine.progress import say
@@ -41,6 +42,7 @@ PARTS = {  # what --only calls it -> its module
     "prototypes": "prototypes",
     "start-up": "start_up",
     "memory": "memory",
+    "growth": "growth",
 }
 RESULTS = ROOT / "results"
 
@@ -122,6 +124,9 @@ def _shown(line: AnyLine) -> str:
     """For whoever watches."""
     if isinstance(line, Unmeasured):
         return f"{line.part}: {line.name} - not measured: {line.reason}"
+    if isinstance(line, Growth):
+        sides = ", ".join(f"{amounts(side.record(), 's')} for {side.what}" for side in line.seconds.values())
+        return f"{line.part}: {line.name} ({line.scale}): {sides}; slope {line.slope:.2f}, last {line.last_slope:.2f}"
     ours, baseline = (amounts(side.record(), line.unit) for side in (line.ours, line.baseline))
     sides = f"{line.ours.what} {ours}, {line.baseline.what} {baseline}"
     return f"{line.part}: {line.name} ({line.scale}): {sides}; ratio {line.ratio:.2f}"

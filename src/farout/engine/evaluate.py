@@ -6,6 +6,7 @@ from torch import Tensor
 from farout.backbones import Backbone
 from farout.data import ImageSet
 from farout.data.transform import Transform
+from farout.engine.host import HostRows, to_device
 from farout.engine.precision import full_fp32
 from farout.engine.progress import Bar
 from farout.scores import Outputs
@@ -17,8 +18,8 @@ def collect(
 ) -> Outputs:
     """Logits (N, C) and penultimate features (N, D) of a data set, fp32, on the CPU, in the set's order.
 
-    Evaluation never runs in reduced precision: bf16 logits collapse energies to a few hundred values. That includes
-    TF32.
+    A GPU is waited for once a set, not once a batch. Evaluation never runs in reduced precision: bf16 logits collapse
+    energies to a few hundred values. That includes TF32.
     """
     with full_fp32(), model.precision(None):
         return _collect(model, transform, image_set, device, batch_size)
@@ -28,15 +29,15 @@ def _collect(
     model: Backbone, transform: Transform, image_set: ImageSet, device: torch.device, batch_size: int
 ) -> Outputs:
     model.eval()
-    logits, features = [], []
+    logits, features = HostRows(), HostRows()
     with Bar(f"  {image_set.name}", len(image_set)) as bar:
         for start in range(0, len(image_set), batch_size):
-            images = transform(image_set.images[start : start + batch_size].to(device), raw=image_set.raw)
+            images = transform(to_device(image_set.images[start : start + batch_size], device), raw=image_set.raw)
             batch_features = model.features(images)
-            logits.append(model.classify(batch_features).cpu())
-            features.append(batch_features.cpu())
+            logits.add(model.classify(batch_features))
+            features.add(batch_features)
             bar.advance(len(images))
-    return Outputs(torch.cat(logits), torch.cat(features), image_set.labels)
+    return Outputs(logits.all(), features.all(), image_set.labels)
 
 
 @torch.inference_mode()
@@ -46,13 +47,13 @@ def share_correct(
     """Accuracy on a labelled set and nothing else: no bar, no outputs kept; leaves the network in evaluation mode."""
     assert image_set.labels is not None
     model.eval()
-    right = 0
+    right = torch.zeros((), dtype=torch.int64, device=device)
     with full_fp32(), model.precision(None):
         for start in range(0, len(image_set), batch_size):
-            images = transform(image_set.images[start : start + batch_size].to(device), raw=image_set.raw)
-            labels = image_set.labels[start : start + batch_size].to(device)
-            right += int((model.classify(model.features(images)).argmax(1) == labels).sum())
-    return right / len(image_set)
+            images = transform(to_device(image_set.images[start : start + batch_size], device), raw=image_set.raw)
+            labels = to_device(image_set.labels[start : start + batch_size], device)
+            right += (model.classify(model.features(images)).argmax(1) == labels).sum()
+    return int(right) / len(image_set)
 
 
 def accuracy(outputs: Outputs) -> float:

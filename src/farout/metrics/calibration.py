@@ -4,16 +4,19 @@ ECE is that of Guo et al. (2017); the other measures and the search for the temp
 Exposure (hendrycks/outlier-exposure).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from farout.errors import ConfigError, FaroutError
 from farout.metrics.vectors import Vector, VectorLike, finite_vector
+
+if TYPE_CHECKING:  # a reliability diagram is drawn without PyTorch
+    from torch import Tensor
 
 _NORMS = ("rms", "mad", "max")
 _ROUNDING = 1e-6  # a float32 softmax may exceed 1 by this much
@@ -129,13 +132,15 @@ def tune_temperature(
 
     Bisection on the sign of the derivative, as in the official code; logits (N, C), labels (N,).
     """
+    from torch.nn.functional import cross_entropy
+
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or len(logits) == 0:
         raise FaroutError(
             f"temperature tuning needs logits (N, C) and labels (N,), not {tuple(logits.shape)} and "
             f"{tuple(labels.shape)}"
         )
     logits, labels = logits.detach().double(), labels.long()
-    if not bool(torch.isfinite(logits).all()):
+    if not bool(logits.isfinite().all()):
         raise FaroutError("temperature tuning met NaN or infinite logits: did training diverge?")
     while upper - lower > width:
         middle = (lower + upper) / 2
@@ -144,12 +149,12 @@ def tune_temperature(
         else:
             lower = middle
     candidates = (lower, (lower + upper) / 2, upper)
-    return min(candidates, key=lambda t: float(F.cross_entropy(logits / t, labels)))
+    return min(candidates, key=lambda t: float(cross_entropy(logits / t, labels)))
 
 
 def _slope(logits: Tensor, labels: Tensor, temperature: float) -> float:
     """d(cross entropy)/dT up to the positive factor 1/T^2: the label's logit less the expected logit."""
-    expected = (torch.softmax(logits / temperature, 1) * logits).sum(1)
+    expected = ((logits / temperature).softmax(1) * logits).sum(1)
     actual = logits.gather(1, labels[:, None]).squeeze(1)
     return float((actual - expected).mean())
 

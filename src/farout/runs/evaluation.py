@@ -1,5 +1,6 @@
 """Evaluate a finished run: one forward pass a set, all scores, the paper's protocol and the plain one."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,8 +11,9 @@ from farout.config.parse import plain_protocol
 from farout.config.settings import Settings
 from farout.data import ImageSet
 from farout.data.controls import as_jpeg, resampled
+from farout.engine.background import Background
 from farout.engine.evaluate import accuracy, correct
-from farout.engine.precision import allow_tf32
+from farout.engine.precision import allow_tf32, full_fp32
 from farout.engine.progress import say
 from farout.engine.stopping import told_as
 from farout.errors import FaroutError
@@ -28,7 +30,7 @@ from farout.runs.geometry import Geometry, probed
 from farout.runs.inputs import EvaluationData, ImageSets, evaluation_data
 from farout.runs.logger import RunLogger, run_logger
 from farout.runs.run import Run, open_run, run_of, settings_for
-from farout.runs.scoring import Predictor, ready_scores, skip_unmeasurable
+from farout.runs.scoring import Passes, Predictor, ready_scores, skip_unmeasurable
 from farout.scores import Outputs
 
 UNTRAINED = {
@@ -109,16 +111,23 @@ class Evaluation:
         self.values: ScoresOfSets = {}
         self.predictions: dict[str, np.ndarray] = {}
         self.confidences: dict[str, torch.Tensor] = {}
-        for name, image_set in {"id": data.id_test, **data.ood, **_controls(data.id_test)}.items():
-            self._see(name, image_set)
+        self._see_all({"id": data.id_test, **data.ood, **_controls(data.id_test)})
         skip_unmeasurable(self.values, self.skipped)
 
-    def _see(self, name: str, image_set: ImageSet) -> None:
-        """One forward pass over a set, and all scores off its outputs."""
-        self.values[name] = self.predictor.values(self.scores, image_set)
-        if name.startswith("control:"):
+    def _see_all(self, sets: Mapping[str, ImageSet]) -> None:
+        """One forward pass a set; what follows from it is worked out while the network is at the next set."""
+        with full_fp32(), Background() as background:  # the precision of all, as no thread has its own
+            for name, image_set in sets.items():
+                passes = self.predictor.passes(self.scores, image_set)
+                known = None if name.startswith("control:") else self.predictor.outputs(image_set)
+                background.run(self._see, name, image_set, passes, known)
+            background.wait()
+
+    def _see(self, name: str, image_set: ImageSet, passes: Passes, outputs: Outputs | None) -> None:
+        """All scores of a set and, but for a control, what else its outputs show."""
+        self.values[name] = passes.values(self.scores)
+        if outputs is None:
             return
-        outputs = self.predictor.outputs(image_set)
         self.geometry.measure(name, image_set, outputs)
         if self.trained:
             self.predictions[name] = outputs.logits.argmax(1).numpy()

@@ -1,9 +1,10 @@
 """What an evaluation asks of a run's network: outputs (cached), fitted and tuned scores, scores that need gradients."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from farout.config.settings import ROOT, Settings
 from farout.data import ImageSet
 from farout.engine.cache import OutputCache, network_key, output_key
 from farout.engine.evaluate import collect
+from farout.engine.host import HostRows, to_device
 from farout.engine.progress import Bar, say
 from farout.errors import ConfigError, FaroutError
 from farout.metrics import detection_metrics
@@ -38,6 +40,29 @@ def score_file(name: str) -> Component:
 def head_of(model: Backbone) -> Head:
     """A network's last linear layer, on the CPU."""
     return Head(model.head.weight.detach().cpu(), model.head.bias.detach().cpu())
+
+
+def _by_images(score: Score) -> TypeGuard[ImageScore]:
+    return isinstance(score, ImageScore) and "images" in score.needs
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What the network made of a set: its outputs, and (N,) by score that needed the images."""
+
+    outputs: Outputs | None
+    by_gradient: Mapping[str, Tensor]
+
+    def values(self, scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
+        """(N,) float64 by score, in the order of `scores`; the network has no part in it."""
+        found = {}
+        for name, score in scores.items():
+            if name in self.by_gradient:
+                found[name] = self.by_gradient[name]
+            else:
+                assert self.outputs is not None
+                found[name] = score(self.outputs)
+        return {name: values.double().numpy() for name, values in found.items()}
 
 
 class Predictor:
@@ -94,23 +119,26 @@ class Predictor:
     def by_gradient(self, score: ImageScore, image_set: ImageSet) -> Tensor:
         """(N,) scores of a set that need the images, batch by batch."""
         transform, size = self.run.transform(), self.settings.trainer.eval_batch_size
-        std, parts = transform.std.flatten().to(self.device), []
+        std, found = transform.std.flatten().to(self.device), HostRows()
         with Bar(f"  {score.name}: {image_set.name}", len(image_set)) as bar:
             for start in range(0, len(image_set), size):
-                images = transform(image_set.images[start : start + size].to(self.device), raw=image_set.raw)
-                parts.append(score.on_images(self.model, images, std).detach().cpu())
-                bar.advance(len(images))
-        return torch.cat(parts)
+                rows = to_device(image_set.images[start : start + size], self.device)
+                found.add(score.on_images(self.model, transform(rows, raw=image_set.raw), std).detach())
+                bar.advance(len(rows))
+        return found.all()
+
+    def passes(self, scores: Mapping[str, Score], image_set: ImageSet) -> Passes:
+        """All that scores ask of the network: one forward pass, and for each that needs images its own passes.
+
+        Where every score needs images there are no outputs.
+        """
+        slopes = {name: self.by_gradient(score, image_set) for name, score in scores.items() if _by_images(score)}
+        outputs = self.outputs(image_set) if len(slopes) < len(scores) else None
+        return Passes(outputs, slopes)
 
     def values(self, scores: Mapping[str, Score], image_set: ImageSet) -> dict[str, np.ndarray]:
         """(N,) float64 by score, from one forward pass (and one more with its gradient per score that needs images)."""
-        found = {}
-        for name, score in scores.items():
-            if isinstance(score, ImageScore) and "images" in score.needs:
-                found[name] = self.by_gradient(score, image_set)
-            else:
-                found[name] = score(self.outputs(image_set))
-        return {name: values.double().numpy() for name, values in found.items()}
+        return self.passes(scores, image_set).values(scores)
 
 
 class Fitter:

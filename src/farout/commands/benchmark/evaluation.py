@@ -1,6 +1,6 @@
 """Evaluation: every score of every set from one forward pass a set, against one forward pass a score and set."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,10 +34,11 @@ class Problem:
     train: ImageSet
     sets: Mapping[str, ImageSet]
     device: torch.device
+    batch_size: int = 500
 
     def outputs(self, images: ImageSet) -> Outputs:
         """One forward pass over a set."""
-        return collect(self.model, self.transform, images, self.device)
+        return collect(self.model, self.transform, images, self.device, self.batch_size)
 
     def figures(self, component: Component, train: Outputs, outputs: Mapping[str, Outputs]) -> Figures:
         """A score fitted, read off the outputs, and measured."""
@@ -50,9 +51,13 @@ class Problem:
 
     def shared(self) -> Figures:
         """Ours: one forward pass a set, for all scores."""
-        train, outputs = self.passes()
+        return self.scored(self.outputs(self.train), self.settings.scores)
+
+    def scored(self, train: Outputs, scores: Sequence[Component]) -> Figures:
+        """One forward pass over every set but the one that is fitted on, and the figures of all these scores."""
+        outputs = {name: self.outputs(images) for name, images in self.sets.items()}
         found: Figures = {}
-        for component in self.settings.scores:
+        for component in scores:
             found |= self.figures(component, train, outputs)
         return found
 
@@ -71,7 +76,7 @@ class Problem:
 
 def lines(place: Place) -> Iterator[AnyLine]:
     """Against a pass per score, and against the passes alone."""
-    problem = _problem(place)
+    problem = problem_of(place)
     found: dict[str, Figures] = {}
     tasks = {
         "passes": Turn(problem.passes),
@@ -94,7 +99,8 @@ def lines(place: Place) -> Iterator[AnyLine]:
         yield Line("evaluation", "all scores, all sets", scale, mine, Side.of(what, seconds[key]), agreement, rounds)
 
 
-def _problem(place: Place) -> Problem:
+def problem_of(place: Place) -> Problem:
+    """A network with random weights, and as many images as this size is worth."""
     backbone = place.pick(["backbone=resnet20", "backbone.width=4"], ["backbone=resnet20"], ["backbone=wrn_40_2"])
     settings = compose_settings(["method=ce", "id_data=cifar10", *backbone, SCORES])
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """The lines of the benchmark's table: ours beside a baseline that does the same."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal, TypeVar
@@ -105,7 +105,55 @@ class Unmeasured:
         return {"part": self.part, "name": self.name, "not_measured": self.reason}
 
 
-AnyLine = Line | Unmeasured
+@dataclass(frozen=True)
+class Growth:
+    """How the seconds of one thing grow with its size.
+
+    Attributes:
+        part, name, scale: as of a `Line`.
+        by: what grew.
+        seconds: size -> the seconds that it took, sizes ascending.
+        turns: that each size took.
+    """
+
+    part: str
+    name: str
+    scale: str
+    by: str
+    seconds: Mapping[int, Side]
+    turns: int
+
+    @property
+    def slope(self) -> float:
+        """Of log seconds over log size, by least squares: 1 is linear."""
+        return _slope(self.seconds)
+
+    @property
+    def last_slope(self) -> float:
+        """The same over the two largest sizes alone, where what any size costs weighs least."""
+        return _slope(dict(list(self.seconds.items())[-2:]))
+
+    def record(self) -> dict[str, Any]:
+        """As it stands in results/bench-DEVICE.json."""
+        return {
+            "part": self.part,
+            "name": self.name,
+            "scale": self.scale,
+            "by": self.by,
+            "points": [{"size": n, "min": side.least, "median": side.middle} for n, side in self.seconds.items()],
+            "slope": self.slope,
+            "last_slope": self.last_slope,
+            "unit": "s",
+            "turns": self.turns,
+        }
+
+
+def _slope(seconds: Mapping[int, Side]) -> float:
+    sizes = np.log(list(seconds))
+    return float(np.polyfit(sizes, np.log([side.least for side in seconds.values()]), 1)[0])
+
+
+AnyLine = Line | Growth | Unmeasured
 
 
 def not_installed(part: str, name: str, package: str) -> Unmeasured:

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Patch, StepPatch
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from farout.metrics.vectors import Vector, finite_vector
@@ -84,10 +84,11 @@ def histogram_grid(
     columns = min(COLUMNS, max(1, len(sets)))
     rows = max(1, math.ceil(len(sets) / columns))
     figure = canvas(1.27 + 1.05 * rows + 0.3 * (rows - 1), title, heading)
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    axes = _panels(figure, rows, columns, len(sets), sharex=True)
     place(figure, 0.3, 0.12, 0.8, 0.47, (0.16, 0.3))
     floor, ceiling = _span(id_heights, list(ood_heights.values()), edges, len(id_values))
     axes[0].set(xlim=(edges[0], edges[-1]), yscale="log" if floor else "linear", ylim=(floor, ceiling))
+    _no_heights(axes[0])
     for axis, name in zip(axes, sets, strict=False):
         _panel(axis, edges, id_heights, ood_heights[name], line[1][name], floor)
         _name(axis, name, (notes or {}).get(name, ""))
@@ -95,7 +96,6 @@ def histogram_grid(
             side, x = ("left", 0.02) if ood_heights[name].argmax() >= BINS // 2 else ("right", 0.98)  # off the peak
             words = f"peak {peak / ceiling:.1f} × higher"
             axis.annotate(words, (x, 0.9), xycoords="axes fraction", **{**_SIDE, "ha": side})
-    _close(list(axes), len(sets), columns)
     _legend(figure, line[0])
     figure.supylabel("density (log scale)" if floor else "density", fontsize=TEXT, color=QUIET, x=0.06 / WIDTH)
     return figure
@@ -123,9 +123,10 @@ def score_row(panels: Sequence[Panel], title: str, heading: str = "") -> Figure:
     columns = min(ROW_COLUMNS, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     figure = canvas(1.12 + 0.9 * rows + 0.5 * (rows - 1), title, heading)
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    axes = _panels(figure, rows, columns, len(panels))
     place(figure, 0.12, 0.12, 0.9, 0.22, (0.14, 0.5))
     axes[0].set_ylim(0, 1.08)
+    _no_heights(axes[0])
     for axis, panel in zip(axes, panels, strict=False):
         id_values = finite_vector(np.asarray(panel.id_scores), f"{panel.name}: the ID scores")
         ood_values = finite_vector(np.asarray(panel.ood_scores), f"{panel.name}: the OOD scores")
@@ -135,9 +136,8 @@ def score_row(panels: Sequence[Panel], title: str, heading: str = "") -> Figure:
         _panel(axis, edges, pair[0] / tallest, pair[1] / tallest, None)
         axis.set_xlim(edges[0], edges[-1])
         axis.xaxis.set_major_locator(MaxNLocator(2))
-        axis.set_title(label(shortened(panel.name, 13)), fontsize=TEXT, color=INK, loc="left", pad=11)
+        axis.set_title(label(shortened(panel.name, 13)), fontsize=TEXT, color=INK, loc="left", pad=11, y=1.0)
         axis.annotate(panel.note, (0, 1.02), xycoords="axes fraction", fontsize=SMALL, color=QUIET)
-    _close(list(axes), len(panels), columns)
     _legend(figure, "")
     height = figure.get_size_inches()[1]
     figure.text(1 - 0.12 / WIDTH, 1 - 0.43 / height, "density, tallest bin = 1", **_SIDE)
@@ -187,8 +187,10 @@ def _panel(
 ) -> None:
     for part, colour in ((id_heights, ID_COLOUR), (ood_heights, OOD_COLOUR)):
         face = to_rgba(colour, 0.35)
-        heights_from = np.maximum(part, floor)
-        axis.stairs(heights_from, edges, baseline=floor, fill=True, facecolor=face, edgecolor=colour, linewidth=1.1)
+        values = np.maximum(part, floor)
+        look: Any = {"fill": True, "facecolor": face, "edgecolor": colour, "linewidth": 1.1}
+        # Not `stairs`, which measures the patch for limits: they are given.
+        axis.add_artist(StepPatch(values, edges, baseline=floor, **look))
     if threshold is not None:
         axis.axvline(threshold, color=INK, linewidth=0.8, linestyle="--")
     quiet(axis)
@@ -196,18 +198,33 @@ def _panel(
     axis.tick_params(axis="y", which="both", left=False, labelleft=False)
 
 
+def _panels(figure: Figure, rows: int, columns: int, count: int, sharex: bool = False) -> list[Axes]:
+    """The first `count` places of a grid (one at least), all on one vertical axis; an axes takes long to make.
+
+    Where the horizontal axis is common as well, only the lowest panel of each column has numbers.
+    """
+    grid = figure.add_gridspec(rows, columns)
+    axes: list[Axes] = []
+    for i in range(max(1, count)):
+        first = axes[0] if axes else None
+        axis = figure.add_subplot(grid[divmod(i, columns)], sharey=first, sharex=first if sharex else None)
+        axis.tick_params(labelbottom=not sharex or i + columns >= count)
+        axes.append(axis)
+    if count == 0:
+        axes[0].set_visible(False)
+    return axes
+
+
+def _no_heights(axis: Axes) -> None:
+    """No ticks up the axis that all panels share: they would be made, a dozen a panel, only to be hidden."""
+    axis.yaxis.set_major_locator(NullLocator())
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
 def _name(axis: Axes, name: str, note: str) -> None:
-    axis.set_title(label(shortened(name, 19 if note else 32)), fontsize=TEXT, color=INK, loc="left", pad=3)
+    axis.set_title(label(shortened(name, 19 if note else 32)), fontsize=TEXT, color=INK, loc="left", pad=3, y=1.0)
     if note:
-        axis.set_title(note, fontsize=SMALL, color=QUIET, loc="right", pad=3)
-
-
-def _close(axes: Sequence[Axes], used: int, columns: int) -> None:
-    """Hides empty places; the lowest panel of each column keeps its numbers also above an empty place."""
-    for axis in axes[used:]:
-        axis.set_visible(False)
-    for axis in axes[max(0, used - columns) : used]:
-        axis.tick_params(labelbottom=True)
+        axis.set_title(note, fontsize=SMALL, color=QUIET, loc="right", pad=3, y=1.0)
 
 
 def _legend(figure: Figure, threshold: str) -> None:
