@@ -219,9 +219,7 @@ def _caption(columns: Sequence[Column]) -> str:
     positive = "ID" if protocol["positive"] == "id" else "OOD"
     shown = [
         f"protocol {protocol['name']} ({positive} positive) on the sets of `{first.entry.get('ood_data')}`",
-        f"percent, mean ± sample standard deviation of seeds {_listed(str(t.seed) for t in ours)}"
-        if ours
-        else "percent",
+        _seed_text(ours),
         _each("outliers", (name_of(t.identity.get("outliers")) for t in ours)),
         _each("trained in", (t.identity.get("precision") for t in ours)),
         _each("trained on", (_stamp(t.record.get("trained") or {}) for t in ours)),

@@ -38,13 +38,15 @@ def _cell(verdicts: Sequence[Verdict]) -> str:
     """Words by ID set where there are several; how a difference without an interval points."""
     words = []
     for verdict in verdicts:
-        word = _pointing(verdict) if verdict.word == NO_INTERVAL else _counted(verdict)
+        word = _word(verdict)
         words.append(f"{word} ({verdict.id_data})" if len(verdicts) > 1 else word)
     return "<br>".join(words) or "-"
 
 
-def _counted(verdict: Verdict) -> str:
-    """The word; of several networks also how many reproduce the claim."""
+def _word(verdict: Verdict) -> str:
+    """The word; of several networks also how many reproduce the claim; without an interval where it points."""
+    if verdict.word == NO_INTERVAL:
+        return _pointing(verdict)
     if len(verdict.found) < 2:
         return verdict.word
     count = sum(found.verdict == REPRODUCED for found in verdict.found)
@@ -82,7 +84,7 @@ def _claim_lines(claim: Claim) -> list[str]:
     where = over.get(claim.over, "") if isinstance(claim.over, str) else f" in the mean over {', '.join(claim.over)}"
     measure = claim.measure.upper() if claim.measure in UPPER else claim.measure
     detection = claim.measure in ("fpr95", "auroc", "aupr")
-    way = {"less": "is lower than", "more": "is higher than", "kept": f"is at most {claim.margin:g} points below"}
+    way = {"less": "is lower than", "more": "is higher than", "kept": f"is at most {claim.margin:g} below"}
     seconds = " or ".join(second.label for second in claim.second)
     shown = f"{MEASURES.get(claim.measure, measure)} of {claim.first.label} {way[claim.direction]} that of {seconds}"
     reported = "; ".join(f"{name} {a:.2f} against {b:.2f}" for name, (a, b) in claim.reported.items())
@@ -109,7 +111,7 @@ def _lines(verdicts: Sequence[Verdict]) -> str:
         where = f"{SCALES[verdict.scale]}, {verdict.id_data}"
         figures = "<br>".join(_figures(found) for found in verdict.found)
         runs = "<br>".join(_records(found) for found in verdict.found)
-        rows.append([where, f"**{_counted(verdict)}**", figures, runs])
+        rows.append([where, f"**{_word(verdict)}**", figures, runs])
     absent = [SCALES[v.scale] for v in verdicts if not v.found]
     if absent:
         rows.append([", ".join(absent), NOT_RUN, "", ""])
