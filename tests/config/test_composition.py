@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import hydra
 import pytest
 
-from farout.config.compose import compose_settings
+from farout.config.compose import _composed, compose_settings, hydra_on_conf
 from farout.config.composition import changes_of, files_of, summary
 from farout.config.settings import ROOT, Composition
 
@@ -48,6 +49,21 @@ def test_only_what_differs_is_a_change():
         "transform.std": ([0.5, 0.5, 0.5], [0.5, 0.5, 1]),
         "paths.outputs": ("outputs", "a b"),
     }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["m_in=-23", "method=energy", "+pretrain.lr=0.1", "~score.msp", "score=[msp,energy]", "lr=${lr_end}"],
+        ["backbone.depth=16", "experiment=jem/full/cifar10_jem", "~logger", "transform.std=[1,1,1]", "++seed=3"],
+        ["trainer={device:cpu}", "id_data=svhn", "scale=small", "method=oe", "hydra.verbose=true"],
+    ],
+)
+def test_what_is_read_once_gives_what_hydra_composes(words):
+    with hydra_on_conf():
+        for _ in range(2):  # the first may not change what the second is given
+            assert _composed("train", words)[0] == hydra.compose("train", words)
+        assert _composed("train", ["method=energy"])[0] == hydra.compose("train", ["method=energy"])
 
 
 def test_values_that_another_override_has_to_explain():

@@ -3,16 +3,19 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from farout.config.coerce import unknown
@@ -40,13 +43,50 @@ def compose_after(
     check_overrides(words)
     with hydra_on_conf():
         try:
-            config = hydra.compose(config_name, words, return_hydra_config=True)
+            config, options = _composed(config_name, words)
         except Exception as error:  # of Hydra, OmegaConf and the parsers below them, many kinds
             raise explain(error, config_name, words) from None
-        composition = Composition(config_name, tuple(words), dict(config.hydra.runtime.choices))
-        with open_dict(config):
-            del config["hydra"]
-    return settings_of(config, config_name, typed, composition)
+    return settings_of(config, config_name, typed, Composition(config_name, tuple(words), options))
+
+
+def _composed(root: str, words: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """What `hydra.compose` makes of the words, and each group's option; what files say alone is composed once."""
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    overrides = OverridesParser.create(loader).parse_overrides(list(words))
+    loader.validate_sweep_overrides_legal(overrides, RunMode.RUN, from_shell=False)
+    values = [override for override in overrides if _is_value(override, loader)]
+    config, options = files_alone(root, [str(each.input_line) for each in overrides if each not in values])
+    config = deepcopy(config)
+    loader._apply_overrides_to_config(values, config)
+    return config, dict(options)
+
+
+def _is_value(override: Override, loader: ConfigLoaderImpl) -> bool:
+    """Whether Hydra sets it in what the files compose to; otherwise it chooses files, or is Hydra's own business."""
+    key = override.key_or_group
+    own = key.partition(".")[0] == "hydra" or key.startswith("hydra/")
+    return not own and (isinstance(override.value(), dict) or not loader.repository.group_exists(key))
+
+
+def files_alone(root: str, choices: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """What a root composes to with nothing but `choices` of files, and each group's option; not to be changed.
+
+    Hydra must be there; its folders are read once for the same choices.
+    """
+    places = [(source.provider, source.path) for source in GlobalHydra.instance().config_loader().get_sources()]
+    return _files_alone(root, tuple(choices), tuple(places))
+
+
+@lru_cache(maxsize=256)
+def _files_alone(
+    root: str, choices: tuple[str, ...], places: tuple[tuple[str, str], ...]
+) -> tuple[DictConfig, dict[str, Any]]:
+    config = hydra.compose(root, list(choices), return_hydra_config=True)
+    options = dict(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return config, options
 
 
 def settings_of(

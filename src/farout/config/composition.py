@@ -7,13 +7,12 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farout.config.compose import check_overrides, hydra_on_conf
+from farout.config.compose import check_overrides, files_alone, hydra_on_conf
 from farout.config.settings import ROOT, Composition
 from farout.errors import shorten
 
@@ -85,7 +84,7 @@ def _without_values(root: str, choices: tuple[str, ...]) -> tuple[tuple[str, ...
         defaults = GlobalHydra.instance().config_loader().compute_defaults_list(root, list(choices), RunMode.RUN)
         paths = [str(entry.config_path) for entry in defaults.defaults if not str(entry.package).startswith("hydra")]
         files = tuple(path for path in dict.fromkeys(paths) if path != "settings")  # which is code
-        return files, hydra.compose(root, list(choices))
+        return files, files_alone(root, choices)[0]
 
 
 def _value(config: DictConfig, key: str) -> Any:

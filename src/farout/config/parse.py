@@ -2,8 +2,9 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -240,16 +241,27 @@ def _check_outliers(name: str, paths: DataPaths) -> None:
 
 def _check_components(settings: Settings) -> None:
     """Build everything once (the network without memory): a bad argument must not be found after training."""
-    import torch
-
     built = {"method": settings.method, "transform": settings.transform, "backbone": settings.backbone}
     built |= {f"score.{score.name}": score for score in settings.scores}
     for key, part in built.items():
         more = {"num_classes": settings.id_data.num_classes} if key == "backbone" else {}
         try:
-            with torch.device("meta"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a network without channels, which is refused right here
-                part.build(**more)
+            _build_without_memory(part.target, repr({**part.arguments, **more}), partial(part.build, **more))
         except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{key}={part.name} cannot be built ({reason}): check its values") from error
+
+
+_CAN_BE_BUILT: set[tuple[str, str]] = set()
+
+
+def _build_without_memory(target: str, arguments: str, build: Callable[[], Any]) -> None:
+    """Raises what `build` does; a sweep need not build the same network for every job to know that it can be."""
+    if (target, arguments) in _CAN_BE_BUILT:
+        return
+    import torch
+
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a network without channels, which is refused right here
+        build()
+    _CAN_BE_BUILT.add((target, arguments))
