@@ -79,7 +79,11 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         options.overrides = [*before, *typed]
         sweeps_into = hydra_folder(typed, config_name) if is_sweep(options) else None
         with stopping.signals(), tidied(sweeps_into), copied_once() if options.help else nullcontext():
-            _run_hydra(options, parser, job, str(ROOT / "conf"), config_name)
+            if checked is None or any(is_hydras(word) for word in typed):
+                _run_hydra(options, parser, job, str(ROOT / "conf"), config_name)
+            else:  # composed already, and nothing is left that Hydra would do
+                started = True
+                task(checked)
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):  # of rich, where nobody reads any more
             raise
@@ -140,6 +144,11 @@ def read(words: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namesp
         if action.dest == "version":
             action.version = f"farout {__version__}, Hydra {action.version.split()[-1]}"  # type: ignore[attr-defined]
     return parser, parser.parse_intermixed_args(list(words))
+
+
+def is_hydras(word: str) -> bool:
+    """Whether an override is about how Hydra runs a job, not about the job."""
+    return word.lstrip("+~").startswith("hydra")
 
 
 def is_sweep(options: argparse.Namespace) -> bool:
