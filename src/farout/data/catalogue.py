@@ -16,7 +16,9 @@ import inspect
 import json
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,7 @@ def load_entry(name: str, paths: DataPaths) -> dict[str, Any]:
         near = difflib.get_close_matches(name, dataset_names(paths), n=3, cutoff=0.5) or dataset_names(paths)
         raise ConfigError(f"no data set '{name}' in {file.parent}; there are: {', '.join(near)}")
     try:
-        entry = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entry = deepcopy(_parsed(file.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     except OSError as error:
@@ -107,6 +109,12 @@ def load_entry(name: str, paths: DataPaths) -> dict[str, Any]:
         raise ConfigError(f"{file}: a data set needs a title")
     _check_entry(entry, file)
     return entry
+
+
+@lru_cache(maxsize=512)
+def _parsed(text: str) -> Any:
+    """Of one text once: a command asks for the same entries again and again. Not to be changed."""
+    return yaml.safe_load(text)
 
 
 def _check_entry(entry: dict[str, Any], file: Path) -> None:
