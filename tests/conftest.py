@@ -1,12 +1,13 @@
 """Fixtures shared by all tests."""
 
+import gc
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_sample_image
 
 from farout.data import DataPaths, default_paths
 
@@ -39,6 +40,8 @@ def imagenet_folder(tmp_path: Path) -> Path:
 
     Three classes are listed (china, flower, and china in grey), a fourth folder is not.
     """
+    from sklearn.datasets import load_sample_image  # slow to import, and the process that only hands out tests need not
+
     rng = np.random.default_rng(0)
     photos = {name: Image.fromarray(load_sample_image(f"{name}.jpg")) for name in ("china", "flower")}
     kinds = {"n01440764": "china", "n02102040": "flower", "n03000684": "china", "n04000000": "flower"}
@@ -54,6 +57,32 @@ def imagenet_folder(tmp_path: Path) -> Path:
                 part.save(place / f"{i}.JPEG", quality=90)
     (tmp_path / "imagenet/classes.txt").write_text("# three\nn02102040  # flower\n\nn01440764\nn03000684\n")
     return tmp_path / "imagenet"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawing() -> Iterator[Callable[..., list[Path]]]:
+    """No evaluation draws figures or writes report.html, which is most of its time; what would have done it."""
+    from farout.runs import evaluation_files
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = evaluation_files._present
+        patch.setattr(evaluation_files, "_present", lambda *given: [])
+        yield real
+
+
+@pytest.fixture(autouse=True)
+def _drawn(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _drawing: Callable[..., list[Path]]
+) -> None:
+    """Evaluations of tests marked `drawn` leave figures and report.html, as those of a user do."""
+    if request.node.get_closest_marker("drawn") is not None:
+        monkeypatch.setattr("farout.runs.evaluation_files._present", _drawing)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays for good: garbage collection need not walk over a million objects of it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -25,7 +25,6 @@ JEM = ["--paper", "jem", "--scale", "demo", "--id", "digits"]
 def test_reproduce_cider_trains_evaluates_and_tabulates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("farout.runs.evaluation_files._present", lambda *given: [])  # most of the time; drawn elsewhere
     options = [
         *CIDER,
         *FEW,
@@ -118,7 +117,6 @@ def test_the_full_scale_rows_are_the_papers_files(id_data: str) -> None:
 def test_reproduce_jem_trains_samples_evaluates_attacks_and_tabulates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("farout.runs.evaluation_files._present", lambda *given: [])
     reproduce = load_script("reproduce")
     plan = replace(stages.ATTACKS["demo"], images=4, steps=1, refine=(0, 1), copies=2, distal_steps=1)
     monkeypatch.setattr(stages, "ATTACKS", {"demo": plan})

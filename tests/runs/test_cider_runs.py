@@ -41,6 +41,7 @@ def evaluations(wanted: Settings) -> list[dict]:
     return json.loads(run(wanted).results.read_text())["evaluations"]
 
 
+@pytest.mark.drawn
 def test_from_the_command_to_the_report(cider, capsys):
     wanted = cider()
     assert train(wanted) is None
@@ -77,6 +78,7 @@ def degrees_of_mean(angles: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.cos(np.radians(angles.astype(np.float64))).mean())))
 
 
+@pytest.mark.drawn
 def test_the_pictures_points_are_those_of_the_measures(cider):
     wanted = cider("score=knn_k100")
     train(wanted)
@@ -264,6 +266,7 @@ def test_supcon_has_no_prototypes_and_its_directions_are_class_means(cider):
     assert 0.3 < probe["accuracy"] <= 1, "random features tell digits apart better than chance, 1 in 7"
 
 
+@pytest.mark.drawn
 def test_a_network_with_a_classifier_keeps_its_accuracy_and_gets_a_probe_when_asked(settings, capsys):
     words = ["method=ce", "ood_data=smoke", "max_eval_images=40", "score=msp"]
     train(settings(*words))

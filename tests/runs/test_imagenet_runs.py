@@ -47,6 +47,7 @@ def settings(tiny: list[str]) -> Callable[..., Settings]:
     return lambda *more: compose_settings([*tiny, *more])
 
 
+@pytest.mark.drawn
 def test_from_the_command_to_the_results(settings, weights, monkeypatch, capsys):
     wanted = settings()
     seen = []

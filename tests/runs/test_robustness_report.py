@@ -22,6 +22,7 @@ def cards(page: Path) -> dict[str, str]:
     return dict(found)
 
 
+@pytest.mark.drawn
 def test_the_report_shows_the_attacks_of_an_evaluated_run(command, settings, capsys) -> None:
     assert command("train", *RUN, *SMALL).status == 0
     folder = run_of(settings(*RUN), CPU).folder

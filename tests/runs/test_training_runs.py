@@ -346,6 +346,7 @@ def test_sets_that_clash_with_the_outliers_are_left_out_also_by_path(settings, t
     assert baseline.outliers is None, "the baseline has seen none"
 
 
+@pytest.mark.drawn
 def test_per_image_scores_and_plots(settings):
     import numpy as np
 
