@@ -17,6 +17,7 @@ import pytest
 
 from farout.config.settings import ROOT
 from script_loader import load_script
+from warm_python import WarmPython, finished
 
 DEMO = "--table demo --id digits"
 SMALL = "--scale demo --id digits"
@@ -292,11 +293,14 @@ def act(line: str, there: Path, **environment: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.e2e
-def test_ten_real_commands(there: Path) -> None:
+def test_ten_real_commands(there: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     before = sorted(there.rglob("*"))
-    lines = [shlex.join([sys.executable, str(ROOT / file), *shlex.split(words)]) for file, words, _ in COMMANDS]
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda line: act(line, there), lines))
+    own = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HYDRA_FULL_ERROR": "0"}
+    started = [
+        WarmPython([str(ROOT / file), *shlex.split(words)], there, own, tmp_path_factory.mktemp("said"))
+        for file, words, _ in COMMANDS
+    ]
+    results = [finished(process, 600) for process in started]
     for done, (_, words, message) in zip(results, COMMANDS, strict=True):
         assert (done.returncode, done.stdout) == (2, ""), words
         (line,) = done.stderr.splitlines()

@@ -133,7 +133,7 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_while_the_command_starts(python, name, status):
-    done = python("-c", BEFORE_TORCH, name)
+def test_a_signal_while_the_command_starts(cold_python, name, status):
+    done = cold_python("-c", BEFORE_TORCH, name)
     assert done.returncode == status
     assert done.stderr.count("\n") == 1 and "before training or evaluation began: nothing is lost" in done.stderr
