@@ -64,8 +64,7 @@ def _import(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 def _imported(packs: Path, outputs: Path, depth: int) -> Run:
     file = packs / f"checkpoints/cifar10_resnet{depth}.th"
     options = ["--backbone", f"resnet{depth}", "--transform", "imagenet_stats", "--id", "cifar10"]
-    done = _import([str(file), *options, "--outputs", str(outputs)])
-    assert done.returncode == 0, done.stderr
+    assert load_script("import_checkpoint").main([str(file), *options, "--outputs", str(outputs)]) == 0
     return open_run(outputs / f"runs/imported-cifar10_resnet{depth}")
 
 
