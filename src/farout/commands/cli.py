@@ -39,10 +39,7 @@ def main(config_name: str, task: Task) -> NoReturn:
 
 
 def command(config_name: str, task: Task, words: Sequence[str]) -> int:
-    """What `main` does, with the command line's words.
-
-    In a sweep every job is tried: a failing one is reported and the rest go on; the status tells at the end.
-    """
+    """What `main` does with `words`; in a sweep every job is tried, a failing one is reported, and the status tells."""
     parser, options = read(words)
     if options.info is None:  # Hydra prints that with a logger of its own
         logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
@@ -51,7 +48,6 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     typed = list(options.overrides)
     errors: list[Exception] = []
-    checked: Settings | None = None
     started = False
 
     def job(config: DictConfig) -> Any:
@@ -59,7 +55,7 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         started = True
         try:
             typed = typed_overrides(before) if config_name == "eval" else None
-            return task(checked or settings_of(config, config_name, typed, composition_of_job()))
+            return task(settings_of(config, config_name, typed, composition_of_job()))
         except (FaroutError, OSError) as error:
             errors.append(error)
             here = HydraConfig.get()
@@ -76,10 +72,10 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
 
             before += overrides_before(typed)
         checked = refuse(options, config_name, before)
-        options.overrides = [*before, *typed]
         sweeps_into = hydra_folder(typed, config_name) if is_sweep(options) else None
+        options.overrides = [*before, *typed]
         with stopping.signals(), tidied(sweeps_into), copied_once() if options.help else nullcontext():
-            if checked is None or any(is_hydras(word) for word in typed):
+            if checked is None:
                 _run_hydra(options, parser, job, str(ROOT / "conf"), config_name)
             else:  # composed already, and nothing is left that Hydra would do
                 started = True
@@ -157,7 +153,7 @@ def is_sweep(options: argparse.Namespace) -> bool:
 
 
 def refuse(options: argparse.Namespace, config_name: str, before: Sequence[str]) -> Settings | None:
-    """Raise ConfigError for what is wrong already, before Hydra makes a folder; the settings of a plain single job."""
+    """Raise ConfigError for what is wrong already, before Hydra makes a folder; the settings of a job without Hydra."""
     setbase("1.3")
     if options.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun would execute what a pickle holds: give the overrides again")
@@ -169,7 +165,9 @@ def refuse(options: argparse.Namespace, config_name: str, before: Sequence[str])
     elsewhere = options.config_dir or options.config_path or options.config_name
     if elsewhere or any("${hydra:" in word for word in options.overrides):  # which only a job can look up
         return None
-    return compose_after(before, options.overrides, config_name, options.overrides if config_name == "eval" else None)
+    typed = options.overrides if config_name == "eval" else None
+    settings = compose_after(before, options.overrides, config_name, typed)
+    return None if any(is_hydras(word) for word in options.overrides) else settings
 
 
 @contextmanager
