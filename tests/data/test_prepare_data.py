@@ -202,7 +202,13 @@ def test_celeba_and_tiny_imagenet_layouts(server, own, add_dataset, run):
     url, checksum = f"{address}/tiny.zip", md5(folder / "tiny.zip")
     add_dataset("tiny", entry(url, checksum, "tiny_imagenet", "train", resize=32))
     add_dataset("tiny_val", entry(url, checksum, "tiny_imagenet", "val", resize=32))
-    assert run("celeba", "tiny", "tiny_val") == 0
+    read = {"_target_": "farout.data.official.tiny_imagenet", "part": "val"}
+    kept = {"files": [{"urls": [url], "checksum": checksum}], "read": read, "resize": 32, "size": 1}
+    for name, drop in (("tiny_test", []), ("tiny_without", ["n2"])):
+        add_dataset(name, yaml.safe_dump({"title": name, "splits": {"test": {**kept, "drop_classes": drop}}}))
+    assert run("celeba", "tiny", "tiny_val", "tiny_test") == 0
+    assert open_dataset("tiny_test", "test", own).classes == ("n2",)
+    assert run("tiny_without") == 2, "every class is dropped"
     assert len(open_dataset("celeba", "test", own)) == 2
     train = open_dataset("tiny", "train", own)
     assert train.classes == ("n1", "n2") and train.labels.tolist() == [0, 1] and train.info["side"] == 32

@@ -27,6 +27,24 @@ def close(value: float | None, wanted: float) -> bool:
     return value is not None and math.isclose(value, wanted, abs_tol=1e-9)
 
 
+def test_groups_of_sets_have_a_mean_of_their_own_beside_that_of_all() -> None:
+    rows = [row("msp", name, share) for name, share in (("cifar100", 0.6), ("svhn", 0.4), ("textures", 0.1))]
+    groups = [{"score": "msp", "group": "near", "over": ["cifar100"]}]
+    groups.append({"score": "msp", "group": "far", "over": ["svhn", "textures"]})
+    own = record("ce", 1, rows, evaluation={"group_means": groups})
+    table = table1([own], rows=["softmax"])
+    found = {name: cell(table, "softmax", name).mean for name in ("mean near", "mean far", "mean")}
+    assert found == {"mean near": pytest.approx(60), "mean far": pytest.approx(25), "mean": pytest.approx(110 / 3)}
+    lines = to_markdown(table).splitlines()
+    (near, far) = (next(line for line in lines if f"{name} sets" in line) for name in ("1 near", "2 far"))
+    assert "60.00" in near and "25.00" in far
+    listed = {line["ood"]: line for line in csv.DictReader(io.StringIO(to_csv(table))) if line["metric"] == "auroc"}
+    assert float(listed["mean far"]["percent"]) == pytest.approx(100 - 25 / 4)
+    without = table1([record("ce", 2, rows)], rows=["softmax"])
+    assert not without.groups and " near sets" not in to_markdown(without)
+    assert not table1([own, record("ce", 2, rows)], rows=["softmax"]).groups, "only what every run has"
+
+
 def test_seeds_give_mean_sample_deviation_and_difference() -> None:
     svhn = cell(table1(full_table()), "softmax", "svhn")
     assert dict(svhn.seeds) == {1: 50.0, 2: 46.0}

@@ -194,10 +194,17 @@ class IdData:
 
 @dataclass(frozen=True)
 class OodData:
-    """A named list of OOD test sets."""
+    """A named list of OOD test sets, and which of them have a mean of their own beside that of all."""
 
     name: str
     sets: list[str]
+    near: list[str] = field(default_factory=list)
+    far: list[str] = field(default_factory=list)
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The sets of each mean of its own, by its name."""
+        return {name: sets for name, sets in (("near", self.near), ("far", self.far)) if sets}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from farout.data.download import Progress, fetch, file_name, silent, verify
 from farout.data.image_set import Decoded
 from farout.data.listing import list_images
 from farout.data.own_sources import find_part
+from farout.data.pack import select_classes
 from farout.data.paths import DataPaths
 from farout.data.store import (
     Provider,
@@ -123,6 +124,8 @@ def read_official(
         decoded = from_images(definition, files[0], names)
     else:
         decoded = read(files=files, split=definition.split, resize_crop=resize_crop_of(definition), **arguments)
+    if definition.own.get("drop_classes") and not definition.own.get("choose"):
+        decoded = select_classes(decoded, definition.own["drop_classes"])
     decoded.facts |= {"built_from": ", ".join(f.name for f in files), "archives": seen}
     return decoded
 

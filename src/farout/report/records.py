@@ -25,6 +25,7 @@ ENTRY = {
     "rows": [_ROW],
     "id": dict,
     "means?": [{"score": str, "fpr95?": _RATE, "auroc?": _RATE, "aupr?": _RATE}],
+    "group_means?": [{"score": str, "group": str, "over": [str], "fpr95?": _RATE, "auroc?": _RATE, "aupr?": _RATE}],
     "missing?": [{"ood": str, "reason": str}],
     "controls?": [{"control": str, "score": str}],
     "duplicates?": dict,
@@ -62,6 +63,7 @@ class EvaluatedRun:
     no_geometry: str | None  # why there is none
     samples: Mapping[str, Any] = field(default_factory=dict)  # how good what it generates is
     curves: Sequence[Mapping[str, Any]] = ()  # accuracy under attack, of this run and of its baselines
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)  # OOD sets that have a mean of their own
     paired: Sequence[Mapping[str, Any]] = ()  # what one of its scores has more than another, with intervals
 
     @property
@@ -159,6 +161,7 @@ def _run(record: Record, protocol: str) -> EvaluatedRun | None:
         no_geometry=None if geometry else (found[-1].get("geometry") or {}).get("reason"),
         samples=record.get("samples", {}),
         curves=record.get("robustness", {}).get("curves", ()),
+        groups={mean["group"]: mean["over"] for e in found for mean in e.get("group_means", ())},
         paired=_paired(found),
     )
 

@@ -142,6 +142,8 @@ class Evaluation:
         depends = EvaluationRequest(self.job.run, settings).depends_on(self.data)
         shared = self._shared()
         entries = [{**shared, **_under(each, self.data, self.id_outputs, self.values)} for each in protocols]
+        for entry in entries if settings.ood_data.groups else ():
+            entry["group_means"] = _group_means(entry["rows"], settings.ood_data.groups)
         probe = {"linear_probe": probed(self.predictor, self.id_outputs)} if settings.linear_probe else {}
         for entry, protocol in zip(entries, protocols, strict=True):
             if protocol.bootstrap:
@@ -222,6 +224,17 @@ def _under(protocol: Protocol, data: EvaluationData, id_outputs: Outputs, values
     }
 
 
+def _group_means(rows: list[dict[str, Any]], groups: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    """The mean of each score over the sets of each group, as far as they were evaluated."""
+    found = []
+    for score in dict.fromkeys(row["score"] for row in rows):
+        for group, sets in groups.items():
+            own = [row for row in rows if row["score"] == score and row["ood"] in sets]
+            if own:
+                found.append({"score": score, "group": group, **mean_over_sets(own)})
+    return found
+
+
 def _paired(
     protocol: Protocol, values: ScoresOfSets, rows: list[dict[str, Any]], method_score: str | None
 ) -> dict[str, Any]:
@@ -282,9 +295,10 @@ def summarise(evaluations: list[dict[str, Any]], run: Run) -> None:
     """The figures that one wants at once; the rest is in results.json."""
     first = evaluations[0]
     say(f"{run.name}: {_accuracy_text(first)}")
-    for mean in first["means"]:
+    for mean in [*first["means"], *first.get("group_means", ())]:
+        over = f"{mean['votes']} {mean['group']} sets" if "group" in mean else f"{mean['votes']} sets"
         say(
-            f"  {mean['score']}: mean over {mean['votes']} sets FPR95 {100 * mean['fpr95']:.2f} "
+            f"  {mean['score']}: mean over {over} FPR95 {100 * mean['fpr95']:.2f} "
             f"AUROC {100 * mean['auroc']:.2f} ({first['protocol']['name']} protocol)"
         )
     if run.writable:

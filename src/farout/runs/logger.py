@@ -90,7 +90,9 @@ def summary_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
     protocol = evaluation["protocol"]["name"]
     own = {"id/accuracy": evaluation["id"]["accuracy"], f"{protocol}/id/ece": evaluation["id"]["ece"]}
     flat = {key: value for key, value in own.items() if value is not None}
-    for row in [*evaluation["rows"], *({**mean, "ood": "mean"} for mean in evaluation["means"])]:
+    means = [{**mean, "ood": "mean"} for mean in evaluation["means"]]
+    means += [{**mean, "ood": f"mean_{mean['group']}"} for mean in evaluation.get("group_means", ())]
+    for row in [*evaluation["rows"], *means]:
         for metric in ("fpr95", "auroc", "aupr"):
             if row[metric] is not None:
                 flat[f"{protocol}/{row['score']}/{row['ood']}/{metric}"] = row[metric]

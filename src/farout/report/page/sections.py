@@ -149,9 +149,12 @@ def _title(metric: str) -> str:
 
 def _table(view: View, metric: str) -> str:
     """Scores x sets with the mean; the best figure of a column is bold."""
-    columns = [*view.sets, "mean"]
+    groups = _groups(view)
+    columns = [*view.sets, *groups, "mean"]
     values = {(score, ood): row[metric] for (score, ood), row in view.rows.items()}
     values |= {(mean["score"], "mean"): mean.get(metric) for mean in view.entry.get("means") or ()}
+    for mean in view.entry.get("group_means") or ():
+        values[mean["score"], f"mean, {mean['group']}"] = mean.get(metric)
     values = {pair: value for pair, value in values.items() if value is not None}
     best = {ood: _best([values.get((score, ood)) for score in view.scores], metric) for ood in columns}
     lines = ""
@@ -171,20 +174,28 @@ _SET_FACTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 _SHOWN_WITH = {"fpr95": tuple(_SET_FACTS), "aupr": ("base rate",)}  # said once, and where it matters again
 
 
+def _groups(view: View) -> list[str]:
+    """Titles of the means over a part of the sets."""
+    return list(dict.fromkeys(f"mean, {mean['group']}" for mean in view.entry.get("group_means") or ()))
+
+
 def _head(view: View, metric: str) -> str:
     """Titles of the sets, and under them how many images and which share is positive."""
     first = {ood: next(row for (_, o), row in view.rows.items() if o == ood) for ood in view.sets}
     marks = {ood: "†" if row.get("stand_in_for") else "" for ood, row in first.items()}
     titles = "".join(f'<th scope="col">{text(title)}{marks[ood]}</th>' for ood, title in view.sets.items())
-    lines = f'<tr><th scope="col">score</th>{titles}<th scope="col" class="mean">mean</th></tr>'
+    means = [*_groups(view), "mean"]
+    blanks = '<th class="mean"></th>' * len(means)
+    titles += "".join(f'<th scope="col" class="mean">{text(name)}</th>' for name in means)
+    lines = f'<tr><th scope="col">score</th>{titles}</tr>'
     for name in _SHOWN_WITH.get(metric, ()):
         cells = "".join(f"<th>{text(_SET_FACTS[name](row))}</th>" for row in first.values())
-        lines += f'<tr class="sub"><th scope="row">{name}</th>{cells}<th class="mean"></th></tr>'
+        lines += f'<tr class="sub"><th scope="row">{name}</th>{cells}{blanks}</tr>'
     return lines
 
 
 def _cell(value: float | None, best: str, view: View, pair: tuple[str, str], metric: str) -> str:
-    kind = ' class="mean"' if pair[1] == "mean" else ""
+    kind = "" if pair[1] in view.sets else ' class="mean"'
     if value is None:
         return f"<td{kind}>–</td>"
     shown = _percent(value)
@@ -219,6 +230,8 @@ def _notes(view: View) -> Iterator[str]:
         votes = _votes(view, over)
         together = "".join(f" One vote together: {'; '.join(v)}." for v in votes.values() if len(v) > 1)
         yield f"Mean over {len(votes)} {'vote' if len(votes) == 1 else 'votes'}: {'; '.join(titles)}.{together}"
+    for group, over in {m["group"]: m["over"] for m in view.entry.get("group_means") or ()}.items():
+        yield f"Mean, {group}: {'; '.join(view.sets.get(ood, ood) for ood in over)}."
     if any(mean["aupr"] is None for mean in view.entry.get("means") or ()):
         yield "No mean of AUPR: the sets' base rates differ, and AUPR follows the base rate."
     stand_ins = {view.sets[o]: row["stand_in_for"] for (_, o), row in view.rows.items() if row.get("stand_in_for")}

@@ -125,6 +125,7 @@ class Table:
     caption: Sequence[str]
     notes: Sequence[str]
     measures: Measures = DETECTION
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)  # OOD sets that have a mean of their own
     reported: Sequence[TableRow] = ()  # rows without a run of ours: figures that the paper or its successors report
 
 

@@ -168,6 +168,8 @@ def _pipes(cells: Sequence[str]) -> str:
 def _metric_lines(table: Table, metric: str) -> Iterator[Line]:
     for s in table.sets:
         yield from _lines(s.label, [row.cells.get((s.ood, metric), Cell()) for row in table.rows], metric, table)
+    for name, sets in table.groups.items():
+        yield from _lines(f"mean of {len(sets)} {name} sets", _cells_of(table, f"mean {name}", metric), metric, table)
     means = [row.cells["mean", metric] for row in table.rows]
     own = table.paper.sets.get(table.id_data, ())
     if not own or set(own) == set(table.mean_over):
@@ -198,6 +200,10 @@ def _with_interval(figures: Sequence[float] | None) -> str:
         return ""
     difference, low, high = (round(100 * value, 2) + 0.0 for value in figures)
     return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _cells_of(table: Table, ood: str, metric: str) -> list[Cell]:
+    return [row.cells.get((ood, metric), Cell()) for row in table.rows]
 
 
 def _sign(table: Table) -> str:
@@ -333,9 +339,10 @@ def _set_line(s: OODSet) -> Line:
 
 
 def _csv_lines(table: Table) -> Iterator[dict[str, Any]]:
-    mean = OODSet("mean", f"mean over {table.votes} votes: {' '.join(table.mean_over)}")
+    means = [OODSet(f"mean {name}", f"mean over {' '.join(sets)}") for name, sets in table.groups.items()]
+    means.append(OODSet("mean", f"mean over {table.votes} votes: {' '.join(table.mean_over)}"))
     for row in [*table.rows, *table.reported]:
-        for s in [*table.sets, mean]:
+        for s in [*table.sets, *means]:
             for metric in table.measures.ood:
                 yield from _cell_lines(table, row, s, metric, row.cells.get((s.ood, metric), Cell()))
         for metric, cell in row.id_cells.items():

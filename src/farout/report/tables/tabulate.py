@@ -118,6 +118,7 @@ def tabulate(
         there = (probe for probe in PROBES if any(run.id.get(probe) is not None for run in used))
         measures = replace(measures, id=(*measures.id, *there))
     build = _Builder(paper, id_data, protocol, over, measures, content.reported)
+    build.groups = groups = _common_groups(used, over)
     rows = [build.row(kind, by_row[kind.key]) for kind in kinds]
     others = [build.row(kind.on(id_data), ()) for kind in content.alone]
     sets = _ood_sets(paper, id_data, used, content.expected) if measures.ood else []
@@ -135,6 +136,7 @@ def tabulate(
         caption=caption_lines(paper, content.how or f"protocol {protocol['name']}: {protocol_text(protocol)}", rows),
         notes=note_lines(paper, rows, sets, over, votes, unused),
         measures=measures,
+        groups=groups,
         reported=[row for row in others if any(figure.value is not None for figure in shown_figures([row]))],
     )
 
@@ -229,6 +231,13 @@ def _common_sets(kinds: Sequence[RowKind], by_row: Mapping[str, Sequence[Evaluat
     return set.intersection(*[sets for sets in has if sets] or [set()])
 
 
+def _common_groups(runs: Sequence[EvaluatedRun], over: set[str]) -> dict[str, list[str]]:
+    """Groups of OOD sets that every run has, as far as the mean over all sets has them."""
+    names = [name for name in runs[0].groups if all(name in run.groups for run in runs)]
+    found = {name: [ood for ood in runs[0].groups[name] if ood in over] for name in names}
+    return {name: sets for name, sets in found.items() if sets}
+
+
 def _ood_sets(paper: Paper, id_data: str, runs: Sequence[EvaluatedRun], expected: Mapping[str, str]) -> list[OODSet]:
     """The paper's own sets in its order, then the others as they were met; absent ones keep a line."""
     found: dict[str, OODSet] = {}
@@ -267,6 +276,7 @@ class _Builder:
         self.paper, self.id_data, self.protocol, self.over = paper, id_data, protocol, over
         self.measures, self.reported = measures, reported
         self.own_sets = over == set(paper.sets.get(id_data, ()))
+        self.groups: Mapping[str, Sequence[str]] = {}
 
     def row(self, kind: RowKind, runs: Sequence[EvaluatedRun]) -> TableRow:
         oods = dict.fromkeys(
@@ -278,6 +288,10 @@ class _Builder:
         )
         cells = {(ood, metric): self._cell(kind, runs, ood, metric) for ood in oods for metric in self.measures.ood}
         cells |= {("mean", metric): self._mean(kind, runs, metric) for metric in self.measures.ood}
+        for name, sets in self.groups.items():
+            cells |= {
+                (f"mean {name}", metric): self._group_mean(kind, runs, sets, metric) for metric in self.measures.ood
+            }
         return TableRow(kind, runs, cells, {m: self._id_cell(kind, runs, m) for m in self.measures.id})
 
     def _cell(self, kind: RowKind, runs: Sequence[EvaluatedRun], ood: str, metric: str) -> Cell:
@@ -302,6 +316,12 @@ class _Builder:
         if seeds:
             return Cell(seeds, MEASURED, figure, comparable)
         return Cell(status=NO_MEAN if runs else _idle(kind), paper=figure)
+
+    def _group_mean(self, kind: RowKind, runs: Sequence[EvaluatedRun], sets: Sequence[str], metric: str) -> Cell:
+        mine = {run.seed: [run.rows[kind.score, ood] for ood in sets if (kind.score, ood) in run.rows] for run in runs}
+        means = {seed: mean_of_votes(rows, metric) for seed, rows in mine.items()}
+        seeds = {seed: self.measures.scale * mean for seed, mean in means.items() if mean is not None}
+        return Cell(seeds, MEASURED) if seeds else Cell(status=NO_MEAN if runs else _idle(kind))
 
     def _comparable(self, row: Mapping[str, Any], metric: str) -> bool:
         """AUROC and angles are the same whoever is positive; FPR95 is not, and AUPR also follows the base rate."""
