@@ -1,7 +1,9 @@
 """Evaluate a finished run: one forward pass a set, all scores, the paper's protocol and the plain one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -111,13 +113,18 @@ class Evaluation:
         self.values: ScoresOfSets = {}
         self.predictions: dict[str, np.ndarray] = {}
         self.confidences: dict[str, torch.Tensor] = {}
-        self._see_all({"id": data.id_test, **data.ood, **_controls(data.id_test)})
+        self._see_all({"id": data.id_test, **data.ood})
         skip_unmeasurable(self.values, self.skipped)
 
     def _see_all(self, sets: Mapping[str, ImageSet]) -> None:
-        """One forward pass a set; what follows from it is worked out while the network is at the next set."""
-        with full_fp32(), Background() as background:  # the precision of all, as no thread has its own
-            for name, image_set in sets.items():
+        """One forward pass a set; what follows from it is worked out while the network is at the next set.
+
+        The controls come last, because making them takes seconds; these too pass beside the network.
+        """
+        beside = ThreadPoolExecutor(1, "controls")
+        with full_fp32(), Background() as background, beside:  # the precision of all, as no thread has its own
+            controls = beside.submit(_controls, self.data.id_test)
+            for name, image_set in chain(sets.items(), _items_of(controls)):
                 passes = self.predictor.passes(self.scores, image_set)
                 known = None if name.startswith("control:") else self.predictor.outputs(image_set)
                 background.run(self._see, name, image_set, passes, known)
@@ -187,6 +194,11 @@ class Evaluation:
             self.job.settings.method_score,
             self.geometry.sphere(data.id_test.classes),
         )
+
+
+def _items_of(sets: "Future[dict[str, ImageSet]]") -> Iterator[tuple[str, ImageSet]]:
+    """Once they are there."""
+    yield from sets.result().items()
 
 
 def _controls(id_test: ImageSet) -> dict[str, ImageSet]:
