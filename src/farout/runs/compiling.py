@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import torch
 
+from farout.engine.allocator import keep_freed_memory
 from farout.engine.progress import say
 from farout.engine.states import has_states, latest_conditions
 from farout.engine.timing import CompileTiming, Trial, compile_problem, random_states_kept, time_compiling
 from farout.runs.run import Run
 
 COMPILE_FROM_STEPS = 2000  # torch.compile takes a minute or two; shorter runs never earn it back
-WORTH_TRYING = 300.0  # seconds of work: with less before it, the minute of a compiler on a CPU is not tried
+WORTH_TRYING = 900.0  # seconds of work: with less before it, the minutes of a compiler on a CPU are not risked
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class CompileChoice:
     def _timed(self) -> bool:
         if self.updates < COMPILE_FROM_STEPS or self._session(float("inf")) < WORTH_TRYING:
             return False
+        keep_freed_memory()
         with random_states_kept():
             found = time_compiling(self.trial, lambda seconds: self._session(seconds) >= WORTH_TRYING)
         left = self._session(found.eager)
@@ -79,6 +81,7 @@ class CompileChoice:
         return min(self.updates * seconds, rest)
 
     def _works(self) -> bool:
+        keep_freed_memory()
         with random_states_kept():
             problem = compile_problem(self.trial())
         if problem is not None:

@@ -21,6 +21,7 @@ from farout.commands.benchmark.timing import Turn, in_turns, interleaved
 from farout.config.compose import compose_settings
 from farout.config.settings import Settings
 from farout.data.views import ViewTransform
+from farout.engine.allocator import keep_freed_memory
 from farout.engine.fit import Checkpointing, Loop, trunk_compiled
 from farout.engine.graphs import WARM_UP
 from farout.engine.precision import allow_tf32, full_fp32
@@ -158,6 +159,7 @@ class _Comparison:
     def compiled_lines(self) -> Iterator[AnyLine]:
         """The compiled step against the plain loop and against our own without the compiler."""
         job = self._job(["trainer.precision=fp32"])
+        keep_freed_memory()  # as training does where it may compile
         tried, start = job.trial(), time.monotonic()
         problem = compile_problem(tried)
         if problem is not None:
