@@ -5,7 +5,9 @@ Modules are named and registered as in facebookresearch/odin (code/densenet.py),
 A layer appends 12 channels to hundreds; written plainly, most time and memory goes into copies of those hundreds. So
 there are three ways to the same maps: training keeps what autograd needs; gradients of a network in evaluation mode
 (ODIN's step on the image) keep what each layer appends and compute the rest again; and evaluation on a CPU fills one
-array in place, a few images at a time.
+array in place. Both of the latter take a few images at a time there. Against the plain way, on one thread of a busy AMD
+EPYC CPU with 128 images (best of 2, 2026-11-26, commit 09c51309b1): 48 against 19 images a second of CPU time, and 66
+against 823 MiB.
 """
 
 import torch
@@ -122,9 +124,13 @@ class DenseNet(Backbone):
         init_fan_out(self)
 
     def _features(self, images: Tensor) -> Tensor:
-        evaluates = not (self.training or torch.is_grad_enabled())
-        if evaluates and images.device.type == "cpu" and self.autocast_dtype is None:
-            return torch.cat([self._in_place(part) for part in images.split(CPU_IMAGES)])
+        if self.training or images.device.type != "cpu":
+            return self._layer_by_layer(images)
+        in_place = not torch.is_grad_enabled() and self.autocast_dtype is None
+        way = self._in_place if in_place else self._layer_by_layer
+        return torch.cat([way(part) for part in images.split(CPU_IMAGES)])
+
+    def _layer_by_layer(self, images: Tensor) -> Tensor:
         maps = self.trans1(self.block1(self.conv1(images)))
         return self._pooled(self.block3(self.trans2(self.block2(maps))))
 
