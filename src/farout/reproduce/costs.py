@@ -56,12 +56,13 @@ def attack_seconds(settings: Settings, device: torch.device, plan: AttackPlan) -
 def _forward_seconds(settings: Settings, device: torch.device) -> float:
     """An image's forward pass."""
     id_test = open_dataset(settings.id_data.name, "test", settings.paths.data_paths())
-    sample = replace(capped(id_test, settings.trainer.eval_batch_size), name="timing")
+    size = settings.trainer.eval_batch(device.type == "cuda")
+    sample = replace(capped(id_test, size), name="timing")
     model = build_backbone(settings.backbone, settings.id_data.num_classes).to(device)
     transform = settings.transform.build()
-    collect(model, transform, sample, device)  # warm-up
+    collect(model, transform, sample, device, size)  # warm-up
     start = time.monotonic()
-    collect(model, transform, sample, device)
+    collect(model, transform, sample, device, size)
     return (time.monotonic() - start) / len(sample)
 
 

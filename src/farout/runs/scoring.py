@@ -98,7 +98,7 @@ class Predictor:
         key = output_key(self._key, image_set)
         known = self.cache.get(key, image_set.labels)
         if known is None:
-            size = self.settings.trainer.eval_batch_size
+            size = self.settings.trainer.eval_batch(self.device.type == "cuda")
             known = collect(self.model, self.run.transform(), image_set, self.device, size)
             self.cache.put(key, known)
         return known
@@ -118,7 +118,7 @@ class Predictor:
 
     def by_gradient(self, score: ImageScore, image_set: ImageSet) -> Tensor:
         """(N,) scores of a set that need the images, batch by batch."""
-        transform, size = self.run.transform(), self.settings.trainer.eval_batch_size
+        transform, size = self.run.transform(), self.settings.trainer.eval_batch(self.device.type == "cuda")
         std, found = transform.std.flatten().to(self.device), HostRows()
         with Bar(f"  {score.name}: {image_set.name}", len(image_set)) as bar:
             for start in range(0, len(image_set), size):

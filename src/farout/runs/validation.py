@@ -26,7 +26,7 @@ def validate(
     A score that is fitted sees the images that trained. An untrained classifier has no accuracy; the nearest class
     mean's stands beside it, by that name, where training outputs are at hand.
     """
-    size = settings.trainer.eval_batch_size
+    size = settings.trainer.eval_batch(device.type == "cuda")
     observe = partial(collect, model, settings.transform.build(), device=device, batch_size=size)
     score = score_file(settings.method_score).build()
     train = None

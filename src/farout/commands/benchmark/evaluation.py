@@ -34,11 +34,12 @@ class Problem:
     train: ImageSet
     sets: Mapping[str, ImageSet]
     device: torch.device
-    batch_size: int = 500
+    batch_size: int | None = None  # None: an evaluation's own
 
     def outputs(self, images: ImageSet) -> Outputs:
         """One forward pass over a set."""
-        return collect(self.model, self.transform, images, self.device, self.batch_size)
+        size = self.batch_size or self.settings.trainer.eval_batch(self.device.type == "cuda")
+        return collect(self.model, self.transform, images, self.device, size)
 
     def figures(self, component: Component, train: Outputs, outputs: Mapping[str, Outputs]) -> Figures:
         """A score fitted, read off the outputs, and measured."""
