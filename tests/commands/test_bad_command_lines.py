@@ -101,7 +101,10 @@ in/file in/file --save in/folder -> --save in/folder is a folder
 in/file in/file --save in/file/x -> cannot be a folder
 """,
     "import_checkpoint": """
-in/file -> the following arguments are required: --id
+in/file -> --id is missing: name the set that the weights were trained on
+in/folder --as-run -> in/folder holds no run.json
+in/noise_run --as-run -> run.json
+in/folder --as-run --id digits -> --id does not go with --as-run
 in/file --id digits -> in/file is damaged or no file of torch.save
 in/noise --id digits -> in/noise is damaged
 in/folder --id digits -> in/folder is a folder
@@ -221,6 +224,30 @@ outliers=nan -> outliers=nan is not there
 --batch 0 -> must be at least 1
 --precision fp64 -> --precision: invalid choice
 --device nope -> --device=nope is not a device
+""",
+    "sensitivity": f"""
+--scale nope -> --scale: invalid choice
+--scale demo --id nope -> --scale and --id has no row nope_energy_ft
+{SMALL} --seeds 1 1 -> names one twice
+{SMALL} --init nowhere -> nowhere is not a run folder
+{SMALL} --knob m_in -> write NAME=NUMBER
+{SMALL} --knob proto_m=0.9 -> proto_m is no knob of method=energy
+{SMALL} --knob m_out=1 -> m_out=1 has the wrong sign
+{SMALL} --out in/file -> --out in/file cannot be a folder
+{SMALL} --record in/file -> --record in/file cannot be a folder
+{SMALL} seed=5 -> use --seeds
+""",
+    "compare": """
+-> the following arguments are required: RUN
+nowhere -> nowhere
+in/list_run -> is no record of a run
+in/noise_run -> results.json does not exist
+in/list_run --resamples 1 -> --resamples 1 must be at least 2
+in/list_run --results in/file -> --results in/file cannot be a folder
+""",
+    "verdicts": """
+--nope -> unrecognized arguments: --nope
+--results in/file -> there is no folder in/file
 """,
     "torture": """
 --nope -> unrecognized arguments: --nope

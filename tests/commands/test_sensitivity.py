@@ -75,20 +75,3 @@ def test_every_curve_is_drawn_with_its_marks():
     assert list(upper.lines[0].get_ydata()) == [40.0, 30.0] and list(lower.lines[0].get_ydata()) == [90.0, 90.0]
     (ring,) = [line for line in upper.lines if line.get_marker() == "o"]
     assert list(ring.get_xdata()) == [0] and list(ring.get_ydata()) == [20.0]
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--knob", "m_in"], "write NAME=NUMBER"),
-        (["--knob", "m_in=low"], "write NAME=NUMBER"),
-        ([*DIGITS, "--knob", "proto_m=0.9"], "proto_m is no knob of method=energy"),
-        ([*DIGITS, "seed=3"], "use --seeds"),
-        (["--seeds", "1", "1"], "names one twice"),
-        (["--scale", "small", "--id", "svhn"], "choose --id"),
-    ],
-)
-def test_what_cannot_be_is_one_line(words, said, capsys):
-    assert load_script("sensitivity").main(words) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1

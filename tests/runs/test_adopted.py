@@ -230,6 +230,7 @@ def test_a_kill_leaves_no_part_of_a_run(copied, adopt, tmp_path, monkeypatch):
     assert adopt(folder)[0] == 0 and not debris.exists()
 
 
+@pytest.mark.drawn
 def test_results_say_that_the_weights_were_rounded(copied, adopt, tmp_path):
     folder = copied("ce")
     rounded(folder / "weights.safetensors")
