@@ -18,6 +18,7 @@ WORDS += ["max_eval_images=16", "geometry_images=0", f"ood_data.sets=[{','.join(
 GROUPS = ["++ood_data.near=[china_patches,svhn]", "++ood_data.far=[hopper_patches,gaussian@50]"]
 
 
+@pytest.mark.drawn
 def test_each_group_has_a_mean_over_those_of_its_sets_that_are_there(settings, runs, tmp_path, capsys):
     train(settings(*WORDS, *GROUPS))
     said = capsys.readouterr().out
