@@ -11,7 +11,7 @@ from compositions import FILE, commands, facts
 
 from farout.config.compose import compose_settings, parent_settings
 from farout.config.renamed import EXPERIMENTS, SCALES
-from farout.config.settings import ROOT, IdData, LoggerSettings, Schedule, Settings, TrainerSettings
+from farout.config.settings import ROOT, IdData, LoggerSettings, OodData, Schedule, Settings, TrainerSettings
 from farout.errors import ConfigError
 from farout.runs.run import Run, run_in, run_of
 
@@ -29,9 +29,11 @@ def now(words: str) -> list[str]:
 
 def later_defaults(part: str) -> dict[str, Any]:
     """What a part's class has a default for: where `known` does not say it, it came later, and must stand there."""
-    kind = {"schedule": Schedule, "id_data": IdData, "trainer": TrainerSettings, "logger": LoggerSettings}.get(part)
+    kinds = {"schedule": Schedule, "id_data": IdData, "ood_data": OodData, "trainer": TrainerSettings}
+    kind = {**kinds, "logger": LoggerSettings}.get(part)
     own = fields(kind) if kind else ()
     usual = {entry.name: entry.default for entry in own if entry.default is not MISSING}
+    usual |= {entry.name: entry.default_factory() for entry in own if entry.default_factory is not MISSING}
     usual.pop("outlier_batch_size", None)  # of which `facts` says nothing where there are no outliers
     return usual
 
@@ -51,6 +53,7 @@ def test_a_command_of_before_means_the_same_run(words):
             known = known | {"scale": SCALES.get(known["scale"], known["scale"])}
         if part == "trainer":
             precision, known = known["precision"], known | {"precision": found[part]["precision"]}
+            known |= {"eval_batch_size": None}  # was 500 on every device
         assert found[part] == (later_defaults(part) | known if isinstance(known, dict) else known), part
     assert run_then(settings, precision).name == name
 
