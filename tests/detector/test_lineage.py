@@ -66,7 +66,7 @@ def test_a_parent_of_another_set_is_told(trained: Trained, data_paths: DataPaths
     record["identity"]["id_data"]["name"] = "others"
     (parent.folder / "run.json").write_text(json.dumps(record))
     with pytest.MonkeyPatch.context() as patch:  # the changed record has another fingerprint
-        patch.setattr(lineage, "_parent_of", lambda mark, member: Run(parent.folder, record["identity"]))
+        patch.setattr(lineage, "parent_of", lambda mark, member: Run(parent.folder, record["identity"]))
         with pytest.raises(FaroutError, match="was trained on others; whether it saw the holdout cannot be told"):
             unseen_images(child, data_paths)
 

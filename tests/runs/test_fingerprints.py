@@ -10,6 +10,7 @@ import torch
 from farout.config.compose import compose_settings, parent_settings
 from farout.config.settings import ROOT, Settings
 from farout.errors import ConfigError
+from farout.report.records import is_run_record
 from farout.runs.run import Run, fingerprint, identity_of, parent_run, run_in, run_of
 
 CPU = torch.device("cpu")
@@ -257,7 +258,7 @@ def test_a_name_never_leaves_its_folder(settings, word):
 # --- runs that are recorded
 
 
-RECORDS = [path for path in sorted((ROOT / "results").glob("*.json")) if not path.name.startswith("bench-")]
+RECORDS = [path for path in sorted((ROOT / "results").glob("*.json")) if is_run_record(path)]
 OWN = [path for path in RECORDS if not json.loads(path.read_text())["run"].startswith("imported-")]
 
 
@@ -272,11 +273,12 @@ def _found(words: list[str], identity: dict[str, Any]) -> bool:
 def test_every_run_of_the_results_is_found_again_from_its_experiment(path):
     record = json.loads(path.read_text())
     identity = {key: value for key, value in record["identity"].items() if key != "scale"}
-    paper = path.stem.partition("-")[0].removeprefix("small").removesuffix("from_trained").strip("_") or "energy"
-    rows = sorted((ROOT / f"conf/experiment/{paper}/small").glob("cifar10_*.yaml"))
+    scale, *paper = path.stem.partition("-")[0].removesuffix("_from_trained").split("_")
+    folder = f"{paper[0] if paper else 'energy'}/{scale}"
+    rows = sorted((ROOT / "conf/experiment" / folder).glob(f"{identity['id_data']['name']}_*.yaml"))
     more = [f"{group}={identity[group]['name']}" for group in ("backbone", "transform")]
     more += [f"outliers={identity['outliers']}"] if identity["outliers"] else []
-    assert any(_found([f"experiment={paper}/small/{row.stem}", *more], identity) for row in rows)
+    assert any(_found([f"experiment={folder}/{row.stem}", *more], identity) for row in rows)
     assert record["run"].split("-")[-2] == fingerprint(identity)
 
 
