@@ -79,7 +79,7 @@ def test_paired_intervals_are_recorded_and_follow_from_the_scores(evaluated):
     paired = entry["paired"]
     assert (paired["level"], paired["resamples"], paired["seed"]) == (0.95, 30, 0)
     found = {(d["first"], d["second"], d["ood"]): d for d in paired["differences"]}
-    assert len(found) == 2 * 3  # energy and KNN less softmax, on two sets and in their mean
+    assert len(found) == 3 * 3  # energy and KNN less softmax, KNN less energy, on two sets and in their mean
     arrays = {name: dict(np.load(run.folder / f"scores/{name}.npz")) for name in ("id", "blobs@20")}
     of_id, of_ood = ([values[score] for score in ("energy", "msp")] for values in arrays.values())
     again = resampled_metrics(

@@ -41,7 +41,7 @@ UNTRAINED = {
     "no_accuracy": "the classifier was never trained: accuracy, ECE and scores of logits mean nothing",
 }
 
-REFERENCE = "msp"  # what every score is compared with, beside the method's own
+REFERENCES = ("msp", "energy")  # what every score is compared with, beside the method's own
 
 ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
 
@@ -250,10 +250,10 @@ def _group_means(rows: list[dict[str, Any]], groups: Mapping[str, list[str]]) ->
 def _paired(
     protocol: Protocol, values: ScoresOfSets, rows: list[dict[str, Any]], method_score: str | None
 ) -> dict[str, Any]:
-    """Every score less softmax, and less the method's own score, on the same images."""
+    """Every score less softmax, less energy, and less the method's own score, on the same images."""
     found = {(row["score"], row["ood"]): row for row in rows}
     sets = ["id", *dict.fromkeys(row["ood"] for row in rows)]
-    pairs = pairs_within(values["id"], [name for name in (REFERENCE, method_score) if name])
+    pairs = pairs_within(values["id"], [name for name in (*REFERENCES, method_score) if name])
     say(f"  paired intervals: {protocol.bootstrap} resamples of {len(values['id'])} scores on {len(sets) - 1} sets")
     differences = paired_differences(protocol, {name: values[name] for name in sets}, found, pairs)
     return {
