@@ -19,7 +19,11 @@ from farout.reproduce.ledger import read_paired
 from farout.reproduce.verdicts import PAIRED, REPRODUCED, verdicts_of
 
 SIZES = {"id": 300, "blobs": 90, "faces": 80}
-METHODS = {"ce": ("11111111", ("msp", "energy"), 1.0), "energy": ("2222aaaa", ("msp", "energy"), 2.5)}
+METHODS = {
+    "ce": ("11111111", ("msp", "energy"), 1.0),
+    "energy": ("2222aaaa", ("msp", "energy"), 2.5),
+    "supcon": ("3333bbbb", ("msp", "energy"), 1.5),
+}
 Make = Callable[..., Path]
 
 
@@ -106,6 +110,14 @@ def test_each_pair_is_compared_on_the_sets_that_both_have(run: Make) -> None:
     assert over == {("blobs", "faces"), ("faces",)}
 
 
+def test_runs_that_no_claim_compares_are_compared_under_each_score_of_both(run: Make) -> None:
+    record = compare([run("energy", 1), run("supcon", 1)], resamples=5)
+    sides = [(side["runs"][0].split("-")[0], side["score"]) for side in record["sides"]]
+    pairs = {(sides[d["first"]], sides[d["second"]]) for d in record["differences"]}
+    assert pairs == {(("energy", score), ("supcon", score)) for score in ("msp", "energy")}
+    assert {d["ood"] for d in record["differences"]} == {"blobs", "faces", "mean", "id"}
+
+
 def test_the_command_leaves_a_record_that_verdicts_are_made_by(
     run: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,8 +138,10 @@ def test_what_cannot_be_compared_is_refused(run: Make, tmp_path: Path) -> None:
     other = run("energy", 1, id={"sha256": "other", "side": 32, "n": 300, "of": 300})
     with pytest.raises(ConfigError, match="were evaluated on other images of id"):
         compare([first, other])
-    with pytest.raises(ConfigError, match="no claim of the papers compares"):
+    with pytest.raises(ConfigError, match="there is nothing to compare"):
         compare([run("energy", 1), run("energy", 2)])
+    with pytest.raises(ConfigError, match="share no evaluation by one protocol on others; there is energy on some"):
+        compare([first], ood_data="others")
     with pytest.raises(ConfigError, match="share no evaluation by protocol oe"):
         compare([first], "oe")
     with pytest.raises(MissingDataError, match="does not exist"):

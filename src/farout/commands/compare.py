@@ -4,9 +4,9 @@
     python scripts/compare.py outputs/runs/*-s1 outputs/runs/*-s2 --protocol energy
 
 Of every pair of rows that a claim of the papers compares (docs/verdicts.md), the differences of FPR95, AUROC and AUPR
-on each OOD set and in their mean, and of accuracy and ECE. Seeds of one setting are one side, by their mean. The runs
-must have been evaluated alike, and their folders hold their scores per image. make verdicts then judges by these
-intervals.
+on each OOD set and in their mean, and of accuracy and ECE; runs that no claim compares, under every score that both
+have. Seeds of one setting are one side, by their mean. The runs must have been evaluated alike, and their folders hold
+their scores per image. make verdicts then judges by these intervals.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of evaluated runs")
     parser.add_argument("--protocol", metavar="NAME", help="whose evaluations (default: a paper's, else plain)")
+    parser.add_argument("--ood-data", metavar="NAME", help="on which list of OOD sets (default: one that all have)")
     parser.add_argument("--resamples", type=whole(2, 100_000), default=1000, help="of the bootstrap (default: 1000)")
     parser.add_argument(
         "--results",
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", help=f"of its file, after {PAIRED} (default: scale, protocol, network and sets)")
     options = parser.parse_args(arguments)
     folder_to_write("--results", options.results)
-    record = compare(list(dict.fromkeys(options.runs)), options.protocol, options.resamples)
+    record = compare(list(dict.fromkeys(options.runs)), options.protocol, options.ood_data, options.resamples)
     for found in (d for d in record["differences"] if d["ood"] == "mean"):
         first, second = (_side(record["sides"][found[end]]) for end in ("first", "second"))
         difference, low, high = (100 * value for value in found["fpr95"])

@@ -66,21 +66,24 @@ class Member:
         return [run.trial.run for run in self.runs]
 
 
-def compare(folders: Sequence[Path], protocol: str | None = None, resamples: int = 1000) -> dict[str, Any]:
+def compare(
+    folders: Sequence[Path], protocol: str | None = None, ood_data: str | None = None, resamples: int = 1000
+) -> dict[str, Any]:
     """The record of a comparison: every pair of sides that a claim of the papers compares, and accuracy and ECE.
 
-    Sides are the seeds of one setting under one score. The evaluations compared are the last ones that all runs have
-    under one protocol (`protocol`, else rather a paper's than the plain one) on one list of sets.
+    Sides are the seeds of one setting under one score; settings of which no claim compares any two scores are compared
+    under every score that both have. The evaluations compared are the last ones that all runs have under one protocol
+    (`protocol`, else rather a paper's than the plain one) on one list of sets (`ood_data`, else any).
 
     Raises MissingDataError or ConfigError where a run has no scores of it, or where the images are not the same.
     """
-    runs = _evaluated(folders, protocol)
+    runs = _evaluated(folders, protocol, ood_data)
     entry = runs[0].trial.entry
     _check_images(runs)
     members = _members(runs)
-    pairs = [(a, b) for a, b in combinations(range(len(members)), 2) if _claimed(members[a], members[b])]
+    pairs = _pairs(members)
     if not pairs:
-        raise ConfigError("no claim of the papers compares two of these: name runs of a table's rows, evaluated alike")
+        raise ConfigError("there is nothing to compare: name two runs that have a score in common, evaluated alike")
     used = [members[i] for i in sorted({i for pair in pairs for i in pair})]
     place = {id(member): i for i, member in enumerate(used)}
     chosen = [(place[id(members[a])], place[id(members[b])]) for a, b in pairs]
@@ -111,25 +114,31 @@ def name_of_comparison(record: Mapping[str, Any]) -> str:
     return f"{PAIRED}{'-'.join(map(str, parts))}-{record['ood_data']}.json"
 
 
-def _evaluated(folders: Sequence[Path], protocol: str | None) -> list[Evaluated]:
+def _evaluated(folders: Sequence[Path], protocol: str | None, ood_data: str | None) -> list[Evaluated]:
     trials = {folder: trials_of([read_record(folder)]) for folder in folders}
     shared = [{trial.conditions for trial in own} for own in trials.values()]
     common = set.intersection(*shared)
-    wanted = [c for c in common if protocol in (None, c[0])]
+    wanted = [c for c in common if protocol in (None, c[0]) and ood_data in (None, c[1])]
     wanted = [c for c in wanted if c[0] != "plain"] or wanted
     if not wanted:
         known = sorted({f"{c[0]} on {c[1]}" for own in shared for c in own})
-        asked = f"protocol {protocol}" if protocol else "one protocol"
-        raise ConfigError(f"these runs share no evaluation by {asked} on one list of sets; there is {', '.join(known)}")
+        asked = f"{f'protocol {protocol}' if protocol else 'one protocol'} on {ood_data or 'one list of sets'}"
+        raise ConfigError(f"these runs share no evaluation by {asked}; there is {', '.join(known)}")
     found = []
     for folder, own in trials.items():
-        trial = [t for t in own if t.conditions == sorted(wanted, key=str)[0]][-1]
+        trial = [t for t in own if t.conditions == min(wanted, key=_limit_and_name)][-1]
         if "depends_on" not in trial.entry:
             raise ConfigError(
                 f"{folder} does not say what its figures depend on: evaluate it again (eval.py run={folder})"
             )
         found.append(Evaluated(trial, read_evidence(folder / "scores", trial.entry)))
     return found
+
+
+def _limit_and_name(conditions: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Evaluations on all images come first, then those on the most."""
+    *names, limit = conditions
+    return limit is not None, -(limit or 0), *names
 
 
 def _check_images(runs: Sequence[Evaluated]) -> None:
@@ -154,6 +163,16 @@ def _members(runs: Sequence[Evaluated]) -> list[Member]:
         settings.setdefault(run.trial.setting, []).append(run)
     every = [Member(tuple(seeds), score) for seeds in settings.values() for score in seeds[0].scores]
     return [member for member in every if member.sets]
+
+
+def _pairs(members: Sequence[Member]) -> list[tuple[int, int]]:
+    """What claims compare, and of settings that no claim connects every score that both have."""
+    every = list(combinations(range(len(members)), 2))
+    claimed = [(a, b) for a, b in every if _claimed(members[a], members[b])]
+    runs = [tuple(member.names) for member in members]
+    connected = {frozenset((runs[a], runs[b])) for a, b in claimed}
+    alike = [(a, b) for a, b in every if members[a].score == members[b].score]
+    return sorted(claimed + [(a, b) for a, b in alike if frozenset((runs[a], runs[b])) not in connected])
 
 
 def _claimed(first: Member, second: Member) -> bool:
