@@ -248,6 +248,9 @@ in/list_run --results in/file -> --results in/file cannot be a folder
     "verdicts": """
 --nope -> unrecognized arguments: --nope
 --results in/file -> there is no folder in/file
+--keep in/noise_run --results in/file -> results.json does not exist
+--keep in/list_run --results in/file -> is no record of a run
+--keep in/list_run --check -> --check writes nothing
 """,
     "torture": """
 --nope -> unrecognized arguments: --nope

@@ -7,6 +7,8 @@ import pytest
 
 from farout.commands import verdicts
 from farout.config.settings import ROOT
+from farout.files import save_json
+from farout.report.records import read_record
 from farout.reproduce import pages
 
 
@@ -51,3 +53,16 @@ def test_other_records_are_judged_and_nothing_is_written(tree: Path, capsys: pyt
     (few / "paired-x.json").write_text("{}")
     assert verdicts.main(["--results", str(few)]) == 2
     assert "is no comparison of runs: make it again" in capsys.readouterr().err
+
+
+def test_the_results_of_an_evaluated_run_are_kept_the_latest_of_each_kind(tree: Path, tmp_path: Path) -> None:
+    name = "imported-cifar10_resnet20"
+    record = read_record(tree / f"results/small_from_trained-{name}.json")
+    limited = {**record["evaluations"][-1], "max_eval_images": 2000}
+    twice = {**record, "evaluations": [*record["evaluations"], *record["evaluations"], limited]}
+    save_json(tmp_path / "run/results.json", twice)
+    kept = tmp_path / "kept"
+    assert verdicts.main(["--keep", str(tmp_path / "run"), "--results", str(kept)]) == 0
+    (file,) = kept.iterdir()
+    assert file.name == f"literature-{name}.json"
+    assert read_record(file)["evaluations"] == [*record["evaluations"], limited]

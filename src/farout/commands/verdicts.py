@@ -2,6 +2,7 @@
 
     python scripts/verdicts.py            print the verdicts; write the blocks of README.md, docs/ and results/README.md
     python scripts/verdicts.py --check    write nothing; 2 where a page says something else than the records
+    python scripts/verdicts.py --keep outputs/runs/RUN    copy the results of evaluated runs to results/ first
 
 Records are taken by what they say of themselves: method, scale, network, ID set, protocol and OOD sets. A claim's
 verdict is read off the 95 % interval of a difference: docs/verdicts.md says which interval stands where.
@@ -17,6 +18,8 @@ from rich.console import Console
 from farout.commands.arguments import DONE, FAILED, Parser, guarded
 from farout.config.settings import ROOT
 from farout.engine.progress import say
+from farout.report.records import read_record
+from farout.reproduce.ledger import keep_record
 from farout.reproduce.pages import Ledger, outdated, pages_of, update
 from farout.reproduce.verdict_page import to_terminal
 
@@ -25,18 +28,27 @@ USUAL_WIDTH = 200  # columns of text where there is no terminal
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--keep", nargs="+", type=Path, default=[], metavar="RUN", help="folders of evaluated runs to be recorded first"
+    )
     parser.add_argument("--check", action="store_true", help="only say which pages are not current")
     parser.add_argument(
-        "--results", type=Path, metavar="FOLDER", help="print the verdicts of these records, and write nothing"
+        "--results", type=Path, metavar="FOLDER", help="print the verdicts of these records, and write no page"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.check and options.keep:
+        parser.error("--check writes nothing, so --keep has no place beside it")
+    return options
 
 
 @guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print, and write or check the pages; returns the exit status."""
     options = _options(arguments)
-    ledger = Ledger.read(options.results or ROOT / "results")
+    folder = options.results or ROOT / "results"
+    for record in [read_record(run) for run in options.keep]:
+        keep_record(record, folder)
+    ledger = Ledger.read(folder)
     verdicts = ledger.verdicts()
     console = Console() if sys.stdout.isatty() else Console(width=USUAL_WIDTH)
     console.print(to_terminal(verdicts))

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from farout.config.settings import ROOT
+from farout.engine.progress import say
 from farout.errors import ConfigError, MissingDataError
-from farout.files import load_object
+from farout.files import load_object, save_json
 from farout.report.blocks import pipe_table
 from farout.report.records import PAIRED, Record, is_run_record, name_of, read_record
 from farout.reproduce.trials import Trial
@@ -156,3 +157,18 @@ def lacks(record: Record) -> list[str]:
     missing += [] if "depends_on" in trial.entry else ["what it depends on"]
     missing += [] if any("paired" in entry for entry in record["evaluations"]) else ["paired intervals"]
     return missing
+
+
+def keep_record(record: Record, folder: Path, label: str | None = None) -> None:
+    """The ledger's copy of results.json: the latest evaluation under each protocol, list of sets and limit of images.
+
+    `label` begins the file's name; without one it is the scale, or "literature" for a network that others trained.
+    """
+    label = label or Trial(record, record["evaluations"][-1]).scale
+    latest = {
+        (entry["protocol"]["name"], entry["ood_data"], entry.get("max_eval_images")): entry
+        for entry in record["evaluations"]
+    }
+    path = folder / f"{label}-{record['run']}.json"
+    save_json(path, {**record, "evaluations": list(latest.values())})
+    say(f"recorded: {path}")

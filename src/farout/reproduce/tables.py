@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from farout.config.settings import Settings
 from farout.data.catalogue import load_entry
 from farout.engine.progress import say
-from farout.files import save_json, write_bytes
+from farout.files import write_bytes
 from farout.report.figures.reliability import reliability_panels
 from farout.report.figures.style import png_bytes
 from farout.report.page.rebuild import last_evaluation, read_evidence
 from farout.report.records import read_record
 from farout.report.tables.cells import Table
 from farout.report.tables.paper import write_tables
+from farout.reproduce.ledger import keep_record
 from farout.reproduce.rows import TableRequest
 from farout.reproduce.stages import Evaluate, Stage
 from farout.runs.run import Run
@@ -64,11 +64,3 @@ def _titles(settings: Settings) -> dict[str, str]:
     """Every set of the list by its title, so that one that is not there leaves a visible gap."""
     paths = settings.paths.data_paths()
     return {name: str(load_entry(name, paths)["title"]) for name in settings.ood_data.sets}
-
-
-def keep_record(record: dict[str, Any], folder: Path, label: str) -> None:
-    """The ledger's copy of results.json: the latest evaluation under each protocol and list of sets."""
-    latest = {(entry["protocol"]["name"], entry["ood_data"]): entry for entry in record["evaluations"]}
-    path = folder / f"{label}-{record['run']}.json"
-    save_json(path, {**record, "evaluations": list(latest.values())})
-    say(f"recorded: {path}")
