@@ -41,7 +41,7 @@ def test_the_index_says_the_command_as_recorded_or_by_the_experiment() -> None:
     words = "experiment=energy/small/cifar10_oe_ft seed=1 holdout=0.1 max_steps=null m=[2,3]"
     assert command_of(Trial(asked, record["evaluations"][0])) == f"train.py {words}"
     adopted = {"files": [{"name": "weights.safetensors", "rounded": {"float16": 41}}, {"name": "x", "rounded": None}]}
-    assert rounded_to({**record, "adopted": [adopted]}) == ["float16"] and rounded_to(record) == []
+    assert rounded_to({**record, "adopted": [adopted]}) == ["float16"] and rounded_to({**record, "adopted": []}) == []
 
 
 def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def pages_of(ledger: Ledger, verdicts: Sequence[Verdict], root: Path = ROOT) -> 
     return {
         root / "README.md": {
             "claims": matrix(verdicts),
-            "full scale": result_tables(ledger.records, ["full"], "results", ["energy"]),
+            "full scale": result_tables(ledger.records, ["full"], "results", ["energy"], ["stand_in"]),
         },
         root / "docs/verdicts.md": {"matrix": matrix(verdicts), "verdicts": details(verdicts)},
         root / "docs/results.md": {"tables": result_tables(ledger.records)},

@@ -39,12 +39,13 @@ def result_tables(
     scales: Sequence[str] = tuple(SCALES),
     folder: str = "../results",
     names: Sequence[str] = tuple(SHOWN),
+    lists: Sequence[str] | None = None,
 ) -> str:
     """Every table of these papers as Markdown under a heading of its own, each with what it was measured on.
 
-    `folder` is where links to records lead.
+    `folder` is where links to records lead; `lists` are the lists of OOD sets (conf/ood_data), None for all.
     """
-    trials = trials_of(records)
+    trials = [trial for trial in trials_of(records) if lists is None or trial.entry.get("ood_data") in lists]
     parts: list[str] = []
     for name in names:
         paper = load(name)
@@ -81,7 +82,7 @@ def _table(paper: Paper, scale: str, group: Sequence[Trial]) -> list[str]:
         return []
     first = columns[0].seeds[0]
     title = (first.entry["id"].get("info") or {}).get("title") or first.id_data
-    heading = f"### {PAPERS[paper.name]}: scale {SCALES[scale]}, {title}, {first.network[0]}"
+    heading = f"### {PAPERS[paper.name]}: scale {SCALES[scale]}, {title}, {first.network[0]}, sets of `{first.entry.get('ood_data')}`"
     head = ["", *(column.label for column in columns)]
     return [heading, "", _caption(columns), "", pipe_table(head, _lines(paper, columns), 1), ""]
 
@@ -223,7 +224,7 @@ def _caption(columns: Sequence[Column]) -> str:
     protocol = first.entry["protocol"]
     positive = "ID" if protocol["positive"] == "id" else "OOD"
     shown = [
-        f"protocol {protocol['name']} ({positive} positive) on the sets of `{first.entry.get('ood_data')}`",
+        f"protocol {protocol['name']} ({positive} positive) on the sets of `{first.entry.get('ood_data')}`{_limit(first)}",
         _seed_text(ours),
         _each("outliers", (name_of(t.identity.get("outliers")) for t in ours)),
         _each("trained in", (t.identity.get("precision") for t in ours)),
@@ -237,6 +238,11 @@ def _caption(columns: Sequence[Column]) -> str:
     text = "; ".join(part for part in shown if part)
     links = ", ".join(f"[{file.removesuffix('.json')}]({LINK}/{file})" for file in files)
     return f"{text[0].upper()}{text[1:]}. Records: {links}."
+
+
+def _limit(trial: Trial) -> str:
+    limit = trial.entry.get("max_eval_images")
+    return f", at most {limit} images of each" if limit else ""
 
 
 def _seed_text(trials: Sequence[Trial]) -> str:

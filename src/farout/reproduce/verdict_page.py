@@ -11,7 +11,7 @@ from farout.report.blocks import pipe_table
 from farout.report.records import trunk_of
 from farout.reproduce.result_tables import PAPERS
 from farout.reproduce.trials import LITERATURE
-from farout.reproduce.verdicts import NO_INTERVAL, NOT_RUN, REPRODUCED, Found, Verdict
+from farout.reproduce.verdicts import MIXED, NO_INTERVAL, NOT_RUN, REPRODUCED, Found, Verdict
 
 SHORT = {
     "full": "full",
@@ -44,10 +44,10 @@ def _cell(verdicts: Sequence[Verdict]) -> str:
 
 
 def _word(verdict: Verdict) -> str:
-    """The word; of several networks also how many reproduce the claim; without an interval where it points."""
+    """The word; where several disagree how many reproduce the claim; without an interval where it points."""
     if verdict.word == NO_INTERVAL:
         return _pointing(verdict)
-    if len(verdict.found) < 2:
+    if verdict.word != MIXED or len(verdict.found) < 2:
         return verdict.word
     count = sum(found.verdict == REPRODUCED for found in verdict.found)
     return f"{verdict.word}: reproduced on {count} of {len(verdict.found)}"
@@ -126,7 +126,9 @@ def _figures(found: Found) -> str:
     if found.interval is not None:
         text += f" [{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
     aside = f"; {found.aside}" if found.aside else ""
-    return f"{text} ({found.how}; {_how_many(found)}; {trial.entry['protocol']['name']} protocol{aside})"
+    name, sets, limit = trial.conditions
+    where = f"{name} protocol on {sets}" + (f", at most {limit} images of each" if limit else "")
+    return f"{text} ({found.how}; {_how_many(found)}; {where}{aside})"
 
 
 def _how_many(found: Found) -> str:
