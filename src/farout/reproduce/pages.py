@@ -9,6 +9,7 @@ from farout.config.settings import ROOT
 from farout.report.blocks import is_current, update_page
 from farout.report.records import Record
 from farout.reproduce.ledger import index, read_files, read_paired
+from farout.reproduce.literature import literature_tables
 from farout.reproduce.result_tables import result_tables
 from farout.reproduce.verdict_page import details, matrix
 from farout.reproduce.verdicts import Verdict, verdicts_of
@@ -41,7 +42,10 @@ def pages_of(ledger: Ledger, verdicts: Sequence[Verdict], root: Path = ROOT) -> 
             "full scale": result_tables(ledger.records, ["full"], "results", ["energy"], ["stand_in"]),
         },
         root / "docs/verdicts.md": {"matrix": matrix(verdicts), "verdicts": details(verdicts)},
-        root / "docs/results.md": {"tables": result_tables(ledger.records)},
+        root / "docs/results.md": {
+            "tables": result_tables(ledger.records),
+            "literature": literature_tables(ledger.records, ledger.paired),
+        },
         root / "results/README.md": {"index": index(ledger.records, ledger.paired)},
     }
 

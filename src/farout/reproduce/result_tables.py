@@ -11,7 +11,7 @@ from farout.report.blocks import pipe_table
 from farout.report.records import Record, name_of
 from farout.report.tables.cells import mean_of_votes
 from farout.report.tables.render import TITLES
-from farout.reproduce.trials import FROM_OTHERS, LITERATURE, Trial, attack_of_run, trials_of
+from farout.reproduce.trials import FROM_OTHERS, Trial, attack_of_run, trials_of
 
 Seeds = tuple[Trial, ...]
 SHOWN = {"energy": "fpr95", "oe": "fpr95", "cider": "fpr95", "jem": "auroc"}  # the metric that single sets have
@@ -43,6 +43,8 @@ def result_tables(
 ) -> str:
     """Every table of these papers as Markdown under a heading of its own, each with what it was measured on.
 
+    Networks that others trained have tables of their own (farout.reproduce.literature).
+
     `folder` is where links to records lead; `lists` are the lists of OOD sets (conf/ood_data), None for all.
     """
     trials = [trial for trial in trials_of(records) if lists is None or trial.entry.get("ood_data") in lists]
@@ -51,9 +53,6 @@ def result_tables(
         paper = load(name)
         mine = [trial for trial in trials if trial.entry["protocol"]["name"] == _protocol(paper, trial)]
         for scale in scales:
-            if scale == LITERATURE:
-                parts += _literature(paper, [trial for trial in mine if trial.imported])
-                continue
             for group in _groups(mine, scale):
                 parts += _table(paper, scale, group)
     return "\n".join(parts).replace(LINK, folder)
@@ -82,7 +81,8 @@ def _table(paper: Paper, scale: str, group: Sequence[Trial]) -> list[str]:
         return []
     first = columns[0].seeds[0]
     title = (first.entry["id"].get("info") or {}).get("title") or first.id_data
-    heading = f"### {PAPERS[paper.name]}: scale {SCALES[scale]}, {title}, {first.network[0]}, sets of `{first.entry.get('ood_data')}`"
+    what = f"{title}, {first.network[0]}, sets of `{first.entry.get('ood_data')}`"
+    heading = f"### {PAPERS[paper.name]}: scale {SCALES[scale]}, {what}"
     head = ["", *(column.label for column in columns)]
     return [heading, "", _caption(columns), "", pipe_table(head, _lines(paper, columns), 1), ""]
 
@@ -224,13 +224,14 @@ def _caption(columns: Sequence[Column]) -> str:
     protocol = first.entry["protocol"]
     positive = "ID" if protocol["positive"] == "id" else "OOD"
     shown = [
-        f"protocol {protocol['name']} ({positive} positive) on the sets of `{first.entry.get('ood_data')}`{_limit(first)}",
+        f"protocol {protocol['name']} ({positive} positive) on the sets of `{first.entry.get('ood_data')}`"
+        + limit_of(first),
         _seed_text(ours),
-        _each("outliers", (name_of(t.identity.get("outliers")) for t in ours)),
-        _each("trained in", (t.identity.get("precision") for t in ours)),
-        _each("trained on", (_stamp(t.record.get("trained") or {}) for t in ours)),
-        _each("evaluated on", (_stamp(t.entry) for t in trials)),
-        _each("ID images", (_images(t) for t in trials)),
+        each_of("outliers", (name_of(t.identity.get("outliers")) for t in ours)),
+        each_of("trained in", (t.identity.get("precision") for t in ours)),
+        each_of("trained on", (stamp_of(t.record.get("trained") or {}) for t in ours)),
+        each_of("evaluated on", (stamp_of(t.entry) for t in trials)),
+        each_of("ID images", (_images(t) for t in trials)),
     ]
     stand_ins = any(row.get("stand_in_for") for trial in trials for row in trial.entry["rows"])
     shown += ["† in the place of a set of the paper"] if stand_ins else []
@@ -240,7 +241,8 @@ def _caption(columns: Sequence[Column]) -> str:
     return f"{text[0].upper()}{text[1:]}. Records: {links}."
 
 
-def _limit(trial: Trial) -> str:
+def limit_of(trial: Trial) -> str:
+    """In words, how many images count at most; nothing where all do."""
     limit = trial.entry.get("max_eval_images")
     return f", at most {limit} images of each" if limit else ""
 
@@ -252,7 +254,8 @@ def _seed_text(trials: Sequence[Trial]) -> str:
     return f"percent, mean ± sample standard deviation of seeds {' and '.join(seeds)}"
 
 
-def _each(what: str, values: Iterable[Any]) -> str:
+def each_of(what: str, values: Iterable[Any]) -> str:
+    """What is said of several trials, every value once."""
     listed = _listed(str(value) for value in values if value)
     return f"{what} {listed}" if listed else ""
 
@@ -261,44 +264,11 @@ def _listed(values: Iterable[str]) -> str:
     return " and ".join(dict.fromkeys(values))
 
 
-def _stamp(facts: Mapping[str, Any]) -> str:
-    """Device, day and commit."""
+def stamp_of(facts: Mapping[str, Any]) -> str:
+    """Device, day and commit of a record's training or evaluation."""
     return f"{facts.get('device')}, {str(facts.get('date'))[:10]}, commit {facts.get('commit')}"
 
 
 def _images(trial: Trial) -> str:
     info = trial.entry["id"].get("info") or {}
     return f"{info.get('built_from') or info.get('title')} ({str(info.get('sha256'))[:8]})" if info else ""
-
-
-def _literature(paper: Paper, trials: Sequence[Trial]) -> list[str]:
-    """Networks of others, as they are: a line each, mean FPR95 / AUROC by score."""
-    parts: list[str] = []
-    groups: dict[tuple[Any, ...], dict[str, Trial]] = {}
-    for trial in trials:
-        groups.setdefault((trial.id_data, *trial.conditions), {})[trial.run] = trial
-    for (id_data, _, ood_data, _), by_run in groups.items():
-        own = list(by_run.values())
-        scores = list(dict.fromkeys(row["score"] for trial in own for row in trial.entry["rows"]))
-        heading = f"### Networks of the literature: {id_data}, protocol {paper.protocol}, sets of `{ood_data}`"
-        count = "Trained by others, imported, one network each."
-        lines = [[_network(trial), *(_of_score(trial, score) for score in scores)] for trial in own]
-        means = "Mean FPR95 / AUROC, percent, over the sets that each was evaluated on."
-        evaluated = _each("Evaluated on", (_stamp(trial.entry) for trial in own))
-        parts += [heading, "", f"{count} {means} {evaluated}.", "", pipe_table(["network", *scores], lines, 1), ""]
-    return parts
-
-
-def _network(trial: Trial) -> str:
-    facts = trial.entry["id"]
-    known = [
-        f"{100 * facts[key]:.1f} % {name}" for key, name in (("accuracy", "right"), ("ece", "ECE")) if facts.get(key)
-    ]
-    file = trial.record.get("file", trial.run)
-    return f"[{trial.run.removeprefix('imported-')}]({LINK}/{file}) ({', '.join(known)})"
-
-
-def _of_score(trial: Trial, score: str) -> str:
-    rows = [row for row in trial.entry["rows"] if row["score"] == score]
-    means = [mean_of_votes(rows, metric) for metric in ("fpr95", "auroc")]
-    return " / ".join(f"{100 * mean:.1f}" for mean in means if mean is not None) or "-"

@@ -122,9 +122,9 @@ def _figures(found: Found) -> str:
     """Network, both sides, their difference with its interval, and what kind of interval that is."""
     trial = found.case.first[0]
     a, b = found.values
-    text = f"{trunk_of(trial.identity['backbone'])}: {a:.2f}, {b:.2f}, {found.difference:+.2f}"
+    text = f"{trunk_of(trial.identity['backbone'])}: {a:.2f}, {b:.2f}, {found.difference:+z.2f}"
     if found.interval is not None:
-        text += f" [{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
+        text += f" [{found.interval[0]:+z.2f}, {found.interval[1]:+z.2f}]"
     aside = f"; {found.aside}" if found.aside else ""
     name, sets, limit = trial.conditions
     where = f"{name} protocol on {sets}" + (f", at most {limit} images of each" if limit else "")
