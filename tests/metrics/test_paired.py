@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from farout.errors import FaroutError
 from farout.metrics import Convention, Resampling, bootstrap_intervals, detection_metrics, paired_intervals
 from farout.metrics.bootstrap import resampled_metrics
-from farout.metrics.paired import paired_differences, pairs_within
-from farout.metrics.protocol import Protocol, apply, mean_over_sets
+from farout.metrics.calibration import calibration_error
+from farout.metrics.paired import paired_differences, paired_pooled_calibration, pairs_within
+from farout.metrics.protocol import Protocol, apply, mean_over_sets, stream_of
 
 KEYS = ("fpr95", "auroc", "aupr")
 Test = tuple[np.ndarray, np.ndarray]
@@ -133,6 +134,43 @@ def test_width_is_that_of_the_theory_of_paired_curves() -> None:
     deviation = np.sqrt(by_id.var(ddof=1) / 700 + by_ood.var(ddof=1) / 500)
     low, high = paired_intervals(*tests, resampling=Resampling(2000))["auroc"]
     assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.08)
+
+
+def test_calibration_with_ood_images_is_resampled_image_by_image() -> None:
+    """Against a plain loop over drawn images, one draw for both networks."""
+    rng, protocol = np.random.default_rng(3), Protocol("oe", bootstrap=9, seed=4)
+    sure = {c: rng.uniform(0.5, 1, 250) for c in "ab"}
+    right = {c: rng.random(250) < sure[c] ** (1 + (c == "b")) for c in "ab"}
+    others = {ood: {c: rng.uniform(0.1, 1, n) for c in "ab"} for ood, n in (("x", 60), ("y", 90))}
+    errors = {(c, ood): rng.random() for c in "ab" for ood in "xy"}
+    predictions = {c: (sure[c], right[c].astype(float)) for c in "ab"}
+    (found,) = paired_pooled_calibration(protocol, predictions, others, errors, [(("a",), ("b",))])
+    every = {}
+    for ood, own in others.items():
+        of_id, of_ood = np.random.default_rng([4]), np.random.default_rng([4, *stream_of(ood), 1])
+        every[ood] = np.empty(9)
+        for i in range(9):
+            rows, chosen = (
+                of_id.integers(0, 250, 250),
+                of_ood.integers(0, len(own["a"]), 50),
+            )  # a fifth of the ID images
+            a, b = (
+                calibration_error(
+                    np.concatenate([sure[c][rows], own[c][chosen]]), np.concatenate([right[c][rows], 0 * chosen])
+                )
+                for c in "ab"
+            )
+            every[ood][i] = a - b
+    every["mean"] = (every["x"] + every["y"]) / 2
+    assert [d["ood"] for d in found] == ["x", "y", "mean"]
+    for d in found:
+        difference, *bounds = d["rms"]
+        assert bounds == pytest.approx(list(np.quantile(every[d["ood"]], [0.025, 0.975])))
+        sets = "xy" if d["ood"] == "mean" else d["ood"]
+        assert difference == pytest.approx(np.mean([errors["a", o] - errors["b", o] for o in sets]))
+    with pytest.raises(FaroutError, match="same images"):
+        short = {"x": {"a": others["x"]["a"], "b": others["x"]["b"][:9]}}
+        paired_pooled_calibration(protocol, predictions, short, errors, [(("a",), ("b",))])
 
 
 def test_scores_of_other_images_are_refused() -> None:

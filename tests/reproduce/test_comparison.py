@@ -104,6 +104,28 @@ def test_seeds_are_one_side_and_images_are_drawn_once_for_all(run: Make) -> None
     assert of_id["ece"][1] < of_id["ece"][0] < of_id["ece"][2]
 
 
+def test_calibration_with_ood_images_is_compared_where_its_confidences_are_kept(run: Make) -> None:
+    def facts(temperature: float | None, **errors: float) -> dict[str, Any]:
+        return {"temperature": temperature, "rows": [{"ood": ood, "rms": rms} for ood, rms in errors.items()]}
+
+    folders = [run(method, 1) for method in ("ce", "energy")]
+    known = [json.loads((folder / "results.json").read_text()) for folder in folders]
+
+    def compared(*both: dict[str, Any]) -> list[dict[str, Any]]:
+        for folder, record, own in zip(folders, known, both, strict=True):
+            record["evaluations"][0]["calibration"] = own
+            save_json(folder / "results.json", record)
+            arrays = {path.stem: dict(np.load(path)) for path in (folder / "scores").iterdir()}
+            for part, kept in arrays.items():
+                save_arrays(folder / f"scores/{part}.npz", {**kept, "msp": 1 / (1 + np.exp(-kept["energy"]))})
+        return [d for d in compare(folders, resamples=5)["differences"] if "rms" in d]
+
+    found = compared(facts(None, blobs=0.3, faces=0.2), facts(None, blobs=0.1))
+    assert [d["ood"] for d in found] == ["blobs", "mean"] and found[1]["over"] == ["blobs"]
+    assert found[0]["rms"][0] == found[1]["rms"][0] == pytest.approx(0.2)
+    assert compared(facts(None, blobs=0.3), facts(1.5, blobs=0.1)) == []
+
+
 def test_each_pair_is_compared_on_the_sets_that_both_have(run: Make) -> None:
     record = compare([run("ce", 1), run("energy", 1, ("faces",))], resamples=5)
     over = {tuple(d["over"]) for d in record["differences"] if d["ood"] == "mean"}

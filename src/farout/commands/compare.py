@@ -4,9 +4,10 @@
     python scripts/compare.py outputs/runs/*-s1 outputs/runs/*-s2 --protocol energy
 
 Of every pair of rows that a claim of the papers compares (docs/verdicts.md), the differences of FPR95, AUROC and AUPR
-on each OOD set and in their mean, and of accuracy and ECE; runs that no claim compares, under every score that both
-have. Seeds of one setting are one side, by their mean. The runs must have been evaluated alike, and their folders hold
-their scores per image. make verdicts then judges by these intervals.
+on each OOD set and in their mean, of accuracy and ECE, and of the RMS calibration error with OOD images among the ID
+images; runs that no claim compares, under every score that both have. Seeds of one setting are one side, by their mean.
+The runs must have been evaluated alike, and their folders hold their scores per image. make verdicts then judges by
+these intervals.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folder_to_write("--results", options.results)
     record = compare(list(dict.fromkeys(options.runs)), options.protocol, options.ood_data, options.resamples)
-    for found in (d for d in record["differences"] if d["ood"] == "mean"):
+    for found in (d for d in record["differences"] if d["ood"] == "mean" and "fpr95" in d):
         first, second = (_side(record["sides"][found[end]]) for end in ("first", "second"))
         difference, low, high = (100 * value for value in found["fpr95"])
         say(f"  {first} less {second}: mean FPR95 {difference:+.2f} [{low:+.2f}, {high:+.2f}] points")

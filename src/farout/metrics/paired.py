@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from farout.errors import FaroutError
 from farout.metrics.bootstrap import METRICS, Resampling, interval_of, middle_of, resampled_metrics, times_drawn
-from farout.metrics.calibration import expected_calibration_error
+from farout.metrics.calibration import calibration_error, expected_calibration_error
+from farout.metrics.pooled import BIN
 from farout.metrics.protocol import LEVEL, Protocol, convention_of, mean_over_sets, resampling_of, stream_of
 from farout.metrics.vectors import VectorLike
 
@@ -82,6 +83,45 @@ def paired_calibration(
     return found
 
 
+def paired_pooled_calibration(
+    protocol: Protocol,
+    predictions: Mapping[str, tuple[VectorLike, VectorLike]],
+    confidences: Mapping[str, Mapping[str, VectorLike]],
+    errors: Mapping[tuple[str, str], float],
+    pairs: Sequence[tuple[Side, Side]],
+) -> list[list[dict[str, Any]]]:
+    """What the first side of each pair has more in RMS calibration error over ID and OOD images together.
+
+    Resamples are those of `paired_differences`; every OOD prediction is wrong, as in `pooled_calibration`. The mean is
+    over sets, each as one, as Outlier Exposure (Hendrycks et al., ICLR 2019) takes it.
+
+    Args:
+        predictions: (confidence, correct) of every column on the ID images, (N_id,) each.
+        confidences: OOD set -> column -> (N,); errors: (column, set) -> RMS error as recorded.
+
+    Returns for each pair a list of {"ood", "rms"}, the last for the mean, as fractions: [difference, low, high]. Raises
+    FaroutError where the columns are not of the same images.
+    """
+    columns = list(predictions)
+    sure, right = ([np.asarray(predictions[c][i], dtype=np.float64) for c in columns] for i in (0, 1))
+    found = {
+        name: _resampled_rms(protocol, sure, right, [np.asarray(own[c], dtype=np.float64) for c in columns], name)
+        for name, own in confidences.items()
+    }
+    found[MEAN] = _mean(list(found.values()))
+    points = dict(errors) | {(c, MEAN): float(np.mean([errors[c, name] for name in confidences])) for c in columns}
+    made = []
+    for pair in pairs:
+        of_pair = []
+        for name, values in found.items():
+            first, second = (values[:, [columns.index(c) for c in side]].mean(axis=1) for side in pair)
+            ((low, high),) = middle_of((first - second)[:, None], LEVEL)
+            difference = np.mean([points[c, name] for c in pair[0]]) - np.mean([points[c, name] for c in pair[1]])
+            of_pair.append({"ood": name, "rms": [float(difference), low, high]})
+        made.append(of_pair)
+    return made
+
+
 def pairs_within(scores: Iterable[str], references: Iterable[str]) -> list[tuple[Side, Side]]:
     """Every score of a network against each reference among them: no pair twice, none the other way round."""
     names = list(scores)
@@ -142,4 +182,29 @@ def _resampled_calibration(
         drawn = np.repeat(np.arange(images), times_drawn(images, images, generator))
         for place, (x, y) in zip(row, zip(sure, right, strict=True), strict=True):
             place[:] = y[drawn].mean(), expected_calibration_error(x[drawn], y[drawn], bins)
+    return found
+
+
+def _resampled_rms(
+    protocol: Protocol,
+    sure: Sequence[NDArray[np.float64]],
+    right: Sequence[NDArray[np.float64]],
+    others: Sequence[NDArray[np.float64]],
+    name: str,
+) -> NDArray[np.float64]:
+    """(resamples, columns) RMS calibration error of ID images with those of one OOD set, of the images that
+    `_resampled` draws."""
+    images, available = sure[0].size, others[0].size
+    if {v.size for v in (*sure, *right)} != {images} or {v.size for v in others} != {available}:
+        raise FaroutError(f"paired predictions must be of the same images ({name})")
+    n_ood = protocol.ood_count(images, available)
+    again = resampling_of(protocol, [protocol.seed], n_ood)
+    of_id, of_ood = np.random.default_rng([protocol.seed]), np.random.default_rng([protocol.seed, *stream_of(name), 1])
+    found, wrong = np.empty((again.resamples, len(sure))), np.zeros(n_ood)
+    for row in found:
+        drawn = np.repeat(np.arange(images), times_drawn(images, images, of_id))
+        chosen = np.repeat(np.arange(available), times_drawn(available, n_ood, of_ood))
+        for c, (x, y, z) in enumerate(zip(sure, right, others, strict=True)):
+            confidence, correct = np.concatenate([x[drawn], z[chosen]]), np.concatenate([y[drawn], wrong])
+            row[c] = calibration_error(confidence, correct, bin_size=BIN, norm="rms")
     return found

@@ -12,7 +12,14 @@ import torch
 from farout import papers
 from farout.engine.progress import say
 from farout.errors import ConfigError
-from farout.metrics.paired import MEAN, Side, paired_calibration, paired_differences, paired_facts
+from farout.metrics.paired import (
+    MEAN,
+    Side,
+    paired_calibration,
+    paired_differences,
+    paired_facts,
+    paired_pooled_calibration,
+)
 from farout.metrics.protocol import Protocol
 from farout.papers.claims import claims_of
 from farout.report.evidence import ID, Evidence
@@ -101,7 +108,7 @@ def compare(
             for r in runs
         ],
         "sides": [{"runs": member.names, "score": member.score} for member in used],
-        "differences": [*_of_sets(rule, used, chosen), *_of_id(rule, used, chosen)],
+        "differences": [*_of_sets(rule, used, chosen), *_of_id(rule, used, chosen), *_of_both(rule, used, chosen)],
     }
 
 
@@ -221,21 +228,66 @@ def _columns(member: Member) -> list[tuple[str, Evaluated]]:
 
 def _of_id(rule: Protocol, members: Sequence[Member], pairs: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
     """Accuracy and ECE of every pair of settings, once, where both have a trained classifier."""
+    known = _predictions(members)
+    once = _once(members, pairs, known)
+    if not once:
+        return []
+    sides = [(tuple(members[a].names), tuple(members[b].names)) for a, b in once]
+    facts = {run.trial.run: run.trial.entry["id"] for member in members for run in member.runs}
+    found = paired_calibration(rule, known, facts, sides)
+    return [{"first": a, "second": b, **own} for (a, b), own in zip(once, found, strict=True)]
+
+
+def _of_both(rule: Protocol, members: Sequence[Member], pairs: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """RMS calibration error over ID and OOD images of every pair of settings, once, on the sets that both have.
+
+    Only at temperature 1, where the largest softmax probability of every image is kept: it is the score MSP.
+    """
     by_run = {run.trial.run: run for member in members for run in member.runs}
-    known = {
-        name: (run.evidence.confidence, run.evidence.correct)
-        for name, run in by_run.items()
-        if run.evidence.confidence is not None and run.evidence.correct is not None
+    kept = {name: _errors(run) for name, run in by_run.items()}
+    known = {name: own for name, own in _predictions(members).items() if kept[name]}
+    made: list[dict[str, Any]] = []
+    for a, b in _once(members, pairs, known):
+        names = [*members[a].names, *members[b].names]
+        sets = [ood for ood in kept[names[0]] if all(ood in kept[name] for name in names)]
+        if not sets:
+            continue
+        confidences = {ood: {n: np.asarray(by_run[n].evidence.scores[ood]["msp"]) for n in names} for ood in sets}
+        errors = {(name, ood): kept[name][ood] for name in names for ood in sets}
+        own = {name: known[name] for name in names}
+        sides = (tuple(members[a].names), tuple(members[b].names))
+        (found,) = paired_pooled_calibration(rule, own, confidences, errors, [sides])
+        made += [{"first": a, "second": b, **d, **({"over": sets} if d["ood"] == MEAN else {})} for d in found]
+    return made
+
+
+def _errors(run: Evaluated) -> dict[str, float]:
+    """OOD set -> RMS calibration error over ID and OOD images, where the confidences that it is of are kept."""
+    facts = run.trial.entry.get("calibration") or {"temperature": None, "rows": ()}
+    if facts["temperature"] is not None:
+        return {}
+    rows = [row for row in facts["rows"] if row.get("rms") is not None]
+    return {row["ood"]: row["rms"] for row in rows if "msp" in run.evidence.scores.get(row["ood"], {})}
+
+
+def _predictions(members: Sequence[Member]) -> dict[str, tuple[Any, Any]]:
+    """Run -> (confidence, correct) of its ID images, where it has a trained classifier."""
+    runs = [run for member in members for run in member.runs]
+    found = {run.trial.run: (run.evidence.confidence, run.evidence.correct) for run in runs}
+    return {
+        name: (np.asarray(sure), np.asarray(right))
+        for name, (sure, right) in found.items()
+        if sure is not None and right is not None
     }
+
+
+def _once(
+    members: Sequence[Member], pairs: Sequence[tuple[int, int]], known: Mapping[str, Any]
+) -> list[tuple[int, int]]:
+    """One pair of sides for every two settings, whatever their scores, where all their runs are known."""
     once: dict[frozenset[str], tuple[int, int]] = {}
     for a, b in pairs:
         names = {*members[a].names, *members[b].names}
         if members[a].names != members[b].names and names <= known.keys():
             once.setdefault(frozenset(names), (a, b))
-    if not once:
-        return []
-    sides = [(tuple(members[a].names), tuple(members[b].names)) for a, b in once.values()]
-    facts = {name: run.trial.entry["id"] for name, run in by_run.items()}
-    predictions = {name: (np.asarray(sure), np.asarray(right)) for name, (sure, right) in known.items()}
-    found = paired_calibration(rule, predictions, facts, sides)
-    return [{"first": a, "second": b, **own} for (a, b), own in zip(once.values(), found, strict=True)]
+    return list(once.values())

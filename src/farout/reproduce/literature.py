@@ -140,7 +140,7 @@ def _of_pair(record: Mapping[str, Any], before: str, score: str) -> dict[str, Di
     found = {}
     for difference in record["differences"]:
         first, second = (record["sides"][difference[end]] for end in ("first", "second"))
-        if difference["ood"] != "id" and first["score"] == second["score"] == score:
+        if "fpr95" in difference and first["score"] == second["score"] == score:
             found[str(difference["ood"])] = (difference, first["runs"] == [before])
     return found
 

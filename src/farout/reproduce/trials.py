@@ -234,8 +234,9 @@ def _value(trial: Trial, kind: RowKind, measure: str, sets: Sequence[str], case:
         value = angles.get("mean_separability" if measure == "separability" else measure)
         return None if value is None else float(value)
     if measure == "rms":
-        rows = [row for row in (trial.entry.get("calibration") or {}).get("rows", ()) if row.get("rms") is not None]
-        return _percent(fmean(row["rms"] for row in rows) if rows else None)
+        known = {row["ood"]: row.get("rms") for row in (trial.entry.get("calibration") or {}).get("rows", ())}
+        errors = [known.get(name) for name in sets]
+        return None if not errors or None in errors else 100 * fmean(error for error in errors if error is not None)
     attacked = attack_of(trial, measure, case)
     return None if attacked is None else 100 * attacked[0]
 

@@ -99,7 +99,7 @@ def _claim_lines(claim: Claim) -> list[str]:
 UPPER = ("fpr95", "auroc", "aupr", "ece")
 MEASURES = {
     "linf 8": "accuracy under PGD of L-infinity 8/255",
-    "rms": "RMS calibration error over ID and OOD images, at the tuned temperature,",
+    "rms": "RMS calibration error over ID and OOD images, at the tuned temperature where a holdout tuned one,",
     "separability": "mean separability",
 }
 

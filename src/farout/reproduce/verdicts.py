@@ -151,16 +151,16 @@ def _between(
     claim: Claim, case: Case, ood: str, sets: Sequence[str], paired: Sequence[Mapping[str, Any]]
 ) -> tuple[float, float] | None:
     """What a comparison of runs has recorded of these very runs and scores."""
-    of_id = claim.measure in ("accuracy", "ece")
-    if not of_id and claim.measure not in METRICS:
+    of_network = claim.measure in ("accuracy", "ece", "rms")  # whatever the score
+    if not of_network and claim.measure not in METRICS:
         return None
-    name = "id" if of_id else ood
+    name = "id" if claim.measure in ("accuracy", "ece") else ood
     sides = zip(case.kinds, (case.first, case.second), strict=True)
-    wanted = tuple(_side([trial.run for trial in side], kind.score, of_id) for kind, side in sides)
+    wanted = tuple(_side([trial.run for trial in side], kind.score, of_network) for kind, side in sides)
     for record in paired:
         if (record["protocol"]["name"], record["ood_data"], record["max_eval_images"]) != case.first[0].conditions:
             continue
-        known = [_side(side["runs"], side["score"], of_id) for side in record["sides"]]
+        known = [_side(side["runs"], side["score"], of_network) for side in record["sides"]]
         for found in record["differences"]:
             ends = (known[found["first"]], known[found["second"]])
             right = found["ood"] == name and (name != MEAN or set(found["over"]) == set(sets))
@@ -169,9 +169,9 @@ def _between(
     return None
 
 
-def _side(runs: Sequence[str], score: str, of_id: bool) -> tuple[tuple[str, ...], str]:
-    """What a side is known by; accuracy and ECE have no score."""
-    return tuple(sorted(runs)), "" if of_id else score
+def _side(runs: Sequence[str], score: str, of_network: bool) -> tuple[tuple[str, ...], str]:
+    """What a side is known by; accuracy and calibration have no score."""
+    return tuple(sorted(runs)), "" if of_network else score
 
 
 def _turned(figures: Sequence[float], other_way: bool) -> tuple[float, float]:
