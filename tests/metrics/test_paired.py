@@ -150,10 +150,8 @@ def test_calibration_with_ood_images_is_resampled_image_by_image() -> None:
         of_id, of_ood = np.random.default_rng([4]), np.random.default_rng([4, *stream_of(ood), 1])
         every[ood] = np.empty(9)
         for i in range(9):
-            rows, chosen = (
-                of_id.integers(0, 250, 250),
-                of_ood.integers(0, len(own["a"]), 50),
-            )  # a fifth of the ID images
+            n_ood = len(own["a"])
+            rows, chosen = of_id.integers(0, 250, 250), of_ood.integers(0, n_ood, n_ood)
             a, b = (
                 calibration_error(
                     np.concatenate([sure[c][rows], own[c][chosen]]), np.concatenate([right[c][rows], 0 * chosen])
