@@ -55,6 +55,30 @@ def test_the_tables_hold_every_figure(page: str) -> None:
     assert facts["base rate"][0] == f"{90 / 108:.4f}"
 
 
+def test_differences_on_the_same_images_stand_with_their_intervals(tmp_path: Path) -> None:
+    found = [
+        {
+            "first": "energy",
+            "second": "msp",
+            "ood": "isun",
+            "fpr95": [-0.21, -0.3, -0.1],
+            "auroc": [0.01, -0.02, 0.03],
+        },
+        {"first": "energy", "second": "msp", "ood": "mean", "fpr95": [0.1, -0.0002, 0.2], "auroc": [-0.2, -0.3, -0.1]},
+    ]
+    paired = {"level": 0.95, "resamples": 1000, "seed": 0, "differences": found}
+    made = _written(tmp_path, entry(SMALL, ENERGY, paired=paired), entry(SMALL, Protocol("plain")))
+    reader = Reader(made)
+    assert reader.words.count("Less msp, on the same images") == 1
+    assert "95 % paired bootstrap interval, 1,000 resamples" in reader.words
+    tables = {rows[0][0]: rows for rows in reader.tables.values()}
+    rows = tables["FPR95 (%, lower is better), less msp"]
+    assert rows[0][1:] == ["iSUN", "mean"]
+    assert rows[1:] == [["energy", "-21.0* [-30.0, -10.0]", "+10.0 [+0.0, +20.0]"]]
+    rows = tables["AUROC (%, higher is better), less msp"]
+    assert rows[1:] == [["energy", "+1.0 [-2.0, +3.0]", "-20.0* [-30.0, -10.0]"]]
+
+
 def test_the_words_a_reader_needs(page: str) -> None:
     words = Reader(page).words
     for wanted in (

@@ -6,6 +6,7 @@ from typing import Any
 from farout.papers import METRICS
 from farout.report.evidence import Entry, View
 from farout.report.page.markup import breakable, card, details, facts, items, paragraph, plain_table, scrolling, text
+from farout.report.page.paired import paired_tables
 from farout.report.records import Record, flatten, name_of
 from farout.report.tables.caption import protocol_text
 from farout.report.tables.render import LOWER_IS_BETTER, TITLES
@@ -134,6 +135,7 @@ def _tables(view: View, heat_map: str = "") -> Iterator[str]:
     for metric in METRICS:
         yield scrolling(_table(view, metric), TITLES[metric])
     yield from (paragraph(note, "note") for note in _notes(view))
+    yield from paired_tables(view)
     other = "in" if view.positive == "ood" else "out"
     further = [m for m in (f"fpr95_{other}", f"aupr_{other}") if all(m in row for row in view.rows.values())]
     if further:
