@@ -1,8 +1,9 @@
-"""Tables of networks that others trained: signs, order and marks follow from the records."""
+"""Tables of every score, of our networks and of others': signs, order, marks and sets follow from the records."""
 
 from typing import Any
 
 from farout.reproduce.literature import literature_tables
+from farout.reproduce.score_tables import score_tables
 
 FACTS = {"date": "2026-11-27T00:00", "commit": "abc", "device": "CPU"}
 IDENTITY = {
@@ -75,3 +76,22 @@ def test_what_the_tuned_network_has_more_is_the_same_either_way_round() -> None:
 
 def test_a_comparison_of_runs_without_records_is_left_out() -> None:
     assert literature_tables([_record("plain")], [_comparison("plain", "oecc_tuned")]).count("###") == 1
+
+
+def test_networks_of_ours_are_compared_on_the_sets_that_all_have() -> None:
+    own, other = (_record(name) for name in FPR95)
+    for record, method in ((own, "ce"), (other, "oe")):
+        record["identity"] = {**IDENTITY, "method": {"name": method}, "seed": 3}
+        (entry,) = record["evaluations"]
+        measures = {"rms": 0.125, "mad": 0.1, "soft_f1": None}
+        entry["calibration"] = {"temperature": None, "id": measures, "rows": [{"ood": "mnist", **measures}]}
+    other["evaluations"][0]["rows"] = [row for row in other["evaluations"][0]["rows"] if row["ood"] == "mnist"]
+    lines = score_tables([own, other], folder="results").splitlines()
+    assert "| [ce, seed 3](results/plain.json) (95.00 % right, 2.00 % ECE) | 60.0 / 90.0 | 50.0 / 90.0 |" in lines
+    assert "over MNIST (sets of one kind" in lines[2]
+    assert lines[lines.index("|  | ce, seed 3 | oe, seed 3 |") + 2 :][:3] == [
+        "| ID images alone | 12.5 / - | 12.5 / - |",
+        "| with MNIST | 12.5 / - | 12.5 / - |",
+        "| with FACES | - | - |",
+    ]
+    assert score_tables([own, other], scale="small") == ""

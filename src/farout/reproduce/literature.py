@@ -8,15 +8,13 @@ from farout.papers import RowKind, load
 from farout.report.blocks import pipe_table
 from farout.report.records import Record
 from farout.report.tables.cells import mean_of_votes
-from farout.reproduce.result_tables import LINK, each_of, limit_of, stamp_of
+from farout.reproduce.result_tables import LINK, limit_of, stamp_of
+from farout.reproduce.score_tables import MARKED, PAIRED, by_score, in_points, name_of_trial, title_of
 from farout.reproduce.trials import Trial, trials_of
 
 PROTOCOL = "energy"
 SCORES = ("energy", "msp")
 LISTS = ("genuine", "stand_in")  # in this order: sets under their own names first
-WITH_OUTLIERS = "*"
-MARKED = f"{WITH_OUTLIERS} fine-tuned by others with outliers."
-PAIRED = "95 % paired bootstrap interval over images"
 Difference = tuple[Mapping[str, Any], bool]  # as recorded, and whether it is the first network's less the second's
 
 
@@ -33,7 +31,9 @@ def literature_tables(
         groups.setdefault((trial.id_data, trial.entry.get("ood_data"), trial.conditions[-1]), {})[trial.run] = trial
     parts: list[str] = []
     for key in sorted(groups, key=_rank):
-        parts += _by_score(sorted(groups[key].values(), key=lambda trial: (trial.outliers_of_others, trial.run)))
+        trials = sorted(groups[key].values(), key=lambda trial: (trial.outliers_of_others, trial.run))
+        where = f"sets of `{trials[0].entry.get('ood_data')}`{limit_of(trials[0])}"
+        parts += by_score(f"{title_of(trials[0])}, networks of others, {where}", trials)
     latest = {(trial.run, *trial.conditions): trial for trial in every}
     for record in sorted(paired, key=lambda r: _rank((str(r["file"]), r["ood_data"], r["max_eval_images"]))):
         parts += _compared(record, latest)
@@ -45,69 +45,6 @@ def _rank(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return LISTS.index(ood_data) if ood_data in LISTS else len(LISTS), str(ood_data), id_data, limit is not None
 
 
-def _by_score(trials: Sequence[Trial]) -> list[str]:
-    first = trials[0]
-    scores = list(dict.fromkeys(row["score"] for trial in trials for row in trial.entry["rows"]))
-    heading = f"### {_title(first)}, networks of others, sets of `{first.entry.get('ood_data')}`{limit_of(first)}"
-    sets = list(dict.fromkeys(str(row.get("title") or row["ood"]) for t in trials for row in t.entry["rows"]))
-    caption = (
-        f"Mean FPR95 / AUROC, percent, one network each, protocol {PROTOCOL} (ID positive), over {', '.join(sets)} "
-        f"(sets of one kind share a vote). {each_of('Evaluated on', (stamp_of(t.entry) for t in trials))}."
-    )
-    caption += f" {MARKED}" if any(t.outliers_of_others for t in trials) else ""
-    lines = [[_network(trial), *(_of_score(trial, score) for score in scores)] for trial in trials]
-    parts = [heading, "", caption, "", pipe_table(["network", *scores], lines, 1), ""]
-    others = [score for score in scores if score != "energy" and any(_lead(trial, score) for trial in trials)]
-    if others:
-        leads = [[_name(trial), *(_lead(trial, score) or "-" for score in others)] for trial in trials]
-        parts += [
-            f"Mean FPR95 of energy less that of each other score, points [{PAIRED}]:",
-            "",
-            pipe_table(["network", *others], leads, 1),
-            "",
-        ]
-    return parts
-
-
-def _title(trial: Trial) -> str:
-    return str((trial.entry["id"].get("info") or {}).get("title") or trial.id_data)
-
-
-def _name(trial: Trial) -> str:
-    return trial.run.removeprefix("imported-") + (f" {WITH_OUTLIERS}" if trial.outliers_of_others else "")
-
-
-def _network(trial: Trial) -> str:
-    facts = trial.entry["id"]
-    known = [
-        f"{100 * facts[key]:.2f} % {name}" for key, name in (("accuracy", "right"), ("ece", "ECE")) if facts.get(key)
-    ]
-    file = trial.record.get("file", trial.run)
-    return f"[{_name(trial)}]({LINK}/{file}) ({', '.join(known)})"
-
-
-def _of_score(trial: Trial, score: str) -> str:
-    rows = [row for row in trial.entry["rows"] if row["score"] == score]
-    means = [mean_of_votes(rows, metric) for metric in ("fpr95", "auroc")]
-    return " / ".join(f"{100 * mean:.1f}" for mean in means if mean is not None) or "-"
-
-
-def _lead(trial: Trial, score: str) -> str | None:
-    """Mean FPR95 of energy less the score's, with its interval, where it is recorded."""
-    for found in (trial.entry.get("paired") or {}).get("differences", ()):
-        if found["ood"] == MEAN and {found["first"], found["second"]} == {"energy", score}:
-            return _interval(found["fpr95"], other_way=found["second"] == "energy")
-    return None
-
-
-def _interval(figures: Sequence[float], other_way: bool) -> str:
-    """[difference, low, high] of fractions in points; of the other difference where it is that."""
-    difference, low, high = (100 * value for value in figures)
-    if other_way:
-        difference, low, high = -difference, -high, -low
-    return f"{difference:+z.1f} [{low:+z.1f}, {high:+z.1f}]"
-
-
 def _compared(record: Mapping[str, Any], latest: Mapping[tuple[Any, ...], Trial]) -> list[str]:
     """Two networks of others beside each other: set by set, what the second has more."""
     conditions = (record["protocol"]["name"], record["ood_data"], record["max_eval_images"])
@@ -116,9 +53,8 @@ def _compared(record: Mapping[str, Any], latest: Mapping[tuple[Any, ...], Trial]
     if len(trials) != 2 or len(known) != 2:
         return []
     before, after = sorted(known, key=lambda trial: trial.outliers_of_others)
-    heading = (
-        f"### {_title(before)}: {_name(before)} and {_name(after)}, sets of `{record['ood_data']}`{limit_of(before)}"
-    )
+    where = f"sets of `{record['ood_data']}`{limit_of(before)}"
+    heading = f"### {title_of(before)}: {name_of_trial(before)} and {name_of_trial(after)}, {where}"
     caption = (
         f"FPR95, percent, of both networks, and what the second has more [{PAIRED}]; "
         f"protocol {record['protocol']['name']}. {MARKED} Compared on "
@@ -157,7 +93,7 @@ def _set_lines(record: Mapping[str, Any], before: Trial, after: Trial, scores: S
                 rows = [row for row in trial.entry["rows"] if row["score"] == score and row["ood"] in over]
                 value = mean_of_votes(rows, "fpr95")
                 cells.append("-" if value is None else f"{100 * value:.1f}")
-            cells.append(_interval(difference["fpr95"], other_way=forward))
+            cells.append(in_points(difference["fpr95"], other_way=forward))
         yield cells
 
 
@@ -170,5 +106,5 @@ def _id_lines(record: Mapping[str, Any], before: Trial, after: Trial) -> list[st
     said = []
     for key, name in (("accuracy", "accuracy"), ("ece", "ECE")):
         values = " and ".join(f"{100 * trial.entry['id'][key]:.2f} %" for trial in (before, after))
-        said.append(f"{name} {values}, difference {_interval(found[0][key], other_way=forward)}")
+        said.append(f"{name} {values}, difference {in_points(found[0][key], other_way=forward)}")
     return [f"On ID images: {'; '.join(said)}.", ""]

@@ -11,6 +11,7 @@ from farout.report.records import Record
 from farout.reproduce.ledger import index, read_files, read_paired
 from farout.reproduce.literature import literature_tables
 from farout.reproduce.result_tables import result_tables
+from farout.reproduce.score_tables import score_tables
 from farout.reproduce.verdict_page import details, matrix
 from farout.reproduce.verdicts import Verdict, verdicts_of
 
@@ -44,6 +45,7 @@ def pages_of(ledger: Ledger, verdicts: Sequence[Verdict], root: Path = ROOT) -> 
         root / "docs/verdicts.md": {"matrix": matrix(verdicts), "verdicts": details(verdicts)},
         root / "docs/results.md": {
             "tables": result_tables(ledger.records),
+            "scores": score_tables(ledger.records),
             "literature": literature_tables(ledger.records, ledger.paired),
         },
         root / "results/README.md": {"index": index(ledger.records, ledger.paired)},
