@@ -102,4 +102,10 @@ def amounts(side: Record, unit: str) -> str:
         return f"{least:,.0f} MiB"
     if least >= 1:
         return f"{least:.2f} s ({middle:.2f})"
-    return f"{1000 * least:.3g} ms ({1000 * middle:.3g})"
+    return f"{_milliseconds(least)} ms ({_milliseconds(middle)})"
+
+
+def _milliseconds(seconds: float) -> str:
+    """Three digits, and never a power of ten: a median may exceed a second where the least does not."""
+    value = 1000 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
