@@ -20,7 +20,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for page in ("README.md", "docs/verdicts.md", "docs/results.md"):
         shutil.copy(ROOT / page, tmp_path / page)
     monkeypatch.setattr(verdicts, "ROOT", tmp_path)
-    monkeypatch.setattr(pages.pages_of, "__defaults__", (tmp_path,))
+    for function in (pages.pages_of, pages.draw):
+        monkeypatch.setattr(function, "__defaults__", (tmp_path,))
     return tmp_path
 
 
@@ -66,3 +67,33 @@ def test_the_results_of_an_evaluated_run_are_kept_the_latest_of_each_kind(tree: 
     (file,) = kept.iterdir()
     assert file.name == f"literature-{name}.json"
     assert read_record(file)["evaluations"] == [*record["evaluations"], limited]
+
+
+def test_a_sweep_has_its_table_and_its_figure(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = [
+        {"changed": c, "seed": 1, "run": "r", "holdout": {"fpr95": h}, "test": {"fpr95": t, "accuracy": 0.9}}
+        for c, h, t in (({}, 0.5, 0.4), ({"m_in": -9}, 0.3, 0.45), ({"m_in": -15}, 0.6, 0.5))
+    ]
+    facts = {"scale": "demo", "backbone": "resnet20", "id_data": "digits", "seeds": [1], "init_from": None}
+    where = {
+        "device": "CPU",
+        "torch": "2.11",
+        "date": "2026-11-27",
+        "commit": "abc",
+        "ood_data": "digits",
+        "sets": ["x"],
+    }
+    more = {"schedule": {"epochs": 6}, "outliers": "flower_patches", "holdout": 0.1, "usual": {"m_in": -23}}
+    record = {**facts, **where, **more, "chosen": {"m_in": -9}, "points": points}
+    save_json(tree / "results/sensitivity-demo-digits-resnet20.json", record)
+    assert verdicts.main([]) == 0
+    assert "written: docs/figures/sensitivity-demo-digits-resnet20.svg" in capsys.readouterr().out
+    assert (tree / "docs/figures/sensitivity-demo-digits-resnet20.svg").read_text().count("<svg") == 1
+    page = (tree / "docs/results.md").read_text()
+    assert (
+        "(figures/sensitivity-demo-digits-resnet20.svg)" in page
+        and "| `m_in` | -9 (chosen) | 45.0 | 30.0 | 90.0 |" in page
+    )
+    assert verdicts.main([]) == 0 and "written" not in capsys.readouterr().out
+    save_json(tree / "results/sensitivity-demo-digits-resnet20.json", {"points": []})
+    assert verdicts.main([]) == 2 and "is no record of a sweep" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.files import save_json, write_bytes, write_text
 from farout.report.figures.style import png_bytes, svg_text
+from farout.report.records import SENSITIVITY
 from farout.reproduce.rows import SCALES, TableRequest, refuse_own
 from farout.reproduce.sensitivity import GRID, HOLDOUT, Value, record_of, settings_of
 from farout.reproduce.sensitivity_page import drawn, markdown
@@ -103,6 +104,6 @@ def _write(record: dict, out: Path, ledger: Path | None) -> None:
     print(markdown(record))
     say(f"written: {out / 'sensitivity.md'}, .png and .svg")
     if ledger is not None:
-        name = f"sensitivity-{record['scale']}-{record['id_data']}-{record['backbone']}.json"
+        name = f"{SENSITIVITY}{record['scale']}-{record['id_data']}-{record['backbone']}.json"
         save_json(ledger / name, record)
         say(f"recorded: {ledger / name}")

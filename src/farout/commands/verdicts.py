@@ -20,7 +20,7 @@ from farout.config.settings import ROOT
 from farout.engine.progress import say
 from farout.report.records import read_record
 from farout.reproduce.ledger import keep_record
-from farout.reproduce.pages import Ledger, outdated, pages_of, update
+from farout.reproduce.pages import Ledger, draw, outdated, pages_of, update
 from farout.reproduce.verdict_page import to_terminal
 
 USUAL_WIDTH = 200  # columns of text where there is no terminal
@@ -60,6 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for page in old:
             say(f"not current: {page.relative_to(ROOT)} (make verdicts)")
         return FAILED if old else DONE
-    for page in update(pages):
+    for page in [*draw(ledger), *update(pages)]:
         say(f"written: {page.relative_to(ROOT)}")
     return DONE

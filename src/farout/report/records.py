@@ -14,6 +14,7 @@ Record = dict[str, Any]
 
 # What further commands leave in a run's folder, by the key that a record has it under.
 PAIRED = "paired-"  # what names of comparisons of runs begin with
+SENSITIVITY = "sensitivity-"  # and names of sweeps of one knob at a time
 SIDE_FILES = {"samples": "samples/samples.json", "robustness": "robustness.json"}
 
 
@@ -122,7 +123,7 @@ def read_ledger(folder: Path) -> list[Record]:
 
 def is_run_record(path: Path) -> bool:
     """Whether a file of results/ is about one run, by its name."""
-    return not path.name.startswith(("bench-", "sensitivity-", PAIRED))
+    return not path.name.startswith(("bench-", SENSITIVITY, PAIRED))
 
 
 def runs_under(records: Iterable[Record], protocol: str) -> list[EvaluatedRun]:

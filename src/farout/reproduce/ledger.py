@@ -9,7 +9,7 @@ from farout.engine.progress import say
 from farout.errors import ConfigError, MissingDataError
 from farout.files import load_object, save_json
 from farout.report.blocks import pipe_table
-from farout.report.records import PAIRED, Record, is_run_record, name_of, read_record
+from farout.report.records import PAIRED, SENSITIVITY, Record, is_run_record, name_of, read_record
 from farout.reproduce.trials import Trial
 
 # Method -> the end of its experiment's name, by the folder of conf/experiment that a protocol's rows lie in.
@@ -36,6 +36,17 @@ def read_paired(folder: Path) -> list[dict[str, Any]]:
         record = load_object(path, "compare the runs again: python scripts/compare.py RUN RUN")
         if not {"protocol", "ood_data", "max_eval_images", "sides", "differences"} <= record.keys():
             raise ConfigError(f"{path} is no comparison of runs: make it again, python scripts/compare.py RUN RUN")
+        found.append({**record, "file": path.name})
+    return found
+
+
+def read_sensitivity(folder: Path) -> list[dict[str, Any]]:
+    """Every sweep of one knob at a time below a folder; raises ConfigError for a file that is none."""
+    found = []
+    for path in sorted(folder.glob(f"{SENSITIVITY}*.json")):
+        record = load_object(path, "sweep again: make reproduce-energy-margins")
+        if not {"points", "usual", "chosen", "scale"} <= record.keys():
+            raise ConfigError(f"{path} is no record of a sweep: make it again, make reproduce-energy-margins")
         found.append({**record, "file": path.name})
     return found
 

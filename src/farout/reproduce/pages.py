@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from farout.config.settings import ROOT
+from farout.files import write_text
 from farout.report.blocks import is_current, update_page
+from farout.report.figures.style import svg_text
 from farout.report.records import Record
-from farout.reproduce.ledger import index, read_files, read_paired
+from farout.reproduce.ledger import index, read_files, read_paired, read_sensitivity
 from farout.reproduce.literature import literature_tables
 from farout.reproduce.result_tables import result_tables
 from farout.reproduce.score_tables import score_tables
+from farout.reproduce.sensitivity_page import drawn, figure_name, sweeps
 from farout.reproduce.verdict_page import details, matrix
 from farout.reproduce.verdicts import Verdict, verdicts_of
 
@@ -20,15 +23,16 @@ Blocks = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Ledger:
-    """What results/ holds: the records of runs, and comparisons of runs."""
+    """What results/ holds: the records of runs, comparisons of runs, and sweeps of one knob at a time."""
 
     records: Sequence[Record]
     paired: Sequence[Mapping[str, Any]]
+    sweeps: Sequence[Mapping[str, Any]]
 
     @classmethod
     def read(cls, folder: Path) -> "Ledger":
         """Raises MissingDataError where the folder is absent, ConfigError for a file that is no record."""
-        return cls(read_files(folder), read_paired(folder))
+        return cls(read_files(folder), read_paired(folder), read_sensitivity(folder))
 
     def verdicts(self) -> list[Verdict]:
         """On every claim of every paper."""
@@ -46,6 +50,7 @@ def pages_of(ledger: Ledger, verdicts: Sequence[Verdict], root: Path = ROOT) -> 
         root / "docs/results.md": {
             "tables": result_tables(ledger.records),
             "scores": score_tables(ledger.records),
+            "sweeps": sweeps(ledger.sweeps),
             "literature": literature_tables(ledger.records, ledger.paired),
         },
         root / "results/README.md": {"index": index(ledger.records, ledger.paired)},
@@ -55,6 +60,17 @@ def pages_of(ledger: Ledger, verdicts: Sequence[Verdict], root: Path = ROOT) -> 
 def update(pages: Mapping[Path, Blocks]) -> list[Path]:
     """Write what has changed; the pages that had. Raises FaroutError where a page lacks the marks of a block."""
     return [page for page, blocks in pages.items() if update_page(page, blocks)]
+
+
+def draw(ledger: Ledger, root: Path = ROOT) -> list[Path]:
+    """Draw the sweeps that have no figure yet, or an older one than their record; the files that were written."""
+    made = []
+    for record in ledger.sweeps:
+        path, source = root / "docs/figures" / figure_name(record), root / "results" / record["file"]
+        if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
+            write_text(path, svg_text(drawn(record)))
+            made.append(path)
+    return made
 
 
 def outdated(pages: Mapping[Path, Blocks]) -> list[Path]:

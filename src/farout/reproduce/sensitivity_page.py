@@ -1,6 +1,6 @@
 """A sensitivity record in words and as a figure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,27 @@ def written(value: Value) -> str:
     if value is None:
         return "all"
     return f"{value:g}" if abs(value) < 1000 else f"{int(value):,}".replace(",", " ")
+
+
+def sweeps(records: Sequence[Record], folder: str = "../results", figures: str = "figures") -> str:
+    """Every recorded sweep as Markdown, with its figure (`figure_name`) and a link to its record."""
+    parts = []
+    for record in records:
+        parts += [
+            f"### Energy fine-tuning, one knob at a time: {_where(record)}",
+            "",
+            f"![FPR95 by each knob, on OOD test sets and on validation corruptions]({figures}/{figure_name(record)})",
+            "",
+            markdown(record),
+            f"[Record]({folder}/{record['file']}).",
+            "",
+        ]
+    return "\n".join(parts) or "No sweep is recorded yet."
+
+
+def figure_name(record: Record) -> str:
+    """Of its drawing in docs/figures."""
+    return str(record["file"]).removesuffix(".json") + ".svg"
 
 
 def markdown(record: Record) -> str:
