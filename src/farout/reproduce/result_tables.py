@@ -11,7 +11,7 @@ from farout.report.blocks import pipe_table
 from farout.report.records import Record, name_of
 from farout.report.tables.cells import mean_of_votes
 from farout.report.tables.render import TITLES
-from farout.reproduce.trials import FROM_OTHERS, Trial, attack_of_run, trials_of
+from farout.reproduce.trials import FROM_OTHERS, LITERATURE, Trial, attack_of_run, trials_of
 
 Seeds = tuple[Trial, ...]
 SHOWN = {"energy": "fpr95", "oe": "fpr95", "cider": "fpr95", "jem": "auroc"}  # the metric that single sets have
@@ -43,8 +43,7 @@ def result_tables(
 ) -> str:
     """Every table of these papers as Markdown under a heading of its own, each with what it was measured on.
 
-    Networks that others trained have tables of their own (farout.reproduce.literature).
-
+    Networks that others trained have tables of their own (farout.reproduce.literature), but for what began with them.
     `folder` is where links to records lead; `lists` are the lists of OOD sets (conf/ood_data), None for all.
     """
     trials = [trial for trial in trials_of(records) if lists is None or trial.entry.get("ood_data") in lists]
@@ -52,7 +51,7 @@ def result_tables(
     for name in names:
         paper = load(name)
         mine = [trial for trial in trials if trial.entry["protocol"]["name"] == _protocol(paper, trial)]
-        for scale in scales:
+        for scale in (scale for scale in scales if scale != LITERATURE):
             for group in _groups(mine, scale):
                 parts += _table(paper, scale, group)
     return "\n".join(parts).replace(LINK, folder)
@@ -71,8 +70,12 @@ def _groups(trials: Sequence[Trial], scale: str) -> list[list[Trial]]:
             found.setdefault((*trial.network, *trial.conditions), []).append(trial)
     if scale == FROM_OTHERS:
         for group in found.values():
-            group += [t for t in trials if any(child.network == t.network and child.child_of(t) for child in group)]
+            group += [trial for trial in trials if any(_began_with(child, trial) for child in group)]
     return list(found.values())
+
+
+def _began_with(child: Trial, other: Trial) -> bool:
+    return (child.network, child.conditions) == (other.network, other.conditions) and child.child_of(other)
 
 
 def _table(paper: Paper, scale: str, group: Sequence[Trial]) -> list[str]:
