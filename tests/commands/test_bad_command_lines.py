@@ -105,6 +105,7 @@ in/file -> --id is missing: name the set that the weights were trained on
 in/folder --as-run -> in/folder holds no run.json
 in/noise_run --as-run -> run.json
 in/folder --as-run --id digits -> --id does not go with --as-run
+in/folder --as-run --outliers none -> --outliers does not go with --as-run
 in/file --id digits -> in/file is damaged or no file of torch.save
 in/noise --id digits -> in/noise is damaged
 in/folder --id digits -> in/folder is a folder

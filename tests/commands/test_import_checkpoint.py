@@ -547,10 +547,15 @@ def test_safetensors_and_old_files_are_read_too(tmp_path: Path) -> None:
 def test_importing_again_is_harmless_and_another_file_wants_another_name(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for seed, status in ((0, 0), (0, 0), (1, 2)):
+    told = ["--outliers", "80 Million Tiny Images"]
+    for seed, status, more in ((0, 0, told), (0, 0, []), (1, 2, [])):
         torch.manual_seed(seed)
         torch.save(WideResNet(16, 4, 10).state_dict(), tmp_path / "net.pt")
-        words = [str(tmp_path / "net.pt"), "--id", "svhn", "--outputs", str(tmp_path)]
+        words = [str(tmp_path / "net.pt"), "--id", "svhn", "--outputs", str(tmp_path), *more]
         assert script.main(words) == status
+        if status == 0:
+            assert open_run(tmp_path / "runs/imported-net").record["trained"].get("outliers") == (
+                told[1] if more else None
+            )
     assert "holds another import: choose another --name" in capsys.readouterr().err
     assert open_run(tmp_path / "runs/imported-net").identity["transform"]["name"] == "svhn"

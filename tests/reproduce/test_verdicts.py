@@ -216,6 +216,10 @@ def test_networks_of_the_literature_are_judged_one_by_one_and_those_with_outlier
     assert of(one, other).word == MIXED and "mixed: reproduced on 1 of 2" in matrix([of(one, other)])
     for told in (imported("oecc_densenet"), imported("densenet", "fine-tuned with outlier exposure")):
         assert of(one, told).found[0].case.runs == ["imported-wrn"] and len(of(one, told).found) == 1
+    two["trained"] |= {"note": "a copy in a repository named oecc", "outliers": "none"}
+    assert len(of(one, two).found) == 2
+    two["trained"] |= {"note": "", "outliers": "tiny images"}
+    assert len(of(one, two).found) == 1
 
 
 def test_verdicts_of_the_ledger_do_not_depend_on_file_names_or_order() -> None:

@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--entry", help="which of several sets of weights in the file, e.g. state_dict_ema")
     parser.add_argument("--name", help="what to call it (default: the file's name)")
     parser.add_argument("--note", default="", help="where it comes from, for the record")
+    parser.add_argument(
+        "--outliers", metavar="WHAT", help="what it was trained with as outliers, or none: verdicts keep such apart"
+    )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="default: outputs")
     options = vars(parser.parse_args(arguments))
     folder_to_write("--outputs", options["outputs"])
@@ -62,7 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _adopt(options: Mapping[str, Any]) -> int:
     """The same of a run of ours, whose run.json says everything else."""
-    told = [f"--{name}" for name in ("id", "backbone", "transform", "entry", "name") if options[name] is not None]
+    told = [
+        f"--{name}"
+        for name in ("id", "backbone", "transform", "entry", "name", "outliers")
+        if options[name] is not None
+    ]
     if told:
         raise ConfigError(f"{told[0]} does not go with --as-run, because run.json says it: leave it out")
     run = adopt(options["file"], options["outputs"], options["note"])

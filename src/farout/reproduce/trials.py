@@ -45,8 +45,10 @@ class Trial:
 
     @property
     def outliers_of_others(self) -> bool:
-        """Whether others trained it with outliers, by what the import was told of it: its name, file and note."""
+        """Whether others trained it with outliers: as the import was told, else by its name, file and note."""
         facts = self.record.get("trained") or {}
+        if self.imported and facts.get("outliers") is not None:
+            return str(facts["outliers"]).lower() != "none"
         told = " ".join(str(fact) for fact in (self.run, facts.get("file"), facts.get("note")))
         return self.imported and re.search(r"\boe(cc)?\b|oecc_|outlier", told, flags=re.IGNORECASE) is not None
 

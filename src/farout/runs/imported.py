@@ -41,7 +41,8 @@ class Import:
     """What is asked for: the file, what it was trained on, and what else is known of it (None: found out, or usual).
 
     `id_data`, `backbone` and `transform` are files of those groups of conf/, `entry` chooses one of several sets of
-    weights in the file, `name` is what to call the run, `note` says where the file comes from.
+    weights in the file, `name` is what to call the run, `note` says where the file comes from, `outliers` what it was
+    trained with as outliers ("none" for nothing, None where that is not said).
     """
 
     file: Path
@@ -51,6 +52,7 @@ class Import:
     entry: str | None = None
     name: str | None = None
     note: str = ""
+    outliers: str | None = None
     outputs: Path = Path("outputs")
 
 
@@ -70,6 +72,7 @@ def import_checkpoint(wanted: Import) -> Run:
         raise FaroutError(f"{run.folder} holds another import: choose another --name")
     run.folder.mkdir(parents=True, exist_ok=True)
     facts = {"steps": 0, "seconds": 0.0, "note": wanted.note, "file": wanted.file.name}
+    facts |= {} if wanted.outliers is None else {"outliers": wanted.outliers}
     facts |= {"entry": chosen.match.weights.label, "stored_as": kinds or ["float32"]}
     targets = {"backbone": chosen.spec.target, "transform": transform.target}
     trained = {**stamp(torch.device("cpu")), **facts}
