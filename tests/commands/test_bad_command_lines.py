@@ -193,6 +193,7 @@ in/folder --out in/file -> --out in/file cannot be a folder
 --only data,nope -> 'nope' is no part: choose from data, training
 --device nope -> --device=nope is not a device
 --rounds 0 -> must be at least 1
+--minutes 0 -> must be at least 1
 --results in/file -> --results in/file cannot be a folder
 """,
     "benchmark/cider": """

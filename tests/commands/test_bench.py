@@ -5,6 +5,7 @@ import math
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,16 @@ def test_every_line_is_there(record: dict) -> None:
         )
     knn = " ".join(json.dumps(line) for line in record["lines"] if line["part"] == "knn")
     assert "faiss-cpu" in knn and "scikit-learn" in knn
+
+
+def test_nothing_is_begun_after_the_time_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What has begun is finished, and what has not says so; that is no failure."""
+    clock = iter([0.0, 59.0, *[61.0] * 20])
+    monkeypatch.setattr(bench.time, "monotonic", lambda: next(clock))
+    assert bench.main(["--quick", "--only", "prototypes,metrics", "--minutes", "1", "--results", str(tmp_path)]) == 0
+    lines = json.loads((tmp_path / "bench-cpu.json").read_text())["lines"]
+    assert {line["part"] for line in lines if "ratio" in line} == {"metrics"}
+    assert ["--minutes" in line["not_measured"] for line in lines if line["part"] == "prototypes"] == [True]
 
 
 def test_figures_are_numbers_and_circumstances_are_known(record: dict) -> None:

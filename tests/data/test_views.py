@@ -17,9 +17,10 @@ from torchvision.transforms import functional as official
 from farout.config.compose import compose_settings
 from farout.data.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION, Jitter, apply_jitter, grayscale_, random_jitter
 from farout.data.crop import crop_and_resize, random_crop_boxes
+from farout.data.draws import Draws
 from farout.data.streams import EpochShuffle
 from farout.data.transform import Transform
-from farout.data.views import Draws, ViewTransform
+from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
 from farout.errors import ConfigError
 

@@ -14,11 +14,14 @@ from farout.backbones.cifar_resnet import CifarResNet
 from farout.backbones.plain_wide_resnet import PlainWideResNet
 from farout.backbones.projected_resnet import ProjectedResNet18
 from farout.backbones.wide_resnet import WideResNet
+from farout.data import ImageSet
 from farout.data.streams import EndlessShuffle, EpochShuffle
 from farout.data.transform import Transform
 from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
+from farout.engine.evaluate import collect
 from farout.engine.fit import Callbacks, Checkpointing, Loop, Optimisation, fit
+from farout.engine.host import HostRows, to_device
 from farout.engine.precision import full_fp32
 from farout.methods import CIDER, JEM, CrossEntropy, EnergyFineTuning, Method, SupCon
 
@@ -187,6 +190,32 @@ def test_the_step_waits_for_the_device_nowhere() -> None:
             raise AssertionError(name) from problem
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_pinned_copies_bring_every_batch_whole() -> None:
+    """While the device is busy the host goes on, and must not write into memory that is still to be read."""
+    torch.cuda._sleep(200_000_000)
+    there = [to_device(torch.full((1024, 1024), float(number)), CUDA) for number in range(64)]
+    assert [float(rows.min()) for rows in there] == [float(rows.max()) for rows in there] == list(range(64))
+
+
+@pytest.mark.parametrize("block_bytes", [1, 3000, 2**28])
+def test_rows_come_back_in_order_whatever_is_fetched_at_once(block_bytes: int) -> None:
+    rows = torch.randn(1000, 7)
+    gathered = HostRows(block_bytes)
+    for some in rows.split(96):
+        gathered.add(to_device(some, CUDA))
+    assert torch.equal(gathered.all(), rows)
+
+
+def test_collected_outputs_are_those_of_the_cpu() -> None:
+    model = CifarResNet(20, 10).eval()
+    images = ImageSet("x", "test", torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8), None, (), raw=False)
+    with full_fp32():
+        here = collect(model, TRANSFORM, images, torch.device("cpu"), 64)
+        there = collect(model.to(CUDA), TRANSFORM, images, CUDA, 64)
+    assert torch.allclose(here.logits, there.logits, atol=1e-4)
+    assert torch.allclose(here.features, there.features, atol=1e-4)
 
 
 def test_prototypes_of_the_kernel_are_those_of_the_loop() -> None:

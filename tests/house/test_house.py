@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [  # lowest first: a package imports from those below it and from itself
     {"errors", "lazy", "version"},
-    {"files", "shapes", "targets"},
+    {"files", "kernels", "shapes", "targets"},
     {"backbones"},
     {"methods", "scores", "data", "metrics", "papers"},
     {"engine", "report", "attacks"},

@@ -12,8 +12,10 @@ results/bench-DEVICE.json, and docs/speed.md with its figure is written from tho
 """
 
 import argparse
+import math
 import os
 import re
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -58,9 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores: so it is meant
     lines: list[AnyLine] = []
     failed = False
+    until = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
     for part in options.only:
         for piece in _pieces(part, place):
-            for line in _guarded(part, piece):
+            for line in _guarded(part, piece if time.monotonic() < until else partial(_no_time, part)):
                 lines.append(line)
                 failed |= isinstance(line, Failed)
                 say(_shown(line))
@@ -70,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class Failed(Unmeasured):
     """What should have been measured."""
+
+
+def _no_time(part: str) -> Iterator[AnyLine]:
+    yield Unmeasured(part, "a piece of it", "the time given was over (--minutes)")
 
 
 def _pieces(part: str, place: Place) -> Sequence[Callable[[], Iterator[AnyLine]]]:
@@ -97,6 +104,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="everything at a small size: figures mean nothing")
     parser.add_argument("--rounds", type=whole(), help="turns that each side takes (default: 3; on a GPU 5)")
     parser.add_argument("--threads", type=whole(1, 4096), help="of PyTorch (default: its own choice)")
+    parser.add_argument("--minutes", type=whole(1, 10_000), help="nothing is begun after these (default: all is done)")
     parser.add_argument("--compile", action="store_true", help="our training steps with torch.compile too, on a GPU")
     parser.add_argument(
         "--results", type=Path, metavar="FOLDER", help="where the record goes (default: results/, of a whole run)"

@@ -6,30 +6,15 @@ from dataclasses import InitVar, dataclass
 import torch
 from torch import Tensor
 
-from farout.data.colour import Jitter, apply_jitter, grayscale_, random_jitter
+from farout.data.colour import apply_jitter, grayscale_, random_jitter
 from farout.data.crop import crop_and_resize, random_crop_boxes
+from farout.data.draws import Draws
 from farout.data.transform import Transform
 from farout.errors import ConfigError
+from farout.kernels import runs_triton
 
 # Values that are worked on at a time: on a CPU what its caches hold, elsewhere what memory may hold several times.
 CHUNK_ON_CPU, CHUNK_ELSEWHERE = 2**18, 2**26
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The random draws of n views: crop boxes (n, 4), mirrored (n,), colour jitter, grey (n,); None: not done."""
-
-    boxes: Tensor | None
-    mirrored: Tensor | None
-    jitter: Jitter | None
-    grey: Tensor | None
-
-    def __getitem__(self, views: slice) -> "Draws":
-        """The draws of some of the views."""
-        boxes = None if self.boxes is None else self.boxes[views]
-        mirrored = None if self.mirrored is None else self.mirrored[views]
-        jitter = None if self.jitter is None else self.jitter[views]
-        return Draws(boxes, mirrored, jitter, None if self.grey is None else self.grey[views])
 
 
 @dataclass(eq=False, repr=False)
@@ -87,10 +72,21 @@ class ViewTransform(Transform):
         treated as ID images are. `cropped` images (views * B, 3, *size) are such views already, of pictures that were
         cropped where they were decoded.
         """
-        images = images if cropped else images.repeat(self.views, 1, 1, 1)
-        n, channels, height, width = images.shape
+        height, width = images.shape[2:]
+        n = len(images) if cropped else self.views * len(images)
         draws = self.draw(n, height, width, generator, images.device, cropped)
         size = (height, width) if self.size is None or cropped else (self.size, self.size)
+        if runs_triton(images.device):
+            from farout.data.views_kernel import fits, make_views  # Triton is not everywhere
+
+            if fits(images, size):
+                statistics = torch.cat(self._statistics(images.device)).view(2, 3)
+                return make_views(images, n, draws, size, statistics)
+        return self.assembled(images.repeat(n // len(images), 1, 1, 1), draws, size)
+
+    def assembled(self, images: Tensor, draws: Draws, size: tuple[int, int]) -> Tensor:
+        """The normalised views (n, 3, *size) that `draws` say of images (n, 3, H, W), some of them at a time."""
+        n, channels, height, width = images.shape
         result = torch.empty(n, channels, *size, device=images.device)
         budget = CHUNK_ON_CPU if images.device.type == "cpu" else CHUNK_ELSEWHERE
         step = max(1, budget // (channels * max(height * width, size[0] * size[1])))

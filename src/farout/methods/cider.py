@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from farout.errors import ConfigError, FaroutError
+from farout.kernels import runs_triton
 from farout.methods.base import Batch, Method
 from farout.methods.sphere import (
     HostLabels,
@@ -18,7 +19,6 @@ from farout.methods.sphere import (
     class_sums,
     embed,
     has_direction,
-    kernel_available,
     rank_order,
     unit_rows,
 )
@@ -171,7 +171,7 @@ class CIDER(Method):
                 "CIDER has no prototypes yet: call prepare with the training images before the first step"
             )
         labels = batches["labelled"].targets
-        on_host = HostLabels(labels) if self.prototype_rule == "ema" and not kernel_available(labels.device) else None
+        on_host = HostLabels(labels) if self.prototype_rule == "ema" and not runs_triton(labels.device) else None
         embeddings = embed(model, batches["labelled"].images)
         moved = self._moved(embeddings, labels, on_host)
         if self.training and self.prototype_rule != "learnable":

@@ -6,7 +6,6 @@ of the batch advance together, then all second ones, and so on: as many steps as
 over a contiguous block of rows. Forward and backward are written out, four small operations a step.
 """
 
-import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
@@ -188,11 +187,6 @@ def advance(prototypes: Tensor, features: Tensor, momentum: float, order: RankOr
     known = torch.where(prototypes.isfinite().all(dim=1, keepdim=True), prototypes, 0).to(precise)
     updated: Tensor = SphereRecursion.apply(known, features.to(precise), momentum, order)
     return updated
-
-
-def kernel_available(device: torch.device) -> bool:
-    """Whether `advance_on_device` works there: on GPUs with Triton, which comes with PyTorch's builds for Linux."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def advance_on_device(prototypes: Tensor, features: Tensor, momentum: float, labels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 TINY = tl.constexpr(1e-12)  # a shorter vector has no direction
+OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}
 
 
 @triton.jit
@@ -66,7 +67,7 @@ class SphereKernel(torch.autograd.Function):
         lengths = features.new_empty(len(features))
         block = triton.next_power_of_2(width)
         _forward[(classes,)](
-            prototypes, features, samples, starts, chain, lengths, updated, momentum, width, block, num_warps=1
+            prototypes, features, samples, starts, chain, lengths, updated, momentum, width, block, **OPTIONS
         )
         ctx.save_for_backward(chain, lengths, samples, starts)
         ctx.momentum = momentum  # type: ignore[attr-defined]
@@ -90,6 +91,6 @@ class SphereKernel(torch.autograd.Function):
             ctx.momentum,  # type: ignore[attr-defined]
             width,
             triton.next_power_of_2(width),
-            num_warps=1,
+            **OPTIONS,
         )
         return to_prototypes, to_features, None, None

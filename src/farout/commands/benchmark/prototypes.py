@@ -7,8 +7,9 @@ from torch import Tensor
 from farout.commands.benchmark.cider import draw, loop_over_samples, plain_dispersion, require_equal, step
 from farout.commands.benchmark.lines import AnyLine, Line, Place, Side
 from farout.commands.benchmark.timing import Turn, in_turns
+from farout.kernels import runs_triton
 from farout.methods.cider import dispersion_loss, update_prototypes
-from farout.methods.sphere import advance_on_device, kernel_available
+from farout.methods.sphere import advance_on_device
 
 MOMENTUM = 0.95
 
@@ -16,7 +17,7 @@ MOMENTUM = 0.95
 def lines(place: Place) -> Iterator[AnyLine]:
     """Ten classes and a hundred."""
     samples = place.pick(64, 1024, 1024)
-    kernel = kernel_available(place.device)
+    kernel = runs_triton(place.device)
 
     update = _by_kernel if kernel else update_prototypes
     for classes in (10, 100):

@@ -26,8 +26,8 @@ from farout.engine.fit import Checkpointing, Loop, trunk_compiled
 from farout.engine.graphs import WARM_UP
 from farout.engine.precision import allow_tf32, full_fp32
 from farout.engine.timing import CompileTiming, compile_problem
+from farout.kernels import runs_triton
 from farout.methods import Batch
-from farout.methods.sphere import kernel_available
 from farout.runs.inputs import TrainingData
 from farout.runs.run import build_backbone, run_of
 from farout.runs.training import TrainingJob
@@ -226,7 +226,7 @@ class _Comparison:
             model, _ = job.networks()
             return jem.require_equal(job.settings.method.arguments["sgld_steps"], model, dict(job.batches()(0)))
         # In float64 rounding hides no difference; but the kernel of CIDER's prototypes knows float32 alone.
-        exact = not (self.method == "cider" and kernel_available(self.place.device))
+        exact = not (self.method == "cider" and runs_triton(self.place.device))
         dtype = torch.float64 if exact else torch.float32
         job = replace(job, settings=_without_dropout(job.settings))
         (model, method), (other, _), ready = job.networks(), job.networks(), job.batches()(0)
