@@ -18,7 +18,8 @@ from farout.data.draws import Draws
 RED, GREEN, BLUE = (tl.constexpr(share) for share in LUMA)
 CONTRAST, SATURATION, HUE = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 LARGEST = 64 * 64  # pixels of a view: all of it stays in a program's registers
-EXACT = {"enable_fp_fusion": False}  # products are rounded before they are added, as single operations have it
+# Products are rounded before they are added, as single operations have it; and tl.div_rn rounds as they do, "/" roughly.
+EXACT = {"enable_fp_fusion": False}
 
 
 @triton.jit
@@ -39,7 +40,7 @@ def _window(place, start, length, size):
 def _weight(pixel, centre, reach, start, length):
     """A triangle about the centre, cut off at the window [start, start + length)."""
     middle = pixel + 0.5
-    weight = tl.maximum(1.0 - tl.abs(centre - middle) / reach, 0.0)
+    weight = tl.maximum(1.0 - tl.div_rn(tl.abs(centre - middle), reach), 0.0)
     return tl.where((middle > start) & (middle < start + length), weight, 0.0)
 
 
@@ -52,7 +53,7 @@ def _turned(red, green, blue, turn):
     sixths = tl.where(
         high == red, green - blue, tl.where(high == green, (blue - red) + 2 * chroma, (red - green) + 4 * chroma)
     )
-    hue = sixths / tl.maximum(chroma, 1e-30) + turn
+    hue = tl.div_rn(sixths, tl.maximum(chroma, 1e-30)) + turn
     hue = hue - 6 * tl.floor(hue / 6)
     ramp_red = tl.minimum(tl.maximum(2 - tl.abs(hue - 3), 0.0), 1.0)
     ramp_green = tl.minimum(tl.maximum(2 - tl.abs(hue - 2), 0.0), 1.0)
@@ -86,7 +87,7 @@ def _resized(
             red, green, blue = red + weight * some_red, green + weight * some_green, blue + weight * some_blue
             whole += weight
     whole = tl.where(inside, whole, 1.0)
-    return red / whole, green / whole, blue / whole
+    return tl.div_rn(red, whole), tl.div_rn(green, whole), tl.div_rn(blue, whole)
 
 
 @triton.jit
@@ -106,6 +107,12 @@ def _changed(red, green, blue, kind, factor, inside, pixels):
     if kind == CONTRAST:
         reference += tl.sum(tl.where(inside, _luma(red, green, blue), 0.0), axis=0) / pixels
     return _blended(red, factor, reference), _blended(green, factor, reference), _blended(blue, factor, reference)
+
+
+@triton.jit
+def _normalised(values, statistics):
+    """Less the mean of a channel, by its standard deviation three values further on."""
+    return tl.div_rn(values - tl.load(statistics), tl.load(statistics + 3))
 
 
 @triton.jit
@@ -131,7 +138,7 @@ def _views(
     else:
         column = tl.where(flipped, out_width - 1 - column, column)
         red, green, blue = _colours(image + row * width + column, area, inside)
-    red, green, blue = red / SCALE, green / SCALE, blue / SCALE
+    red, green, blue = tl.div_rn(red, SCALE), tl.div_rn(green, SCALE), tl.div_rn(blue, SCALE)
     if JITTERS:
         for turn in range(4):
             kind = tl.load(order + view * 4 + turn)
@@ -147,9 +154,9 @@ def _views(
             red, green, blue = _changed(red, green, blue, SATURATION, 0.0, inside, area)
 
     to = out + view.to(tl.int64) * 3 * area + pixel
-    tl.store(to, (red - tl.load(statistics)) / tl.load(statistics + 3), mask=inside)
-    tl.store(to + area, (green - tl.load(statistics + 1)) / tl.load(statistics + 4), mask=inside)
-    tl.store(to + 2 * area, (blue - tl.load(statistics + 2)) / tl.load(statistics + 5), mask=inside)
+    tl.store(to, _normalised(red, statistics), mask=inside)
+    tl.store(to + area, _normalised(green, statistics + 1), mask=inside)
+    tl.store(to + 2 * area, _normalised(blue, statistics + 2), mask=inside)
 
 
 def fits(images: Tensor, size: tuple[int, int]) -> bool:

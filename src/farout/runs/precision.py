@@ -48,7 +48,9 @@ def undecided(settings: Settings, device: torch.device) -> bool:
 
 
 def remembered(settings: Settings, device: torch.device) -> Mapping[str, Any] | None:
-    """What a timing saw of this network and method on this machine; None where there was none."""
+    """What a timing saw of this network and method on this machine; None where there was none, and on a GPU."""
+    if device.type != "cpu":
+        return None
     entry = _entries(_file(settings)).get(_key(settings, device))
     return None if entry is None or misfit(entry, ENTRY) else dict(entry)
 
