@@ -20,7 +20,7 @@ ARGS    ?=
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-25s %s\n", $$1, $$2}'
 	@echo
-	@echo "  variables: SCALE=full|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem DEVICE=cpu|cuda ARGS=\"key=value ...\""
+	@echo "  variables: SCALE=full|medium|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem DEVICE=cpu|cuda ARGS=\"key=value ...\""
 	@echo "  PY=PYTHON: one of yours that has all it takes, and no environment is made"
 
 $(READY): pyproject.toml constraints.txt

@@ -64,6 +64,7 @@ TABLES = {
 {DEMO} --dry-run trainer.device=cuda:99 -> trainer.device=cuda:99, but there is
 """,
     "reproduce": f"""
+--scale medium -> experiment=energy/medium/cifar10_softmax is not there
 --paper nope -> --paper: invalid choice
 --scale nope -> --scale: invalid choice
 --scale demo --id nope -> experiment=energy/demo/nope_softmax is not there

@@ -1,5 +1,7 @@
 """What only a GPU can show; skipped without one."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from farout.backbones.cifar_resnet import CifarResNet
 from farout.backbones.plain_wide_resnet import PlainWideResNet
 from farout.backbones.projected_resnet import ProjectedResNet18
 from farout.backbones.wide_resnet import WideResNet
+from farout.config.settings import ROOT
 from farout.data import ImageSet
 from farout.data.streams import EndlessShuffle, EpochShuffle
 from farout.data.transform import Transform
@@ -241,3 +244,17 @@ def test_prototypes_of_the_kernel_are_those_of_the_loop() -> None:
             assert ours is not None
             assert theirs is not None
             assert torch.allclose(ours, theirs, atol=2e-6)
+
+
+def test_a_command_trains_on_a_gpu_with_everything_left_to_auto(tmp_path: Path) -> None:
+    """Device, precision and compiler: from the first line to the exported weights."""
+    words = ["method=cider", "backbone=resnet18_cider", "backbone.width=8", "id_data=digits", "scale=smoke"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *words, "logger=none", f"paths.outputs={tmp_path}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = tmp_path.glob("runs/*/run.json")
+    assert "bf16" in record.read_text() and (record.parent / "weights.safetensors").exists()

@@ -11,7 +11,7 @@ from farout.commands import campaign, reproduce
 from farout.config.compose import compose_settings
 from farout.errors import ConfigError, OutOfBudget
 from farout.reproduce import costs
-from farout.reproduce.rows import ROWS, TableRequest, rows_of
+from farout.reproduce.rows import ROWS, SCALES, TableRequest, rows_of
 from farout.reproduce.stages import ATTACKS, CHAIN_STEPS, Stage, carry_out, stages_of
 from farout.runs.robustness import AttackPlan
 
@@ -47,7 +47,7 @@ def test_every_paper_has_its_most_valuable_row_first_and_no_row_twice() -> None:
     for rows in ROWS.values():
         assert rows[0] in ("softmax", "baseline", "ce") and len(set(rows)) == len(rows)
     assert rows_of("jem", "full") != rows_of("jem", "small")
-    assert ATTACKS.keys() == CHAIN_STEPS.keys() == {"full", "small", "demo"}
+    assert ATTACKS.keys() == CHAIN_STEPS.keys() == set(SCALES)
 
 
 @dataclass(frozen=True)

@@ -139,3 +139,11 @@ def test_finished_runs_of_when_small_was_bf16_are_found(settings) -> None:
     assert run_of(auto, CPU) == child
     child.weights.unlink()
     assert run_of(auto, CPU).identity["precision"] == "fp32", "unfinished, it would go on from another parent"
+
+
+def test_a_gpu_is_never_asked_for_what_a_cpu_remembers(settings) -> None:
+    """Its precision follows from a rule; its conditions name no instructions."""
+    wanted = settings("method=ce")
+    cuda = torch.device("cuda")
+    assert precision.remembered(wanted, cuda) is None
+    assert not precision.undecided(wanted, cuda)

@@ -18,7 +18,8 @@ from farout.data.draws import Draws
 RED, GREEN, BLUE = (tl.constexpr(share) for share in LUMA)
 CONTRAST, SATURATION, HUE = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 LARGEST = 64 * 64  # pixels of a view: all of it stays in a program's registers
-# Products are rounded before they are added, as single operations have it; and tl.div_rn rounds as they do, "/" roughly.
+# Products are rounded before they are added, as single operations have it. For the same reason quotients are tl.div_rn:
+# "/" is only nearly right on a GPU.
 EXACT = {"enable_fp_fusion": False}
 
 

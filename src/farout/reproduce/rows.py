@@ -17,7 +17,7 @@ ROWS = {
     "jem": ("ce", "jem", "ce_plain"),
 }
 AT_FULL_SCALE = ("ce_plain",)  # at other scales JEM's `ce` has a network without a norm already
-SCALES = ("demo", "full", "small")
+SCALES = ("demo", "full", "medium", "small")
 
 
 def rows_of(paper: str, scale: str) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class TableRequest:
     """Which rows of which table, for which seeds, with which overrides.
 
     Args:
-        scale: demo, small or full: whose files of conf/experiment are the rows, and how long samples and attacks take.
+        scale: one of SCALES: whose files of conf/experiment are the rows, and how long samples and attacks take.
         rows, seeds: in the order in which they are worked on.
         recipe: another folder of conf/experiment for the rows; None: PAPER/SCALE.
         steps: another `scale` for every row than its file has.

@@ -30,12 +30,13 @@ from farout.runs.sample_quality import frechet_facts, inception_facts
 from farout.runs.samples import Sampler, Sampling, class_names, draw_samples, save_samples
 from farout.runs.training import train
 
-ATTACKS = {  # scale -> how JEM is attacked; full: as scripts/robustness.py does by default
+ATTACKS = {  # scale -> how JEM is attacked; full and medium: as scripts/robustness.py does by default
     "full": AttackPlan(),
+    "medium": AttackPlan(),
     "small": AttackPlan({"linf": (1.0, 2.0, 4.0, 8.0), "l2": (0.25, 0.5, 1.0)}, images=50, steps=10, restarts=1),
     "demo": AttackPlan({"linf": (8.0, 32.0), "l2": (1.0, 4.0)}, images=30, steps=5, restarts=1, distal_steps=20),
 }
-CHAIN_STEPS = {"full": 200, "small": 200, "demo": 20}  # scale -> of the chains that are shown
+CHAIN_STEPS = {"full": 200, "medium": 200, "small": 200, "demo": 20}  # scale -> of the chains that are shown
 
 
 @dataclass(frozen=True)

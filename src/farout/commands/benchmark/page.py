@@ -60,7 +60,7 @@ def _device(name: str, record: Record) -> str:
     where = f"{record['device']}, PyTorch {record['torch']}, {record['threads']} threads of {record['cores']} cores"
     when = f"{record['date']}, commit {record['commit']}"
     how = ", training steps compiled" if record["compiled"] else ""
-    head = f"### {name}\n\n{where}; {when}{how}. `python scripts/bench.py{_option(name)}`\n"
+    head = f"### {name}\n\n{where}; {when}{how}. `python scripts/bench.py{_options(name, record)}`\n"
     table = ["| what | ours | against | ratio |", "|---|---|---|---:|"]
     gaps = []
     for line in record["lines"]:
@@ -76,8 +76,8 @@ def _device(name: str, record: Record) -> str:
     return "\n".join(parts)
 
 
-def _option(name: str) -> str:
-    return "" if name == "cpu" else " --device cuda"
+def _options(name: str, record: Record) -> str:
+    return ("" if name == "cpu" else " --device cuda") + (" --compile" if record["compiled"] else "")
 
 
 def _row(line: Record) -> str:
