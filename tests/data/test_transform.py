@@ -8,7 +8,7 @@ from scipy import stats
 from torchvision import transforms
 
 from farout.config.compose import compose_settings
-from farout.data.transform import Transform, random_crop_flip
+from farout.data.transform import Transform, cut_by_copying, cut_by_gathering, random_crop_flip
 from farout.errors import ConfigError
 
 MEAN, STD = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
@@ -51,6 +51,19 @@ def windows(image: torch.Tensor, padding: int) -> dict[bytes, tuple[int, int, bo
             found[crop.numpy().tobytes()] = (top, left, False)
             found[crop.flip(-1).contiguous().numpy().tobytes()] = (top, left, True)
     return found
+
+
+@pytest.mark.parametrize("reflect", [False, True])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize(("crops", "flips"), [(True, True), (True, False), (False, True)])
+def test_a_cpu_copies_what_a_gpu_gathers(reflect, dtype, crops, flips):
+    """Equal to the bit, of images that lie in memory in whatever way."""
+    given = images(9, 10).to(dtype).transpose(2, 3)[:, :, :8]
+    mirrored = torch.rand(9, 1, generator=generator()) < 0.5 if flips else None
+    offsets = torch.randint(0, 7, (2, 9, 1), generator=generator(1)) if crops else None
+    copied, gathered = (cut(given, 3, mirrored, offsets, reflect) for cut in (cut_by_copying, cut_by_gathering))
+    assert torch.equal(copied, gathered) and copied.is_contiguous()
+    assert copied.data_ptr() != given.data_ptr()
 
 
 def test_every_result_is_a_window_and_all_are_equally_likely():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,9 +51,12 @@ class Transform:
         """Test-time input: (B, C, H, W) uint8 or floats in [0, 1] -> float32. `raw` values pass unchanged."""
         if raw:
             return images.to(torch.float32)
-        scaled = images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.float()
+        # A tensor of our own, in place from here on: fresh memory costs a CPU more than what is computed in it.
+        scaled = images.to(torch.float32, copy=True)
+        if images.dtype == torch.uint8:
+            scaled.div_(255)
         mean, std = self._statistics(images.device)
-        return scaled.sub(mean).div_(std)
+        return scaled.sub_(mean).div_(std)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation there; copied once, since a copy from the host makes it wait for the device."""
@@ -92,28 +96,61 @@ def channel_statistics(image_set: ImageSet) -> tuple[list[float], list[float]]:
 def random_crop_flip(
     images: Tensor, padding: int, flip: bool, generator: torch.Generator, reflect: bool = False
 ) -> Tensor:
-    """One gather for a whole batch: each image (C, H, W) gets its own crop offset and its own flip.
+    """Each image (C, H, W) of a batch gets its own crop offset and its own flip.
 
     The border is black, or with `reflect` the image mirrored at its outermost pixels.
     """
     if padding == 0 and not flip:
         return images
+    n, device = len(images), images.device
+    mirrored = torch.rand(n, 1, device=device, generator=generator) < 0.5 if flip else None
+    offsets = torch.randint(0, 2 * padding + 1, (2, n, 1), device=device, generator=generator) if padding else None
+    way = cut_by_copying if device.type == "cpu" else cut_by_gathering
+    return way(images, padding, mirrored, offsets, reflect)
+
+
+def cut_by_gathering(
+    images: Tensor, padding: int, mirrored: Tensor | None, offsets: Tensor | None, reflect: bool
+) -> Tensor:
+    """One gather for a whole batch, for devices that should not be waited for.
+
+    Args:
+        images: (n, C, H, W).
+        mirrored: (n, 1), which crops are flipped; None: none.
+        offsets: (2, n, 1), rows and columns at which crops begin in the padded images; None: no crop.
+    """
     n, channels, height, width = images.shape
-    device = images.device
-    rows = torch.arange(height, device=device).expand(n, height)
-    columns = torch.arange(width, device=device).expand(n, width)
-    if flip:
-        mirrored = torch.rand(n, 1, device=device, generator=generator) < 0.5
+    rows = torch.arange(height, device=images.device).expand(n, height)
+    columns = torch.arange(width, device=images.device).expand(n, width)
+    if mirrored is not None:
         columns = torch.where(mirrored, width - 1 - columns, columns)
-    if padding:
+    if offsets is not None:
         images = images if reflect else torch.nn.functional.pad(images, (padding,) * 4)
-        offsets = torch.randint(0, 2 * padding + 1, (2, n, 1), device=device, generator=generator)
         rows, columns = rows + offsets[0], columns + offsets[1]
         if reflect:
             rows, columns = mirrored_index(rows - padding, height), mirrored_index(columns - padding, width)
     # One gather along flattened pixels, the same in every channel: three times as quick as indexing four axes.
     pixels = (rows.view(n, height, 1) * images.shape[3] + columns.view(n, 1, width)).view(n, 1, height * width)
     return images.flatten(2).gather(2, pixels.expand(n, channels, -1)).view(n, channels, height, width)
+
+
+def cut_by_copying(
+    images: Tensor, padding: int, mirrored: Tensor | None, offsets: Tensor | None, reflect: bool
+) -> Tensor:
+    """The same on a CPU, image by image: rows of pixels are copied, which takes a fifth of a gather's time."""
+    n, _, height, width = images.shape
+    source = images.numpy()
+    if offsets is not None and reflect:
+        source = np.pad(source, ((0, 0), (0, 0), (padding, padding), (padding, padding)), mode="reflect")
+    elif offsets is not None:
+        source = torch.nn.functional.pad(images, (padding,) * 4).numpy()
+    flips = np.zeros(n, bool) if mirrored is None else mirrored.flatten().numpy()
+    tops, lefts = np.zeros((2, n), int) if offsets is None else offsets.flatten(1).numpy()
+    result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    for out, image, flipped, top, left in zip(result.numpy(), source, flips, tops, lefts, strict=True):
+        window = image[:, top : top + height, left : left + width]
+        out[:] = window[:, :, ::-1] if flipped else window
+    return result
 
 
 def mirrored_index(index: Tensor, size: int) -> Tensor:
