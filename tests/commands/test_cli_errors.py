@@ -33,7 +33,7 @@ WRONG = {
     "method=enrgy": r"method=enrgy is not there: choose from ce, cider, energy, jem, oe",
     "backbone=resnet2": r"backbone=resnet2 is not there: choose from allconv, .*resnet20",
     "score=[msp,foo]": r"score=foo is not there: choose from all, .*msp",
-    "scale=big": r"scale=big is not there: choose from .*full, small, smoke",
+    "scale=big": r"scale=big is not there: choose from .*full, medium, small, smoke",
     "scale=": r"scale= is not there",
     "experiment=energy/nothing": r"experiment=energy/nothing is not there: choose from .*energy/full/cifar10_energy_ft",
     "experiment=energy/cifar10_softmax": r"is now experiment=energy/full/cifar10_softmax:",

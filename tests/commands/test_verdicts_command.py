@@ -69,6 +69,14 @@ def test_the_results_of_an_evaluated_run_are_kept_the_latest_of_each_kind(tree: 
     assert read_record(file)["evaluations"] == [*record["evaluations"], limited]
 
 
+def test_a_kept_run_of_one_papers_method_is_called_by_that_paper(tree: Path, tmp_path: Path) -> None:
+    """As its table calls it, so that its experiment is found: scale and paper."""
+    name = "cider-resnet18_cider-cifar10-8ac0119c-s1"
+    save_json(tmp_path / "run/results.json", read_record(tree / f"results/medium_cider-{name}.json"))
+    assert verdicts.main(["--keep", str(tmp_path / "run"), "--results", str(tmp_path / "kept")]) == 0
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == [f"medium_cider-{name}.json"]
+
+
 def test_a_sweep_has_its_table_and_its_figure(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = [
         {"changed": c, "seed": 1, "run": "r", "holdout": {"fpr95": h}, "test": {"fpr95": t, "accuracy": 0.9}}

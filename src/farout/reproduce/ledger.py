@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "cider": {"ce": "ce", "cider": "cider", "supcon": "supcon"},
     "jem": {"ce": "ce", "jem": "jem"},
 }
+PAPER_OF = {"cider": "cider", "supcon": "cider", "jem": "jem"}  # method -> the one paper that has it
 SYNTHETIC = ("gaussian", "rademacher", "blobs", "interp")  # generated from a seed: there is no file to hash
 
 
@@ -173,9 +174,12 @@ def lacks(record: Record) -> list[str]:
 def keep_record(record: Record, folder: Path, label: str | None = None) -> None:
     """The ledger's copy of results.json: the latest evaluation under each protocol, list of sets and limit of images.
 
-    `label` begins the file's name; without one it is the scale, or "literature" for a network that others trained.
+    `label` begins the file's name; without one it is the scale, or "literature" for a network that others trained, and
+    the paper of a method that only one paper has, where it is not Energy or Outlier Exposure.
     """
-    label = label or Trial(record, record["evaluations"][-1]).scale
+    scale = Trial(record, record["evaluations"][-1]).scale
+    paper = PAPER_OF.get(str(name_of(record["identity"]["method"])))
+    label = label or (f"{scale}_{paper}" if paper else scale)
     latest = {
         (entry["protocol"]["name"], entry["ood_data"], entry.get("max_eval_images")): entry
         for entry in record["evaluations"]
