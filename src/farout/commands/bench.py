@@ -1,7 +1,7 @@
 """One table of what things cost here: each line ours beside a baseline that does the same, in turns within one run.
 
     python scripts/bench.py                       everything, on two CPU cores about a quarter of an hour
-    python scripts/bench.py --device cuda         on a GPU, some five minutes; --compile adds the compiler
+    python scripts/bench.py --device cuda         on a GPU (not timed as a whole); --compile adds the compiler
     python scripts/bench.py --only data,knn       some parts, printed and not kept
     python scripts/bench.py --quick               whether all of it runs
 

@@ -1,8 +1,8 @@
 # mypy: allow-untyped-defs, allow-untyped-decorators
 """Random views in one Triton kernel: a program makes a view, from its image's bytes to the network's input.
 
-`farout.data.views` does the same in some two hundred operations on whole batches, each of which a GPU reads from and
-writes to its memory. Same draws, same formulas, same order; sums of a resize and of an image's mean add up differently.
+`farout.data.views` does the same in many operations on whole batches, each of which a GPU reads from and writes to its
+memory. Same draws, same formulas, same order; sums of a resize and of an image's mean add up differently.
 """
 
 import math
