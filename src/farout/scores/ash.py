@@ -48,14 +48,18 @@ class ASH(Score):
         features = features.double()
         width = features.shape[1]
         kept, where = features.topk(width - round(width * self.percentile / 100), dim=1)
-        whole = features.sum(1, keepdim=True)
         if self.variant == "b":
-            kept = (whole / kept.shape[1]).expand_as(kept)
+            kept = (features.sum(1, keepdim=True) / kept.shape[1]).expand_as(kept)
         elif self.variant == "s":
-            rest = kept.sum(1, keepdim=True)
-            kept = kept * torch.where(rest == 0, 0, whole / rest).exp()
+            kept = kept * expansion(features, kept)
         return torch.zeros_like(features).scatter(1, where, kept)
 
     def facts(self) -> dict[str, Any]:
         """Variant and p."""
         return {"variant": self.variant, "percentile": self.percentile}
+
+
+def expansion(features: Tensor, kept: Tensor) -> Tensor:
+    """(B, 1): exp(S1 / S2) of features (B, D) and of what is kept of them (B, K); 1 where S2 is 0."""
+    whole, rest = features.sum(1, keepdim=True), kept.sum(1, keepdim=True)
+    return torch.where(rest == 0, 0, whole / rest).exp()
