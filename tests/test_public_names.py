@@ -3,6 +3,7 @@
 import ast
 import inspect
 import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import farout
+from farout.scores import functional
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = {name: module for module, names in farout._MODULES.items() for name in names}
@@ -28,6 +30,15 @@ def test_each_name_is_there_and_says_what_it_is(name):
     own = found.__dict__.get("__doc__") if inspect.isclass(found) else found.__doc__
     assert own and not own.startswith(f"{name}("), "a dataclass writes one itself, which explains nothing"
     assert name in (farout.__doc__ or ""), "help(farout) lists it"
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+def test_each_score_function_is_there_and_says_what_it_is(name):
+    found = getattr(functional, name)
+    assert found.__name__ == name and found.__module__ == "farout.scores.functional"
+    assert found.__doc__ and "(N,)" in found.__doc__, "shapes"
+    part = (farout.__doc__ or "").partition("from farout.scores.functional import")[2].partition("\n\n")[0]
+    assert name in re.split(r"[\s,]+", part), "help(farout) lists it, where it says to import it from"
 
 
 def test_type_checkers_see_the_same_names():

@@ -11,6 +11,11 @@ Measures: NumPy arrays or tensors, fractions in [0, 1]
     detection_metrics            FPR95, AUROC and AUPR of ID and OOD scores, with ID or OOD as the positive class
     expected_calibration_error   how far confidence is from accuracy
 
+Scores of outputs from anywhere, as functions of NumPy arrays or tensors: from farout.scores.functional import ...
+    msp, max_logit, energy, uniform_cross_entropy, gen              of logits, image by image
+    gradnorm, she, knn, mahalanobis, mahalanobis_cider, rmds        of features too; most also of training features
+    react, ash, scale, dice, vim                                    of features and the last layer
+
 The papers' losses, alone
     energy_margin_loss           Energy: both squared hinges, unweighted
     uniform_cross_entropy        Outlier Exposure: cross-entropy of the uniform distribution and the prediction

@@ -109,7 +109,9 @@ def images_through_stems():
         hook.remove()
 
 
-ALL_FROM_OUTPUTS = "msp,max_logit,energy,uniform_cross_entropy,mahalanobis,knn,react,ash,dice,vim"
+ALL_FROM_OUTPUTS = (
+    "msp,max_logit,energy,uniform_cross_entropy,mahalanobis,knn,react,ash,dice,vim,gen,gradnorm,rmds,she,scale"
+)
 
 
 @pytest.mark.parametrize("scores", ["mahalanobis", ALL_FROM_OUTPUTS])

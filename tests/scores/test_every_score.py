@@ -15,10 +15,13 @@ from torch import Tensor
 from farout.scores import Fitting, Head, ImageScore, Outputs, Score
 from farout.scores.ash import ASH
 from farout.scores.dice import DICE
+from farout.scores.gen import GEN
+from farout.scores.gradnorm import GradNorm
 from farout.scores.knn import KNN
 from farout.scores.mahalanobis import Mahalanobis
 from farout.scores.odin import ODIN
 from farout.scores.react import ReAct
+from farout.scores.scale import SCALE
 from farout.scores.state import decode, encode
 from farout.scores.vim import ViM
 
@@ -35,6 +38,9 @@ MAKERS |= {
     "react at 60": lambda: ReAct(60),
     "ash b": lambda: ASH("b", 70),
     "ash p": lambda: ASH("p", 70),
+    "scale at 60": lambda: SCALE(60),
+    "gen of 3": lambda: GEN(0.5, 3),
+    "gradnorm at T = 2": lambda: GradNorm(2),
     "dice at 20": lambda: DICE(20),
     "vim of 2": lambda: ViM(2),
 }

@@ -1,10 +1,11 @@
-"""ReAct, ASH and DICE: energies of changed features or weights, against pytorch-ood and by hand."""
+"""ReAct, ASH, SCALE and DICE: energies of changed features or weights, against pytorch-ood and by hand."""
 
 import numpy as np
 import pytest
 import torch
 from pytorch_ood.detector import ASH as PeerASH
 from pytorch_ood.detector import DICE as PeerDICE
+from pytorch_ood.detector import SCALE as PeerSCALE
 from pytorch_ood.detector import ReAct as PeerReAct
 from tiny_world import fitting_on, unlabelled
 from torch import Tensor
@@ -14,6 +15,7 @@ from farout.scores import Fitting, Head, Outputs, Score
 from farout.scores.ash import ASH
 from farout.scores.dice import DICE
 from farout.scores.react import ReAct
+from farout.scores.scale import SCALE
 
 GENERATOR = torch.Generator().manual_seed(0)
 HEAD = Head(torch.randn(7, 33, generator=GENERATOR), torch.randn(7, generator=GENERATOR))
@@ -98,6 +100,19 @@ def test_ash_stays_finite_and_tells_images_apart_where_float32_would_not() -> No
     assert found.isfinite().all() and len(found.unique()) == 5 and found.min() > 1e38
 
 
+@pytest.mark.parametrize("percentile", [85, 65, 0])
+def test_scale_of_pytorch_ood(percentile: float) -> None:
+    peer = PeerSCALE(as_maps, on_maps, percentile=percentile / 100)
+    close(scored(SCALE(percentile)), peer.predict_feature_maps(as_maps(TEST)))
+
+
+def test_scale_by_hand() -> None:
+    row = torch.tensor([[4.0, 0.0, 3.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    assert SCALE(50).shape(row)[0].tolist() == pytest.approx([x * np.exp(8 / 7) for x in (4, 0, 3, 1)], rel=1e-12)
+    assert SCALE(99).shape(row)[0].tolist() == pytest.approx([x * np.exp(8 / 4) for x in (4, 0, 3, 1)], rel=1e-12)
+    assert SCALE(50).shape(row)[1].tolist() == [0, 0, 0, 0]  # the official code divides 0 by 0
+
+
 @pytest.mark.parametrize("p", [90, 40, 0])
 def test_dice_of_pytorch_ood(p: float) -> None:
     peer = PeerDICE(None, HEAD.weight, HEAD.bias, p=p / 100).fit_features(TRAIN, torch.zeros(200))
@@ -121,18 +136,20 @@ def test_dice_drops_the_least_contribution_even_at_0_as_the_official_code_does()
 
 
 def test_names_facts_and_errors() -> None:
-    assert [ReAct(95).name, ASH("b").name, ASH("s", 65).name, DICE(70).name] == [
+    assert [ReAct(95).name, ASH("b").name, ASH("s", 65).name, DICE(70).name, SCALE(90).name] == [
         "react_p95",
         "ash_b_p90",
         "ash_s_p65",
         "dice_p70",
+        "scale_p90",
     ]
+    assert SCALE().needs == ("head",) and SCALE(90).facts() == {"percentile": 90}
     assert ASH().needs == ("head",) and ASH("b", 65).facts() == {"variant": "b", "percentile": 65}
-    for make in (ReAct, DICE, lambda value: ASH("s", value)):
+    for make in (ReAct, DICE, SCALE, lambda value: ASH("s", value)):
         for value in (-0.1, 100):
             with pytest.raises(ConfigError, match="not a percentage"):
                 make(value)
-    for score in (ReAct(), ASH(), DICE()):
+    for score in (ReAct(), ASH(), SCALE(), DICE()):
         with pytest.raises(FaroutError, match=f"score {score.name} is not fitted"):
             score(unlabelled(TEST))
     for score in (ReAct(), DICE()):

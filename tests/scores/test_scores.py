@@ -125,6 +125,10 @@ def test_scores_compose_side_by_side(tmp_path: Path) -> None:
         "ash.variant=b",
         "ash.percentile=65",
         "dice.p=70",
+        "scale.percentile=90",
+        "gen.gamma=0.5",
+        "gen.m=10",
+        "gradnorm.temperature=2",
         "vim.dimension=30",
     ],
 )
