@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import farout
 from warm_python import WarmPython, finished
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +77,13 @@ def test_the_worked_examples_work(copy: Path) -> None:
     assert '"gap"' in results and '"My photographs"' in results
     record = next((copy / "outputs/runs").glob("ce-resnet20-ours-*/run.json")).read_text()
     assert '"holdout": 0.25' in record
+
+
+def test_scores_of_outputs_from_elsewhere() -> None:
+    (code,) = [text for kind, text in _blocks(README) if kind == "python" and "farout.scores.functional" in text]
+    rng = np.random.default_rng(0)
+    space = {name: rng.normal(size=(80, 6)) for name in ("logits", "ood_logits", "features", "train_features")}
+    exec(code, {"farout": farout, "train_labels": np.arange(80) % 3, **space})
 
 
 def test_every_file_and_link_that_it_names_exists() -> None:
