@@ -1,5 +1,6 @@
 """The catalogue of data sets as a table for docs/: what each is, how one gets it, and on which terms."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from farout.report.blocks import pipe_table
 
 WAYS = {"files": "official archive", "pack": "pack", "folder": "your folder", "source": "your images"}
 SHIPPED = "farout.data.shipped."
+ADDRESS = re.compile(r"https?://\S+")
 
 
 def catalogue_table(paths: DataPaths) -> str:
@@ -19,7 +21,8 @@ def catalogue_table(paths: DataPaths) -> str:
 
 def _row(name: str, entry: Mapping[str, Any]) -> list[str]:
     title = f"[{entry['title']}]({entry['homepage']})" if entry.get("homepage") else str(entry["title"])
-    note = f": {' '.join(entry['note'].split())}" if entry.get("note") else ""
+    words = ADDRESS.sub(r"[link](\g<0>)", " ".join(str(entry.get("note") or "").split()))
+    note = f": {words}" if words else ""
     stands = f" Stands in for `{entry['stand_in_for']}`." if entry.get("stand_in_for") else ""
     splits = {split: {**entry, **(own or {})} for split, own in (entry.get("splits") or {}).items()}
     images = "<br>".join(f"{split}{_count(own)}" for split, own in splits.items())

@@ -18,6 +18,7 @@ from farout.reproduce.paper_page import paper_blocks
 from farout.reproduce.result_tables import PAPERS, result_tables
 from farout.reproduce.score_tables import score_tables
 from farout.reproduce.sensitivity_page import drawn, figure_name, sweeps
+from farout.reproduce.times_page import times_table
 from farout.reproduce.verdict_page import details, matrix
 from farout.reproduce.verdicts import Verdict, verdicts_of
 
@@ -56,6 +57,7 @@ def pages_of(ledger: Ledger, verdicts: Sequence[Verdict], root: Path = ROOT) -> 
             "sweeps": sweeps(ledger.sweeps),
             "literature": literature_tables(ledger.records, ledger.paired),
         },
+        root / "docs/install.md": {"times": times_table(ledger.records)},
         root / "docs/data.md": {"catalogue": catalogue_table(default_paths(ROOT))},
         **{root / f"docs/papers/{name}.md": paper_blocks(name, ledger.records, verdicts) for name in PAPERS},
         root / "results/README.md": {"index": index(ledger.records, ledger.paired)},
