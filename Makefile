@@ -15,7 +15,7 @@ DEVICE  ?= cpu
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts browser architecture hooks clean
+.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts browser architecture docs hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-25s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ browser:  ## install Chromium on Debian (the tests open report.html in it; witho
 
 architecture: $(READY)  ## draw docs/figures/architecture.svg again, from the imports
 	$(PY) docs/draw_architecture.py
+
+docs: $(READY)  ## the documentation as a site in build/site, by MkDocs, without a network; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --clean
 
 hooks: $(READY)  ## run ruff and mypy before every commit (needs git; pre-commit is installed into the environment)
 	$(PY) -m pip install --quiet pre-commit

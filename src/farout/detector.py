@@ -96,6 +96,9 @@ class Detector:
         device: where the network is.
     """
 
+    spec: Spec
+    device: torch.device
+
     def __init__(self, spec: Spec, model: Backbone, score: Score, device: torch.device) -> None:
         self.spec, self.device = spec, device
         self.model = model.to(device).eval().requires_grad_(False)

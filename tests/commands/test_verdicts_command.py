@@ -16,9 +16,9 @@ from farout.reproduce import pages
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of results/ and of the pages, which the command takes for the repository's."""
     shutil.copytree(ROOT / "results", tmp_path / "results")
-    (tmp_path / "docs").mkdir()
-    for page in ("README.md", "docs/verdicts.md", "docs/results.md"):
-        shutil.copy(ROOT / page, tmp_path / page)
+    (tmp_path / "docs/papers").mkdir(parents=True)
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/papers").glob("*.md")]:
+        shutil.copy(page, tmp_path / page.relative_to(ROOT))
     monkeypatch.setattr(verdicts, "ROOT", tmp_path)
     for function in (pages.pages_of, pages.draw):
         monkeypatch.setattr(function, "__defaults__", (tmp_path,))

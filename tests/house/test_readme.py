@@ -1,10 +1,6 @@
 """README's worked examples, executed in a copy of the repository; and its links and commands, checked."""
 
-import os
 import re
-import shlex
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +8,11 @@ import pytest
 from PIL import Image
 
 import farout
-from warm_python import WarmPython, finished
+from documents import fences
+from worked_examples import copy_of_the_repository, run_line
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-
-
-def _blocks(section: str) -> list[tuple[str, str]]:
-    return re.findall(r"```(\w+)\n(.*?)```", section, flags=re.DOTALL)
 
 
 def _section(title: str) -> str:
@@ -29,9 +22,7 @@ def _section(title: str) -> str:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The parts of the repository that a run needs, and a folder of pictures."""
-    for name in ("src", "conf", "scripts", "train.py", "eval.py"):
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    copy_of_the_repository(tmp_path)
     rng = np.random.default_rng(0)
     for kind in ("cats", "dogs"):
         folder = tmp_path / "my_photos" / kind
@@ -41,32 +32,12 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(command: str, folder: Path) -> None:
-    """A line of a shell: Python at once, in a process of its own, what else there is by the shell."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(folder / "src"),
-        "FAROUT_DATA": str(folder / "data"),
-        "OMP_NUM_THREADS": "1",
-    }
-    program, *words = shlex.split(command)
-    if program != "python":
-        subprocess.run(command, shell=True, cwd=folder, env=environment, check=True)
-        return
-    to = Path(words[words.index(">") + 1]) if ">" in words else None
-    words = words if to is None else words[: words.index(">")]
-    done = finished(WarmPython(words, folder, environment, folder / "said"), 600)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    if to is not None:
-        (folder / to).write_text(done.stdout)
-
-
 @pytest.mark.e2e
 def test_the_worked_examples_work(copy: Path) -> None:
-    for kind, text in _blocks(_section("Extend it")):
+    for kind, text in fences(_section("Extend it")):
         if kind == "bash":
             for line in text.strip().splitlines():
-                _run(line, copy)
+                run_line(line, copy)
         else:
             named = re.search(r"^# ((?:src|conf)/\S+)$", text, flags=re.MULTILINE)
             assert named is not None, text

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from farout.config.settings import ROOT
+from farout.data import default_paths
 from farout.files import write_text
 from farout.report.blocks import is_current, update_page
 from farout.report.figures.style import svg_text
 from farout.report.records import Record
+from farout.reproduce.catalogue_page import catalogue_table
 from farout.reproduce.ledger import index, read_files, read_paired, read_sensitivity
 from farout.reproduce.literature import literature_tables
-from farout.reproduce.result_tables import result_tables
+from farout.reproduce.paper_page import paper_blocks
+from farout.reproduce.result_tables import PAPERS, result_tables
 from farout.reproduce.score_tables import score_tables
 from farout.reproduce.sensitivity_page import drawn, figure_name, sweeps
+from farout.reproduce.times_page import times_table
 from farout.reproduce.verdict_page import details, matrix
 from farout.reproduce.verdicts import Verdict, verdicts_of
 
@@ -53,6 +57,9 @@ def pages_of(ledger: Ledger, verdicts: Sequence[Verdict], root: Path = ROOT) -> 
             "sweeps": sweeps(ledger.sweeps),
             "literature": literature_tables(ledger.records, ledger.paired),
         },
+        root / "docs/install.md": {"times": times_table(ledger.records)},
+        root / "docs/data.md": {"catalogue": catalogue_table(default_paths(ROOT))},
+        **{root / f"docs/papers/{name}.md": paper_blocks(name, ledger.records, verdicts) for name in PAPERS},
         root / "results/README.md": {"index": index(ledger.records, ledger.paired)},
     }
 

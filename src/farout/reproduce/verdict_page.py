@@ -9,7 +9,7 @@ from farout.papers import load
 from farout.papers.claims import SCALES, Claim
 from farout.report.blocks import pipe_table
 from farout.report.records import trunk_of
-from farout.reproduce.result_tables import PAPERS
+from farout.reproduce.result_tables import LINK, PAPERS
 from farout.reproduce.trials import LITERATURE
 from farout.reproduce.verdicts import MIXED, NO_INTERVAL, NOT_RUN, REPRODUCED, Found, Verdict
 
@@ -66,15 +66,21 @@ def _towards(claim: Claim, found: Found) -> bool:
 
 
 def details(verdicts: Sequence[Verdict]) -> str:
-    """A table for each paper: claim and scale, verdict, figures with interval, seeds, records."""
+    """The claims of each paper under a heading of its own."""
     parts = []
     for name in dict.fromkeys(v.claim.paper for v in verdicts):
-        paper, mine = load(name), [v for v in verdicts if v.claim.paper == name]
-        parts += [f"### {paper.reference}", ""]
-        for claim in dict.fromkeys(v.claim.key for v in mine):
-            own = [v for v in mine if v.claim.key == claim]
-            parts += [*_claim_lines(own[0].claim), "", _lines(own), ""]
+        mine = [v for v in verdicts if v.claim.paper == name]
+        parts += [f"### {load(name).reference}", "", claim_details(mine)]
     return "\n".join(parts)
+
+
+def claim_details(verdicts: Sequence[Verdict], folder: str = "../results") -> str:
+    """A table for each claim: scale, verdict, figures with interval, seeds, records; `folder` is where links lead."""
+    parts = []
+    for claim in dict.fromkeys(v.claim.key for v in verdicts):
+        own = [v for v in verdicts if v.claim.key == claim]
+        parts += [*_claim_lines(own[0].claim), "", _lines(own), ""]
+    return "\n".join(parts).replace(LINK, folder)
 
 
 def _claim_lines(claim: Claim) -> list[str]:
@@ -141,7 +147,7 @@ def _how_many(found: Found) -> str:
 
 def _records(found: Found) -> str:
     files = dict.fromkeys(str(trial.record.get("file", f"{trial.run}.json")) for trial in found.case.trials)
-    return ", ".join(f"[{file.removesuffix('.json')}](../results/{file})" for file in files)
+    return ", ".join(f"[{file.removesuffix('.json')}]({LINK}/{file})" for file in files)
 
 
 def to_terminal(verdicts: Sequence[Verdict]) -> Table:
