@@ -109,7 +109,7 @@ in/folder -> in/folder has no id_test.npz
 in/folder --score nope -> in/folder has no id_test.npz
 in/folder --protocol nope -> protocol=nope is not there: choose from
 in/folder --bootstrap 1 -> must be at least 2
-in/folder --out in/file/x -> --out in/file/x cannot be a
+in/folder --out in/file/x -> --out in/file cannot be a folder
 """,
     "import_checkpoint": """
 in/file -> --id is missing: name the set that the weights were trained on
