@@ -3,9 +3,16 @@
 Runs are made on the command line (`python train.py --help`). What Python code may rely on is below; all else in the
 package may change without notice. `import farout` loads nothing heavy: PyTorch comes with the first name that needs it.
 
-A finished run for use
-    Detector                     classes, scores and a threshold: Detector.from_run("outputs/runs/NAME")
+A finished run, or any classifier, for use
+    Detector                     classes, scores and a threshold: Detector.from_run("outputs/runs/NAME"), or from_model
     Prediction                   what Detector.predict says of an image
+    Classifier                   a network of yours, where there is more to say of it than its transform
+
+Evaluations of what was made elsewhere
+    evaluate                     any classifier: scores, a protocol, a table
+    evaluate_outputs             the same from logits and features
+    Results                      what they found: to_pandas, to_latex, plot_roc, under another protocol
+    load_results                 every evaluation below a folder as one data frame
 
 Measures: NumPy arrays or tensors, fractions in [0, 1]
     detection_metrics            FPR95, AUROC and AUPR of ID and OOD scores, with ID or OOD as the positive class
@@ -51,6 +58,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from farout.backbones.wide_resnet import WideResNet
     from farout.detector import Detector, Prediction
     from farout.errors import ConfigError, FaroutError, MissingDataError, UnwritableError
+    from farout.evaluation.classifier import Classifier
+    from farout.evaluation.evaluate import evaluate, evaluate_outputs
+    from farout.evaluation.results import Results, load_results
     from farout.methods.base import Batch, Method
     from farout.methods.cider import compactness_loss, dispersion_loss, update_prototypes
     from farout.methods.energy import energy_margin_loss
@@ -63,6 +73,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
 __all__ = [
     "Backbone",
     "Batch",
+    "Classifier",
     "ConfigError",
     "Detector",
     "FaroutError",
@@ -71,6 +82,7 @@ __all__ = [
     "Outputs",
     "Prediction",
     "ResNet18",
+    "Results",
     "Score",
     "UnwritableError",
     "WideResNet",
@@ -79,8 +91,11 @@ __all__ = [
     "detection_metrics",
     "dispersion_loss",
     "energy_margin_loss",
+    "evaluate",
+    "evaluate_outputs",
     "expected_calibration_error",
     "langevin_chain",
+    "load_results",
     "uniform_cross_entropy",
     "update_prototypes",
 ]
@@ -90,6 +105,9 @@ _MODULES = {  # where each name is defined
     "farout.backbones.resnet": ("ResNet18",),
     "farout.backbones.wide_resnet": ("WideResNet",),
     "farout.detector": ("Detector", "Prediction"),
+    "farout.evaluation.classifier": ("Classifier",),
+    "farout.evaluation.evaluate": ("evaluate", "evaluate_outputs"),
+    "farout.evaluation.results": ("Results", "load_results"),
     "farout.errors": ("ConfigError", "FaroutError", "MissingDataError", "UnwritableError"),
     "farout.methods.base": ("Batch", "Method"),
     "farout.methods.cider": ("compactness_loss", "dispersion_loss", "update_prototypes"),

@@ -1,18 +1,22 @@
-"""A finished run for use: pictures in, a class and a verdict out.
+"""A finished run, or any classifier, for use: pictures in, a class and a verdict out.
 
     detector = farout.Detector.from_run("outputs/runs/NAME", score="energy")
     detector.predict(["cat.jpg", "chart.png"])
     detector.save("detector.safetensors")
 
+    weights = torchvision.models.ResNet18_Weights.DEFAULT
+    model = torchvision.models.resnet18(weights=weights)
+    detector = farout.Detector.from_model(model, weights.transforms(), calibration="my_photos/", score="energy")
+
 A picture is in-distribution where its score reaches tau, which a given share (`tpr`) of in-distribution images that
-the network did not train on reach. Test sets have no say in it. Pictures of another size than the network's input are
-resized, the shorter side to it, bilinearly by PIL, and cropped in the centre.
+the network did not train on reach. Test sets have no say in it. Pictures of another size than a run's input are
+resized, the shorter side to it, bilinearly by PIL, and cropped in the centre; a classifier of your own has a transform.
 """
 
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +24,26 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from farout.backbones import Backbone
 from farout.config.coerce import Component, component
 from farout.config.settings import ROOT
 from farout.data import DataPaths, ImageSet, default_paths
+from farout.data.given import Given, Preprocess
 from farout.data.pictures import Picture, Pictures, batches
-from farout.data.transform import Transform
+from farout.data.transform import AsGiven, Transform
 from farout.engine.evaluate import collect
 from farout.errors import ConfigError, FaroutError
+from farout.evaluation.classifier import Classifier, ReadyClassifier, as_classifier
+from farout.evaluation.evaluate import fitted_scores
 from farout.files import write_bytes
 from farout.runs.environment import choose_device
 from farout.runs.inputs import capped
 from farout.runs.lineage import has_labelled_images, labelled_images, overlaps, training_images, unseen_images
 from farout.runs.run import Run, build_backbone, open_run
 from farout.runs.scoring import head_of, score_file
-from farout.scores import Fitting, ImageScore, Outputs, Score
+from farout.scores import Fitting, Head, ImageScore, Outputs, Score
 from farout.scores.state import decode, encode
 from farout.shapes import NUMBER, misfit
 from farout.version import __version__
@@ -69,7 +76,8 @@ class Spec:
     """All of a detector that is neither a weight nor a fitted tensor; JSON in a saved one.
 
     `network`, `transform` and `score` are arguments with `_target_` and `name`; `side` is the network's input in
-    pixels; `calibration` says on what and how many images tau was chosen, `run` of which run.
+    pixels; `calibration` says on what and how many images tau was chosen, `run` of which run. A model that was given
+    has no `_target_`, but the name of its `head`; its transform and side are not known.
     """
 
     network: dict[str, Any]
@@ -99,10 +107,14 @@ class Detector:
     spec: Spec
     device: torch.device
 
-    def __init__(self, spec: Spec, model: Backbone, score: Score, device: torch.device) -> None:
+    def __init__(self, spec: Spec, network: Backbone | ReadyClassifier, score: Score, device: torch.device) -> None:
         self.spec, self.device = spec, device
+        self._given = network if isinstance(network, ReadyClassifier) else None
+        model = network.network if isinstance(network, ReadyClassifier) else network
         self.model = model.to(device).eval().requires_grad_(False)
-        self.transform: Transform = component(spec.transform, "transform").build()
+        self.transform: Transform = (
+            AsGiven(self._given.std) if self._given else component(spec.transform, "transform").build()
+        )
         self._score = score
 
     @classmethod
@@ -134,8 +146,7 @@ class Detector:
         Warns (DetectorNote) of calibration images that were trained on or belong to the test set.
         """
         run, paths = open_run(run_dir), default_paths(ROOT)
-        if not 0 < tpr <= 1:
-            raise ConfigError(f"tpr={tpr:g} is a share of images to accept: give one in (0, 1], e.g. 0.95")
+        _check_share(tpr)
         place = choose_device(device)
         wanted = score_component(score)
         fitted: Score = wanted.build()
@@ -148,6 +159,52 @@ class Detector:
         detector = cls(spec, run.model(place), fitted, place)
         detector._fit(run, max_fit_images, paths)
         detector._choose_tau(calibration, source)
+        return detector
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module | Classifier,
+        transform: Preprocess | None = None,
+        num_classes: int | None = None,
+        score: str | Component = "energy",
+        calibration: Given = None,
+        train: Given = None,
+        tpr: float = 0.95,
+    ) -> "Detector":
+        """The detector of any classifier that ends in a linear layer: torchvision's, timm's, your own.
+
+        Images (`calibration`, `train`, and those that it judges later) are pictures (files, PIL images, arrays,
+        tensors), folders, torch data sets or DataLoaders: see `farout.data.given`.
+
+        Args:
+            model: images (B, C, H, W) -> logits; it is copied. Or a `farout.Classifier` that says more of it.
+            transform: what makes the network's input (C, H, W) of a PIL image, e.g. torchvision's
+                `weights.transforms()`; None: only the network's input itself is given, as float tensors.
+            num_classes: to be checked; None takes what the last linear layer has.
+            score: a file of conf/score, or a component with arguments of your own.
+            calibration: in-distribution images that the network did not train on; they choose tau.
+            train: in-distribution training images, with labels where the score needs them; for scores that are fitted
+                (knn, mahalanobis, vim, react, dice).
+            tpr: share of the calibration images that are to be accepted.
+
+        Raises FaroutError, in one line that says what to do.
+        """
+        _check_share(tpr)
+        if calibration is None:
+            raise FaroutError(
+                "there is no calibration image: give calibration, images that the network did not train on"
+            )
+        ready = as_classifier(model, transform, num_classes).ready(calibration)
+        wanted = score_component(score)
+        (fitted,) = fitted_scores([wanted.build()], *_fitted_on(ready, wanted, train), {}).values()
+        name = type(ready.network.model).__name__
+        network = {"name": name, "head": ready.network.head_path}
+        facts = {"name": wanted.name, "_target_": wanted.target, **wanted.arguments}
+        spec = Spec(network, len(ready.classes), {}, facts, ready.classes, side=0, run=name, id_data="given", tpr=tpr)
+        detector = cls(spec, ready, fitted, ready.device)
+        decode(fitted, *encode(fitted))
+        detector._choose_tau(calibration, "given by the caller")
         return detector
 
     @property
@@ -165,18 +222,19 @@ class Detector:
         """As in tables."""
         return self._score.name
 
-    def score(self, images: Pictures) -> Tensor:
+    def score(self, images: Given) -> Tensor:
         """(N,) scores on the CPU, larger = more in-distribution.
 
         Args:
-            images: one picture or a sequence: uint8 tensors (3, H, W), or floats in [0, 1]; PIL images; paths, where a
-                folder stands for the images below it. Or one tensor (N, 3, H, W).
+            images: one picture or a sequence: uint8 tensors (3, H, W), or floats in [0, 1]; arrays (H, W, 3); PIL
+                images; paths, where a folder stands for the images below it. Or one tensor or array of N. A detector
+                that was made of a model also takes torch data sets and DataLoaders.
 
         Raises FaroutError naming a picture that cannot be read, and for scores that are NaN.
         """
         return self._judge(images)[1]
 
-    def predict(self, images: Pictures) -> list[Prediction]:
+    def predict(self, images: Given) -> list[Prediction]:
         """Class, score and verdict of each picture (see `score` for what a picture is), in the same order."""
         winners, scores = self._judge(images)
         return [
@@ -184,11 +242,11 @@ class Detector:
             for index, value in zip(winners.tolist(), scores.double().tolist(), strict=True)
         ]
 
-    def _judge(self, images: Pictures) -> tuple[Tensor, Tensor]:
+    def _judge(self, images: Given) -> tuple[Tensor, Tensor]:
         """Predicted classes (N,) and scores (N,)."""
         winners, scores = [torch.empty(0, dtype=torch.int64)], []
-        for batch in batches(images, self.spec.side, BATCH_SIZE):
-            outputs = self._outputs(_as_set(batch))
+        for batch in self._sets(images):
+            outputs = self._outputs(batch)
             winners.append(outputs.logits.argmax(1))
             scores.append(self._values(batch, outputs))
         found = torch.cat(scores) if scores else torch.empty(0)
@@ -196,13 +254,21 @@ class Detector:
             raise FaroutError(f"score {self.score_name} of {self.spec.run} is NaN: the network is broken")
         return torch.cat(winners), found
 
+    def _sets(self, images: Given) -> Iterator[ImageSet]:
+        if self._given is None:
+            yield from map(_as_set, batches(images, self.spec.side, BATCH_SIZE))
+            return
+        for batch in self._given.inputs(images):
+            yield ImageSet("pictures", "", batch.images, batch.labels, (), raw=True)
+
     def _outputs(self, image_set: ImageSet) -> Outputs:
         return collect(self.model, self.transform, image_set, self.device, BATCH_SIZE)
 
-    def _values(self, batch: Tensor, outputs: Outputs) -> Tensor:
+    def _values(self, batch: ImageSet, outputs: Outputs) -> Tensor:
         if isinstance(self._score, ImageScore) and "images" in self._score.needs:
             std = self.transform.std.flatten().to(self.device)
-            return self._score.on_images(self.model, self.transform(batch.to(self.device)), std).detach().cpu()
+            images = self.transform(batch.images[:].to(self.device), raw=batch.raw)
+            return self._score.on_images(self.model, images, std).detach().cpu()
         return self._score(outputs).detach().cpu()
 
     def _fit(self, run: Run, limit: int | None, paths: DataPaths) -> None:
@@ -212,7 +278,7 @@ class Detector:
             self._score.fit(Fitting(head_of(self.model), train))
         decode(self._score, *encode(self._score))
 
-    def _choose_tau(self, calibration: Pictures, source: str) -> None:
+    def _choose_tau(self, calibration: Given, source: str) -> None:
         values = self.score(calibration)
         tau = threshold(values, self.spec.tpr)
         self.spec = replace(self.spec, tau=tau, calibration={"source": source, "n": len(values)})
@@ -234,10 +300,23 @@ class Detector:
         write_bytes(Path(path), save(tensors, metadata={METADATA: text}))
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> "Detector":
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        *,
+        model: nn.Module | None = None,
+        transform: Preprocess | None = None,
+    ) -> "Detector":
         """The detector that `save` wrote, with the same scores, bit for bit on the same device.
 
-        Nothing in the file is executed. Raises FaroutError for a file that is damaged or no detector.
+        Args:
+            path: the file. Nothing in it is executed.
+            device: auto, cpu, cuda or cuda:N.
+            model, transform: those that the detector was made of, where it was made of a model: a file holds weights
+                but no code. The model's own weights do not matter.
+
+        Raises FaroutError for a file that is damaged or no detector, and where the model is missing or another.
         """
         place = choose_device(device)
         content, tensors = _read(Path(path))
@@ -247,17 +326,42 @@ class Detector:
             if content["spec"]["format"] != FORMAT:
                 raise FaroutError(f"{path} has the format of another version of farout: save the detector again")
             spec = Spec(**{**content["spec"], "classes": tuple(content["spec"]["classes"])})
-            model = build_backbone(_component(spec.network, "backbone"), spec.num_classes)
-            _component(spec.transform, "transform")
+            network = _network(spec, model, transform, device)
             score: Score = _component(spec.score, "score").build()
             decode(score, content["score_state"], _under("score.", tensors))
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
             raise FaroutError(f"{path} is damaged ({' '.join(str(error).split())}): save the detector again") from None
-        _load_model(model, _under("model.", tensors), path)
-        return cls(spec, model, score, place)
+        _load_model(network, _under("model.", tensors), path)
+        return cls(spec, network, score, place)
 
     def __repr__(self) -> str:
         return f"Detector({self.spec.run}, score={self.score_name}, tau={self.tau:.6g}, tpr={self.spec.tpr:g})"
+
+
+def _check_share(tpr: float) -> None:
+    if not 0 < tpr <= 1:
+        raise ConfigError(f"tpr={tpr:g} is a share of images to accept: give one in (0, 1], e.g. 0.95")
+
+
+def _fitted_on(ready: ReadyClassifier, score: Component, train: Given) -> tuple[Head, Outputs | None]:
+    """What a score of a given model may learn from."""
+    wanted = train is not None and "train" in score.build().needs
+    return head_of(ready.network), ready.passes(train, title="train").outputs if wanted else None
+
+
+def _network(
+    spec: Spec, model: nn.Module | None, transform: Preprocess | None, device: str
+) -> Backbone | ReadyClassifier:
+    """The network of a saved detector, with weights still to come."""
+    if "_target_" in spec.network:
+        if model is not None:
+            raise FaroutError(f"this is a detector of {spec.run}, which has its own network: leave model out")
+        _component(spec.transform, "transform")
+        return build_backbone(_component(spec.network, "backbone"), spec.num_classes)
+    if model is None:
+        raise FaroutError(f"this detector was made of a model, {spec.run}: give it to load, load(path, model=..., ...)")
+    known = Classifier(model, transform, spec.num_classes, classes=spec.classes, device=device)
+    return known.with_head(str(spec.network["head"]))
 
 
 def score_component(score: str | Component) -> Component:
@@ -360,7 +464,8 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _load_model(model: Backbone, state: dict[str, Tensor], path: str | Path) -> None:
+def _load_model(network: Backbone | ReadyClassifier, state: dict[str, Tensor], path: str | Path) -> None:
+    model = network.network if isinstance(network, ReadyClassifier) else network
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -101,6 +101,16 @@ in/file in/file --max-fit-images 0 -> must be at least 1
 in/file in/file --save in/folder -> --save in/folder is a folder
 in/file in/file --save in/file/x -> cannot be a folder
 """,
+    "evaluate_outputs": """
+-> the following arguments are required
+nowhere -> nowhere has no id_test.npz
+in/file -> in/file has no id_test.npz
+in/folder -> in/folder has no id_test.npz
+in/folder --score nope -> in/folder has no id_test.npz
+in/folder --protocol nope -> protocol=nope is not there: choose from
+in/folder --bootstrap 1 -> must be at least 2
+in/folder --out in/file/x -> --out in/file cannot be a folder
+""",
     "import_checkpoint": """
 in/file -> --id is missing: name the set that the weights were trained on
 in/folder --as-run -> in/folder holds no run.json

@@ -138,7 +138,7 @@ def test_a_picture_of_a_billion_pixels_is_refused(tmp_path: Path, monkeypatch: p
         (torch.full((3, 32, 32), 2.0), r"must lie in \[0, 1\]"),
         (torch.full((3, 32, 32), torch.nan), r"must lie in \[0, 1\]"),
         (torch.zeros(2, 5, 32, 32), r"tensors \(N, 3, H, W\)"),
-        (torch.zeros(32, 32), r"a tensor \(3, H, W\)"),
+        (torch.zeros(32, 32), r"one is \(3, H, W\)"),
         ([3], "int is no picture"),
         ("nowhere.png", r"nowhere\.png is not there"),
     ],

@@ -21,6 +21,7 @@ LAYERS = [  # lowest first: a package imports from those below it and from itsel
     {"engine", "report", "attacks"},
     {"config"},
     {"runs"},
+    {"evaluation"},
     {"detector", "reproduce"},
     {"commands"},
 ]

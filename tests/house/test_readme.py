@@ -51,7 +51,7 @@ def test_the_worked_examples_work(copy: Path) -> None:
 
 
 def test_scores_of_outputs_from_elsewhere() -> None:
-    (code,) = [text for kind, text in _blocks(README) if kind == "python" and "farout.scores.functional" in text]
+    (code,) = [text for kind, text in fences(README) if kind == "python" and "farout.scores.functional" in text]
     rng = np.random.default_rng(0)
     space = {name: rng.normal(size=(80, 6)) for name in ("logits", "ood_logits", "features", "train_features")}
     exec(code, {"farout": farout, "train_labels": np.arange(80) % 3, **space})

@@ -159,9 +159,18 @@ def read_protocol(values: Any) -> Protocol:
     return build_dataclass(Protocol, given, "protocol")
 
 
+def protocol_file(name: str) -> Protocol:
+    """A file of conf/protocol, by its name; raises ConfigError where there is none."""
+    path = ROOT / f"conf/protocol/{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise ConfigError(f"protocol={name} is not there: choose from {there}")
+    return read_protocol(OmegaConf.load(path))
+
+
 def plain_protocol() -> Protocol:
     """conf/protocol/plain.yaml: all images, no redraws."""
-    return read_protocol(OmegaConf.load(ROOT / "conf/protocol/plain.yaml"))
+    return protocol_file("plain")
 
 
 def _check(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Images that a user gives (files, PIL images, tensors) -> batches of the size that a network was trained on.
+"""Images that a user gives (files, PIL images, tensors, arrays) -> batches of the size that a network was trained on.
 
 What is not of that size is resized, the shorter side to the network's, bilinearly by PIL, and cropped in the centre:
 what the papers' transforms do, and what the store does with their image sets.
@@ -20,7 +20,7 @@ from farout.data.decode import ResizeCrop, decoded, naming, read_file
 from farout.data.listing import list_images, reaching
 from farout.errors import FaroutError, printable
 
-Picture: TypeAlias = Tensor | Image.Image | str | Path
+Picture: TypeAlias = Tensor | np.ndarray | Image.Image | str | Path
 Pictures: TypeAlias = Picture | Sequence[Picture]
 
 
@@ -53,22 +53,26 @@ def _images_at(place: Path) -> list[Path]:
 def batches(pictures: Pictures, side: int, size: int) -> Iterator[Tensor]:
     """Batches (B, 3, side, side), B <= size: uint8, or float32 in [0, 1] where float tensors were given.
 
-    Takes one picture or a sequence of them, of any sizes: tensors (3, H, W) of uint8, or of floats in [0, 1]; PIL
-    images; paths, where a folder stands for the images below it. Or one tensor (N, 3, H, W). One channel is grey.
+    Takes one picture or a sequence of them, of any sizes: tensors (3, H, W) of uint8, or of floats in [0, 1]; arrays
+    (H, W, 3), (3, H, W) or (H, W); PIL images; paths, where a folder stands for the images below it. Or one tensor or
+    array of N of them. One channel is grey.
 
     Raises FaroutError naming the picture (a file by its name) that cannot be read.
     """
+    if isinstance(pictures, np.ndarray):
+        pictures = channels_first(pictures)
     if isinstance(pictures, Tensor) and pictures.dim() == 4:
-        yield from (_sized(part, side) for part in pictures.split(size) if len(part))
+        yield from (_sized(pixels(part), side) for part in pictures.split(size) if len(part))
         return
-    rest = _expanded(pictures)
+    rest = expanded(pictures)
     while some := list(itertools.islice(rest, size)):
         yield _stacked([_one(picture, side) for picture in some])
 
 
-def _expanded(pictures: Pictures) -> Iterator[Picture]:
+def expanded(pictures: Pictures) -> Iterator[Picture]:
     """One picture after the other; paths last until they are read, so that a folder of any size fits."""
-    listed = [pictures] if isinstance(pictures, Tensor | Image.Image | str | Path) else pictures
+    one = isinstance(pictures, Image.Image | str | Path) or getattr(pictures, "ndim", 4) < 4
+    listed: Any = [pictures] if one else pictures
     for picture in listed:
         if isinstance(picture, str | Path):
             yield from image_files([picture])
@@ -76,12 +80,41 @@ def _expanded(pictures: Pictures) -> Iterator[Picture]:
             yield picture
 
 
+def channels_first(array: np.ndarray) -> Tensor:
+    """Pixels of one picture or of N, (..., H, W, C), (..., C, H, W) or (H, W) with C of 1 or 3, as (..., C, H, W).
+
+    Raises FaroutError for other shapes.
+    """
+    shape = array.shape
+    if array.ndim in (3, 4) and shape[-3] not in (1, 3) and shape[-1] in (1, 3):
+        array = np.moveaxis(array, -1, -3)
+    elif array.ndim == 2:
+        array = array[None]
+    elif array.ndim not in (3, 4) or shape[-3] not in (1, 3):
+        raise FaroutError(
+            f"an array of a picture is (H, W, 3) or (3, H, W), of several (N, ...); here is one of {shape}"
+        )
+    return torch.from_numpy(np.array(array))  # a copy, for torch takes neither all strides nor what is read-only
+
+
+def pixels(images: Tensor | np.ndarray) -> Tensor:
+    """(3, H, W) or (B, 3, H, W) of tensors or arrays with 1 or 3 channels, on the CPU: uint8, or float32 in [0, 1].
+
+    Raises FaroutError for other shapes, types and ranges.
+    """
+    tensor = channels_first(images) if isinstance(images, np.ndarray) else images.detach().cpu()
+    if tensor.dim() not in (3, 4) or tensor.shape[-3] not in (1, 3) or 0 in tensor.shape[-2:]:
+        raise FaroutError(
+            f"pictures are tensors (N, 3, H, W), one is (3, H, W); here is one of shape {tuple(tensor.shape)}"
+        )
+    tensor = tensor.expand(*tensor.shape[:-3], 3, -1, -1)
+    return tensor if tensor.dtype == torch.uint8 else _unit(tensor)
+
+
 def _one(picture: Any, side: int) -> Tensor:
     """(3, side, side) of one picture."""
-    if isinstance(picture, Tensor):
-        if picture.dim() != 3:
-            raise FaroutError(f"a picture is a tensor (3, H, W); here is one of shape {tuple(picture.shape)}")
-        return _sized(picture.unsqueeze(0), side)[0]
+    if isinstance(picture, Tensor | np.ndarray):
+        return _sized(pixels(picture).unsqueeze(0), side)[0]
     resize_crop = ResizeCrop(side, side)
     if isinstance(picture, Image.Image):
         with naming(getattr(picture, "filename", "") or "an image"):
@@ -89,7 +122,7 @@ def _one(picture: Any, side: int) -> Tensor:
     if isinstance(picture, str | Path):
         with naming(picture):
             return torch.from_numpy(resize_crop.fit(decoded(read_file(Path(picture)), str(picture))).copy())
-    raise FaroutError(f"{type(picture).__name__} is no picture: give tensors, PIL images or paths")
+    raise FaroutError(f"{type(picture).__name__} is no picture: give tensors, arrays, PIL images or paths")
 
 
 def _stacked(images: Sequence[Tensor]) -> Tensor:
@@ -100,12 +133,7 @@ def _stacked(images: Sequence[Tensor]) -> Tensor:
 
 
 def _sized(images: Tensor, side: int) -> Tensor:
-    """(B, 3, side, side) of (B, 3 or 1, H, W), checked; floats are resized by the same filter without rounding."""
-    if images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
-        raise FaroutError(f"pictures are tensors (N, 3, H, W); here is one of shape {tuple(images.shape)}")
-    images = images.detach().cpu().expand(-1, 3, -1, -1)
-    if images.dtype != torch.uint8:
-        images = _unit(images)
+    """(B, 3, side, side) of (B, 3, H, W); floats are resized by the same filter without rounding."""
     if images.shape[2:] == (side, side):
         return images
     return torch.stack([_resized(image, side) for image in images])

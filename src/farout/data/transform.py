@@ -76,6 +76,22 @@ class Transform:
         return self(random_crop_flip(images, padding, flip, generator))
 
 
+class AsGiven(Transform):
+    """For input that is normalised already: passes it as it is.
+
+    Args:
+        std: (C,) what the normalisation divided by, over [0, 1]; scores that step on the image ask for it.
+    """
+
+    def __init__(self, std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+        super().__init__([0.0] * 3, [1.0] * 3, flip=False, crop_padding=0)
+        self.std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
+
+    def __call__(self, images: Tensor, raw: bool = False) -> Tensor:
+        """(B, C, H, W) -> float32."""
+        return images.to(torch.float32)
+
+
 def channel_statistics(image_set: ImageSet) -> tuple[list[float], list[float]]:
     """(mean, standard deviation) of each channel over all pixels of a set of uint8 images, on the scale [0, 1].
 

@@ -23,9 +23,9 @@ def say(message: str) -> None:
 
 
 class Bar:
-    """Progress over `total` steps with loss parts, images per second and time left; silent off a terminal."""
+    """Progress over `total` steps (None: nobody knows) with a note and the time left; silent off a terminal."""
 
-    def __init__(self, title: str, total: int, start: int = 0) -> None:
+    def __init__(self, title: str, total: int | None, start: int = 0) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

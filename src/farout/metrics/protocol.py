@@ -134,6 +134,32 @@ def apply(
     }
 
 
+def table_rows(
+    protocol: Protocol,
+    values: Mapping[str, Mapping[str, VectorLike]],
+    facts: Mapping[str, Mapping[str, Any]],
+    id_set: str = "ID",
+) -> list[dict[str, Any]]:
+    """`apply` for every score and OOD set, scores first.
+
+    Args:
+        values: set -> score -> (N,); "id" is the ID set.
+        facts: OOD set -> what a row says beside its numbers.
+        id_set: the ID set's name in error messages.
+    """
+    return [
+        {"score": score, **facts[ood], **apply(protocol, id_scores, values[ood][score], ood, score, id_set)}
+        for score, id_scores in values["id"].items()
+        for ood in facts
+    ]
+
+
+def means_by_score(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`mean_over_sets` of each score's rows, in their order."""
+    scores = dict.fromkeys(row["score"] for row in rows)
+    return [{"score": score, **mean_over_sets([row for row in rows if row["score"] == score])} for score in scores]
+
+
 def ood_draws(protocol: Protocol, n_id: int, n_available: int, ood: str) -> Iterator[NDArray[np.int64] | slice]:
     """The OOD images of each draw as rows of the set named `ood`: the same for every score and measure."""
     n_ood = protocol.ood_count(n_id, n_available)

@@ -21,7 +21,7 @@ from farout.engine.stopping import told_as
 from farout.errors import FaroutError
 from farout.metrics import detection_metrics, expected_calibration_error
 from farout.metrics.paired import paired_differences, paired_facts, pairs_within
-from farout.metrics.protocol import CONTROL_TOLERANCE, Protocol, apply, mean_over_sets
+from farout.metrics.protocol import CONTROL_TOLERANCE, Protocol, mean_over_sets, means_by_score, table_rows
 from farout.report.evidence import Evidence, Pictures
 from farout.runs.calibration import calibration_facts, confidence_of, held_out_temperature
 from farout.runs.checks import Checks, check_any, train_labels
@@ -214,25 +214,13 @@ def _controls(id_test: ImageSet) -> dict[str, ImageSet]:
 
 
 def _under(protocol: Protocol, data: EvaluationData, id_outputs: Outputs, values: ScoresOfSets) -> dict[str, Any]:
-    rows = [
-        {
-            "score": score,
-            **_set_facts(name, data.ood[name]),
-            **apply(protocol, id_scores, values[name][score], name, score, data.id_test.name),
-        }
-        for score, id_scores in values["id"].items()
-        for name in data.ood
-    ]
-    means = []
-    for score in values["id"]:
-        own = [row for row in rows if row["score"] == score]
-        if own:
-            means.append({"score": score, **mean_over_sets(own)})
+    facts = {name: _set_facts(name, image_set) for name, image_set in data.ood.items()}
+    rows = table_rows(protocol, values, facts, data.id_test.name)
     return {
         "protocol": asdict(protocol),
         "id": _id_facts(data.id_test, id_outputs, protocol.bins),
         "rows": rows,
-        "means": means,
+        "means": means_by_score(rows),
     }
 
 

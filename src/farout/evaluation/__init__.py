@@ -1,0 +1,1 @@
+"""Networks and outputs that were made elsewhere: every score, every protocol, one call."""
