@@ -47,7 +47,9 @@ def write_overview(outputs: Path, store: Path | None = None) -> Path:
     FaroutError where another process writes the page and does not end, UnwritableError.
     """
     if not (outputs / "runs").is_dir():
-        raise MissingDataError(f"there is no folder {outputs / 'runs'}: name a folder that holds runs/, such as outputs")
+        raise MissingDataError(
+            f"there is no folder {outputs / 'runs'}: name a folder that holds runs/, such as outputs"
+        )
     path, lock = outputs / NAME, outputs / "runs/.locks" / f"{NAME}.lock"
     with writing(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
