@@ -18,7 +18,8 @@ def _table(softmax: float, energy: float, oe: float, tuned: float) -> Table:
     [
         ((0.2, 0.4, 0.1, 0.05), ("energy fine-tuned before energy (5.0 and 40.0; paper 3.3 and 33.0)",),
          ("energy before softmax (40.0 and 20.0; paper 33.0 and 51.0)",)),
-        ((0.4, 0.2, 0.05, 0.1), ("energy before softmax (20.0 and 40.0;",), ("energy fine-tuned before OE (10.0 and 5.0;",)),
+        ((0.4, 0.2, 0.05, 0.1), ("energy before softmax (20.0 and 40.0;",),
+         ("energy fine-tuned before OE (10.0 and 5.0;",)),
         ((0.2, 0.2, 0.2, 0.2), ("no step of its table",), ("energy before softmax", "before energy", "before OE")),
         ((0.4, 0.3, 0.2, 0.1), ("before softmax", "before energy", "before OE"), ("that this is so on photographs",)),
     ],

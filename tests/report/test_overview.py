@@ -21,14 +21,18 @@ from farout.errors import MissingDataError
 from farout.report.headline import own_score
 from farout.report.overview import digests
 from farout.report.overview import page as overview
+from farout.report.overview.curves import sampled
 from farout.report.overview.digests import read_runs
 from farout.report.overview.listing import ListedRun
 from farout.report.overview.page import write_overview
 from farout.report.overview.references import references
 from farout.report.overview.thumbnails import contact_sheet
 from farout.report.page.rebuild import rebuild_report
+from farout.report.parents import parent_of
 from farout.runs import evaluation_files
 from farout.runs.run import Run
+
+ROWS = sampled(N)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,7 @@ def test_markup_and_figures_that_are_none_in_a_record(tmp_path: Path) -> None:
 
 
 def _bits(text: str) -> Any:
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))[:N].astype(bool)
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8)).astype(bool)
 
 
 def test_what_runs_are_compared_by_follows_from_their_scores(page: str) -> None:
@@ -132,7 +136,7 @@ def test_what_runs_are_compared_by_follows_from_their_scores(page: str) -> None:
             tau = np.quantile(values["id"][score], 0.05)
             for ood in ("svhn", "isun"):
                 known = curves[name][ood]["scores"][score]
-                np.testing.assert_array_equal(_bits(known["accepts"]), values[ood][score] >= tau)
+                np.testing.assert_array_equal(_bits(known["accepts"]), values[ood][score][ROWS] >= tau)
                 roc = np.frombuffer(base64.b64decode(known["roc"]), np.uint8) / 255
                 level = np.quantile(values["id"][score], 1 - 48 / 64)
                 assert roc[48] == pytest.approx((values[ood][score] >= level).mean(), abs=1 / 255)
@@ -141,10 +145,15 @@ def test_what_runs_are_compared_by_follows_from_their_scores(page: str) -> None:
                     heights = np.frombuffer(base64.b64decode(known[part][1]), np.uint8) / 255 * known[part][0]
                     assert heights.sum() * width == pytest.approx(1, abs=0.06)
             np.testing.assert_array_equal(
-                _bits(curves[name]["id"]["scores"][score]["accepts"]), values["id"][score] >= tau
+                _bits(curves[name]["id"]["scores"][score]["accepts"]), values["id"][score][ROWS] >= tau
             )
     images = [curves[name]["svhn"]["images"] for name in NAMES.values()]
     assert len(set(images)) == 1 != len({curves[NAMES["ce"]][ood]["images"] for ood in ("id", "svhn", "isun")})
+
+
+def test_rows_are_taken_evenly_from_the_first_to_the_last() -> None:
+    assert sampled(5).tolist() == [0, 1, 2, 3, 4] and sampled(1).tolist() == [0] and sampled(7, 3).tolist() == [0, 3, 6]
+    assert len(ROWS) == 2000 and ROWS[-1] == N - 1 and set(np.diff(ROWS)) == {1, 2}
 
 
 def test_scores_of_another_evaluation_are_left_out(tmp_path: Path) -> None:
@@ -259,11 +268,16 @@ def test_a_report_names_its_parent_and_leads_to_it_and_to_all_runs(tmp_path: Pat
     assert {"ran", "results", "missing", "controls", "scores", "sets", "mistakes"} <= targets <= set(read.ids)
     elsewhere = Reader(rebuild_report(run, tmp_path / "elsewhere").read_text("utf-8"))
     assert all(link.startswith(("#", "data:")) for link in elsewhere.links), "nothing leads nowhere"
-    other = json.loads((run / "results.json").read_text())
-    other["identity"]["parent"] = "weights-0123456789ab"
-    (run / "results.json").write_text(json.dumps(other))
-    assert "weights-0123456789ab" in Reader(rebuild_report(run).read_text("utf-8")).words
-    known = json.loads((tmp_path / "runs" / NAMES["ce"] / "run.json").read_text())
+
+
+def test_a_parent_is_found_by_fingerprint_and_seed_or_by_its_weights(tmp_path: Path) -> None:
+    parent, run = (write_run(tmp_path / "runs", method) for method in ("ce", "energy"))
+    assert parent_of(run, {"parent": "aaaa1111", "seed": 1}) == parent.name
+    assert parent_of(run, {"parent": "aaaa1111", "seed": 2}) is None and parent_of(run, {"parent": None}) is None
+    mark = {"parent": "weights-0123456789ab", "seed": 1}
+    assert parent_of(run, mark) is None
+    known = json.loads((parent / "run.json").read_text())
     known["files"] = {"weights.safetensors": "0123456789ab" + "c" * 52}
-    (tmp_path / "runs" / NAMES["ce"] / "run.json").write_text(json.dumps(known))
-    assert f"../{NAMES['ce']}/report.html" in Reader(rebuild_report(run).read_text("utf-8")).links
+    (parent / "run.json").write_text(json.dumps(known))
+    (tmp_path / "runs/a-damaged-one").mkdir()
+    assert parent_of(run, mark) == parent.name

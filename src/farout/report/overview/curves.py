@@ -50,7 +50,8 @@ def curves_of(folder: Path, record: Record) -> dict[str, Any]:
 
 def sampled(number: int, at_most: int = IMAGES) -> NDArray[np.intp]:
     """Rows of so many, evenly taken, the first and the last among them."""
-    return np.linspace(0, number - 1, min(number, at_most)).round().astype(np.intp)
+    chosen = min(number, at_most)
+    return np.arange(chosen, dtype=np.intp) * (number - 1) // max(1, chosen - 1)
 
 
 def _latest(record: Record) -> dict[str, Entry]:

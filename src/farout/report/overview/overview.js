@@ -434,16 +434,11 @@ function thumbnails(sheet, found, set) {
   return element('div', {}, element('p', { class: 'note' }, `Those of ${sheet.places.length} evenly taken images of the set.`), grid);
 }
 
-function rowNumbers(found, set, a) { // rows of scores/SET.npz
+function rowNumbers(found, set, a) { // rows of scores/SET.npz, as farout.report.overview.curves took them
   const whole = curvesOf(chosen[a])[set.name].n, number = set.votes[0].length;
-  const row = place => whole > number ? roundHalfEven(place * (whole - 1) / (number - 1)) : place;
+  const row = place => Math.floor(place * (whole - 1) / Math.max(1, number - 1));
   const more = found.length > ROWS ? ` and ${found.length - ROWS} more` : '';
   return element('p', { class: 'note' }, `Rows of scores/${set.name}.npz: ${found.slice(0, ROWS).map(row).join(', ')}${more}.`);
-}
-
-function roundHalfEven(value) { // as NumPy does, which chose the rows
-  const whole = Math.floor(value), rest = value - whole;
-  return rest > 0.5 || (rest === 0.5 && whole % 2 === 1) ? whole + 1 : whole;
 }
 
 // ---- begin ----

@@ -42,7 +42,8 @@ def title_block(record: Record, view: View, score: str | None = None) -> str:
 
 
 def _detection(view: View, score: str | None) -> list[tuple[str, float | None]]:
-    mean = next((mean for mean in view.entry.get("means") or () if mean["score"] == score), {})
+    means: dict[str, Mapping[str, Any]] = {mean["score"]: mean for mean in view.entry.get("means") or ()}
+    mean = means.get(score or "", {})
     over = len(mean.get("over") or ())
     words = f"{score}, {'one OOD set' if over == 1 else f'mean of {over} OOD sets'}"
     return [(f"{TITLES[metric].split(' ')[0]}, {words}", mean.get(metric)) for metric in ("fpr95", "auroc")]

@@ -102,7 +102,7 @@ def training_card(run: Path | None, record: Record, inliner: Inliner) -> str:
     plots = [inliner.plot(svg_text(figure), words) for figure, words in drawn.values()]
     numbers = _numbers(curves) if len(curves.steps) else ""
     shown = beside(plots[0], numbers) if len(plots) == 1 else f'<div class="plots">{"".join(plots)}</div>{numbers}'
-    notes = [[AVERAGES] if numbers else [], _about_energies(curves), _about_axes(curves)]
+    notes = [[AVERAGES] if numbers else [], _about_energies(curves) if drawn else [], _about_axes(curves)]
     return card(
         "Training",
         "training",
