@@ -15,7 +15,7 @@ DEVICE  ?= cpu
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts browser architecture docs hooks clean
+.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts browser architecture docs page hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-25s %s\n", $$1, $$2}'
@@ -75,7 +75,10 @@ bench: $(READY)  ## what things cost, ours against baselines: results/bench-cpu.
 verdicts: $(READY)  ## verdicts on the papers' claims; every block of README and docs/ that is written from results/
 	$(PY) scripts/verdicts.py $(ARGS)
 
-browser:  ## install Chromium on Debian (the tests open report.html in it; without it they are skipped)
+page: $(READY)  ## the page of all runs, outputs/index.html, which every evaluation writes too (ARGS=FOLDER: another)
+	$(PY) scripts/page.py $(ARGS)
+
+browser:  ## install Chromium on Debian (the tests open report.html and index.html in it; without it they are skipped)
 	command -v chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
 architecture: $(READY)  ## draw docs/figures/architecture.svg again, from the imports

@@ -61,12 +61,13 @@ def imagenet_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _drawing() -> Iterator[Callable[..., list[Path]]]:
-    """No evaluation draws figures or writes report.html, which is most of its time; what would have done it."""
-    from farout.runs import evaluation_files
+    """No evaluation draws figures or writes report.html and index.html, which is most of its time; what would have."""
+    from farout.runs import evaluation, evaluation_files
 
     with pytest.MonkeyPatch.context() as patch:
         real = evaluation_files._present
         patch.setattr(evaluation_files, "_present", lambda *given: [])
+        patch.setattr(evaluation, "renew_overview", lambda *given: None)
         yield real
 
 
@@ -74,9 +75,12 @@ def _drawing() -> Iterator[Callable[..., list[Path]]]:
 def _drawn(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _drawing: Callable[..., list[Path]]
 ) -> None:
-    """Evaluations of tests marked `drawn` leave figures and report.html, as those of a user do."""
+    """Evaluations of tests marked `drawn` leave figures, report.html and index.html, as those of a user do."""
     if request.node.get_closest_marker("drawn") is not None:
+        from farout.runs.evaluation_files import renew_overview
+
         monkeypatch.setattr("farout.runs.evaluation_files._present", _drawing)
+        monkeypatch.setattr("farout.runs.evaluation.renew_overview", renew_overview)
 
 
 def pytest_collection_finish() -> None:

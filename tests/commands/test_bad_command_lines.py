@@ -171,6 +171,12 @@ in/folder -> results.json does not exist
 in/list_run -> is no record of a run
 in/folder --out in/file -> --out in/file cannot be a folder
 """,
+    "page": """
+nowhere -> there is no folder nowhere/runs
+in/file -> there is no folder in/file/runs
+in/folder --nope -> unrecognized arguments: --nope
+in/folder in/list_run -> unrecognized arguments: in/list_run
+""",
     "robustness": """
 nowhere -> nowhere is not a run folder
 in/noise_run -> run.json

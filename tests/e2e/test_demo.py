@@ -25,6 +25,9 @@ def test_the_demo_trains_evaluates_and_tabulates(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for word in ("FPR95", "AUROC", "AUPR", "Held-out digits", "energy fine-tuned", "Controls"):
         assert word in done.stdout
+    assert done.stdout.count("What this shows, ") == done.stdout.count("What it does not show: ") == 1
+    overview = (tmp_path / "index.html").read_text()
+    assert overview.count('data-state="evaluated"') == 3 and "Problems" not in overview
     assert (tmp_path / "t/table1.md").read_text().count("|") > 100
     assert len(list(csv.DictReader((tmp_path / "t/table1.csv").open()))) > 50
     records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/results.json")]

@@ -1,13 +1,10 @@
 """report.html of ten scores on eight sets in headless Chromium: its numbers, its console, its width on a phone."""
 
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from chromium import PHONE, Browser, Shown, altered, on_a_phone
 from page_reader import Reader
 from synthetic_evidence import CLASSES, ENERGY, SCORES, entry, evidence, features, head, measured, scores
 
@@ -17,34 +14,6 @@ from farout.report.page.html import POLICY, write_report
 VALUES = scores(1500)
 SPACE = measured(features(n=500))
 ENTRY = entry(VALUES, ENERGY, geometry={"features": SPACE.facts(), "embedding": SPACE.facts()})
-PHONE = 360  # pixels
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--virtual-time-budget=5000",
-    "--window-size=1200,900",
-    "--enable-logging=stderr",
-    "--v=0",
-    "--dump-dom",
-)
-
-
-class Shown(NamedTuple):
-    """What a browser made of a page: the document after scripts, and what it wrote to the console."""
-
-    dom: str
-    console: list[str]
-
-
-Browser = Callable[..., Shown]
 
 
 @pytest.fixture(scope="module")
@@ -52,41 +21,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     facts = evidence(VALUES, focus="energy", sphere=SPACE.sphere("embedding", CLASSES))
     return write_report(folder / "report.html", head(), [ENTRY, entry(VALUES, Protocol("plain"))], facts)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
-    """Opens a file; skipped, with the reason, where there is no browser."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("no Chromium here: make browser")
-
-    def opened(file: Path) -> Shown:
-        profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
-        command = [program, *FLAGS, profile, file.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        return Shown(done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line])
-
-    return opened
-
-
-def _with(page: Path, name: str, inserted: str) -> Path:
-    """A copy of the page without its policy and with something more at its end."""
-    text = page.read_text("utf-8")
-    assert POLICY in text
-    copy = page.with_name(name)
-    copy.write_text(text.replace(POLICY, "").replace("</body>", f"{inserted}</body>"), "utf-8")
-    return copy
-
-
-def _on_a_phone(page: Path, name: str, inserted: str) -> Path:
-    """The page in a frame as wide as a phone (a window cannot be so narrow), which tells what the frame reports."""
-    copy = _with(page, f"inner_{name}", inserted)
-    frame = f'<iframe src="{copy.name}" width="{PHONE}" height="900" style="border:0"></iframe>'
-    listening = "<script>addEventListener('message', e => { document.body.dataset.measured = e.data; });</script>"
-    outer = page.with_name(name)
-    outer.write_text(f"<!doctype html><body>{listening}{frame}</body>", "utf-8")
-    return outer
 
 
 # Every folded part opened, every choice made in turn: the widest that the page becomes.
@@ -143,7 +77,7 @@ def test_the_browser_shows_every_number_and_has_nothing_to_complain(page: Path, 
 
 
 def test_a_broken_page_is_heard_in_the_console(page: Path, browser: Browser) -> None:
-    console = browser(_with(page, "broken.html", "<script>nowhere.to.be.found()</script>")).console
+    console = browser(altered(page, POLICY, "broken.html", "<script>nowhere.to.be.found()</script>")).console
     assert any("nowhere is not defined" in line for line in console)
 
 
@@ -159,7 +93,7 @@ def test_the_policy_stops_and_reports_what_would_slip_in(page: Path, browser: Br
 
 
 def test_a_phone_need_not_scroll_sideways(page: Path, browser: Browser) -> None:
-    shown = browser(_on_a_phone(page, "phone.html", MEASURE))
+    shown = browser(on_a_phone(page, POLICY, "phone.html", MEASURE))
     width, widest, fewest, most, states, scrolling, smallest = _measured(shown)
     assert width == PHONE
     assert widest <= PHONE
@@ -170,5 +104,5 @@ def test_a_phone_need_not_scroll_sideways(page: Path, browser: Browser) -> None:
 
 
 def test_the_width_is_really_measured(page: Path, browser: Browser) -> None:
-    wide = _on_a_phone(page, "wide.html", '<div style="width:500px">wide</div>' + MEASURE)
+    wide = on_a_phone(page, POLICY, "wide.html", '<div style="width:500px">wide</div>' + MEASURE)
     assert _measured(browser(wide))[1] >= 500

@@ -107,12 +107,20 @@ def test_a_method_without_energies_has_one_figure_and_energies_of_fine_tuning_ar
     plain = run(tmp_path, line(10, total=1.0), line(20, total=0.5))
     read = Reader(training_card(plain, {"trained": {}}, Inliner()))
     assert read.tags["svg"] == 1 and "Training diverged" not in read.words and "p(x)" not in read.words
-    tuned = run(tmp_path, line(10, total=1.0, cross_entropy=0.5, energy_margin=5.0, energy_id=-9.0, energy_outliers=-3))
+    figures = {"total": 1.0, "cross_entropy": 0.5, "energy_margin": 5.0, "energy_id": -9.0, "energy_outliers": -3}
+    tuned = run(tmp_path, line(10, **figures), line(20, **figures))
     read = Reader(training_card(tuned, {}, Inliner()))
     assert "energy above ID" in read.words and "the energy of outliers less that of ID." in read.words
     assert next(iter(read.tables.values()))[0] == [
         "step", "total", "cross_entropy", "energy_margin", "energy of ID", "energy of outliers",
     ]  # fmt: skip
+
+
+def test_one_point_is_a_line_of_figures_and_no_curve(tmp_path: Path) -> None:
+    short = run(tmp_path, line(10, total=1.25))
+    read = Reader(training_card(short, {}, Inliner()))
+    assert read.tags["svg"] == 0 and next(iter(read.tables.values())) == [["step", "total"], ["10", "1.25"]]
+    assert save_training(short, {}) == []
 
 
 def test_figures_are_kept_as_png_and_svg(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_report_shows_the_attacks_of_an_evaluated_run(command, settings, cap
     page = folder / "report.html"
     before = cards(page)
     assert "training" in before and "robustness" not in before and "<img" in before["mistakes"]
-    assert (folder / "plots/training_losses.png").is_file()
+    assert (folder / "plots/heat_map.png").is_file()
     capsys.readouterr()
     assert load_script("robustness").main([str(folder), *FEW, "--device", "cpu"]) == 0
     assert "report.html" in capsys.readouterr().out

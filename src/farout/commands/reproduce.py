@@ -25,11 +25,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from farout import papers
 from farout.commands.arguments import Parser, folder_to_write, guarded, seed
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.report.tables.cells import Table
 from farout.report.tables.render import to_terminal, width
+from farout.reproduce.remarks import demo_remarks
 from farout.reproduce.rows import SCALES, TableRequest, refuse_own, rows_of
 from farout.reproduce.stages import carry_out, check_data, stages_of
 from farout.reproduce.tables import tabulate
@@ -94,7 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder_to_write("paths.outputs", Path(first.paths.outputs))
     check_data(stages)
     carry_out(stages)
-    show(tabulate(request, stages, out, options.record), out)
+    tables = tabulate(request, stages, out, options.record)
+    show(tables, out)
+    if options.scale == "demo" and options.paper == "energy":
+        for line in demo_remarks(tables[papers.load("energy").output]):
+            say(line)
     return 0
 
 

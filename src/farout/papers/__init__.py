@@ -11,6 +11,7 @@ import yaml
 from farout.errors import ConfigError
 
 METRICS = ("fpr95", "auroc", "aupr")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same values, six times sooner
 CERTAINTIES = ("seen", "recalled, means agree", "recalled, unconfirmed", "unknown")
 
 
@@ -115,7 +116,7 @@ def load(name: str) -> Paper:
     """The paper of that name; raises ConfigError naming the known ones."""
     if name not in names():
         raise ConfigError(f"no numbers of a paper called {name!r}; known: {', '.join(names())}")
-    raw = yaml.safe_load(files(__name__).joinpath(f"{name}.yaml").read_text("utf-8"))
+    raw = yaml.load(files(__name__).joinpath(f"{name}.yaml").read_text("utf-8"), LOADER)
     texts = ("title", "reference", "protocol", "output", "positive", "base_rate", "trust")
     return Paper(
         name=name,

@@ -27,7 +27,7 @@ from farout.runs.calibration import calibration_facts, confidence_of, held_out_t
 from farout.runs.checks import Checks, check_any, train_labels
 from farout.runs.dependencies import EvaluationRequest
 from farout.runs.environment import choose_device, stamp
-from farout.runs.evaluation_files import keep
+from farout.runs.evaluation_files import keep, renew_overview
 from farout.runs.geometry import Geometry, probed
 from farout.runs.inputs import EvaluationData, ImageSets, evaluation_data
 from farout.runs.logger import RunLogger, run_logger
@@ -90,6 +90,7 @@ class EvaluationJob:
         found = Evaluation(self, data)
         entries = found.entries()
         logger.results(entries, keep(self.run, entries, found.evidence(), data))
+        renew_overview(self.run, self.settings.paths)
         summarise(entries, self.run)
 
 

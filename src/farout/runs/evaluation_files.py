@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its run's folder: scores, points, figures, report, and results.json last."""
+"""What an evaluation leaves: in its run's folder scores, points, figures, report, and results.json last; index.html."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from farout.config.settings import Paths
 from farout.engine.progress import say
-from farout.errors import FaroutError, UnwritableError
+from farout.errors import FaroutError, UnwritableError, one_line
 from farout.files import save_arrays, save_json, set_aside, writing
 from farout.report.evidence import Evidence
 from farout.report.figures.drawings import save_figures
 from farout.report.marks import MARKS, encode_marks, marks_of, read_marks
+from farout.report.overview.page import write_overview
 from farout.report.page.html import write_report
 from farout.report.page.rebuild import UNREADABLE, rebuild_report
 from farout.report.page.training import save_training
@@ -131,3 +133,14 @@ def renew_report(folder: Path) -> list[Path]:
     except FaroutError as problem:
         say(f"  note: report.html stays as it was: {problem}")
         return []
+
+
+def renew_overview(run: Run, paths: Paths) -> None:
+    """The page of all runs beside the run's folder, where that is one of paths.outputs; what goes wrong is one line."""
+    outputs = Path(paths.outputs)
+    try:
+        if run.writable and run.folder.resolve().parent == (outputs / "runs").resolve():
+            write_overview(outputs, paths.data_paths().store)
+    except Exception as problem:  # whatever it is, the evaluation is done and kept
+        said = problem if isinstance(problem, FaroutError) else f"{type(problem).__name__}: {problem}"
+        say(one_line(f"  note: {outputs / 'index.html'} stays as it was: {said}"))

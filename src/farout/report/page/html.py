@@ -15,14 +15,26 @@ from farout.metrics import ReliabilityCurve, reliability_curve
 from farout.report.evidence import ID, Entry, Evidence, View
 from farout.report.figures.drawings import Drawing, safe, vector_drawings
 from farout.report.figures.mistakes import Gallery, Picture, confident_mistakes
+from farout.report.headline import own_score
 from farout.report.page.geometry import geometry_card
-from farout.report.page.markup import Inliner, card, details, paragraph, plain_table, tabs, text
+from farout.report.page.markup import (
+    Inliner,
+    Link,
+    beside,
+    card,
+    contents,
+    paragraph,
+    plain_table,
+    tabs,
+    text,
+)
 from farout.report.page.robustness import robustness_card
 from farout.report.page.samples import sample_card
-from farout.report.page.sections import absences, controls, results, title_block, what_ran
+from farout.report.page.sections import absences, controls, results, set_table, title_block, what_ran
 from farout.report.page.style import style_sheet
 from farout.report.page.training import training_card
-from farout.report.records import Record
+from farout.report.parents import parent_of
+from farout.report.records import Record, name_of
 
 LARGEST_SIDE = 64  # pixels of an image in the page; larger ones are reduced
 
@@ -50,8 +62,13 @@ def write_report(
     if not entries:
         raise FaroutError("there is no evaluation to report: evaluate the run first")
     drawn = vector_drawings(entries[0], evidence) if drawings is None else drawings
-    write_text(path, page(record, entries, evidence, drawn, run, mistakes))
+    write_text(path, page(record, entries, evidence, drawn, run, mistakes, _linked(path, run)))
     return path
+
+
+def _linked(path: Path, run: Path | None) -> bool:
+    """Whether the page lies in the run's own folder, so that its neighbours can be reached from it."""
+    return run is not None and path.parent.absolute() == run.absolute()
 
 
 def page(
@@ -61,16 +78,17 @@ def page(
     drawings: Sequence[Drawing],
     run: Path | None = None,
     mistakes: str = "",
+    linked: bool = False,
 ) -> str:
-    """The whole document."""
+    """The whole document; `linked` where it may lead to the files of other runs."""
     view, svg = View(entries[0]), {drawing.stem: drawing.svg for drawing in drawings}
     inliner = Inliner()
     heat_map = inliner.plot(svg["heat_map"], "FPR95 of every score on every OOD set") if "heat_map" in svg else ""
+    started, others = _neighbours(record, run) if linked and run is not None else (None, [])
     body = [
-        what_ran(record, view.entry),
+        what_ran(record, view.entry, started),
         results(entries, heat_map),
-        absences(view.entry),
-        controls(view.entry),
+        f'<div class="pair">{absences(view.entry)}\n{controls(view.entry)}</div>',
         _score_section(view, svg, inliner),
         _set_section(view, svg, inliner),
         geometry_card(view, evidence.sphere, svg, inliner),
@@ -88,11 +106,27 @@ def page(
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{text(title)}</title>\n<style>{style_sheet()}</style></head>\n<body>"
-        + title_block(record, view)
+        + title_block(record, view, _focus(record, view, evidence))
+        + contents(body, *others)
         + "\n<main>"
         + "\n".join(body)
         + f"</main>\n<footer>{foot}</footer></body></html>\n"
     )
+
+
+def _focus(record: Record, view: View, evidence: Evidence) -> str | None:
+    """The score of the headline: the one that the evaluation named, else that of the method's own paper."""
+    if evidence.focus in view.scores:
+        return evidence.focus
+    identity = record.get("identity") or {}
+    return own_score(str(name_of(identity.get("method"))), str(name_of(identity.get("id_data"))), view.scores)
+
+
+def _neighbours(record: Record, run: Path) -> tuple[Link | None, list[Link]]:
+    """The run that this one started from, and the page of all runs where they lie as commands put them."""
+    parent = parent_of(run, record.get("identity") or {})
+    others = [Link("All runs", "../../index.html")] if run.absolute().parent.name == "runs" else []
+    return (None if parent is None else Link(parent, f"../{parent}/report.html")), others
 
 
 def _score_section(view: View, svg: Mapping[str, str], inliner: Inliner) -> str:
@@ -114,7 +148,9 @@ def _score_section(view: View, svg: Mapping[str, str], inliner: Inliner) -> str:
 def _set_section(view: View, svg: Mapping[str, str], inliner: Inliner) -> str:
     """All scores on one OOD set, side by side."""
     panels = {
-        title: inliner.plot(svg[f"row_{safe(ood)}"], f"histograms of every score on {title}")
+        title: beside(
+            inliner.plot(svg[f"row_{safe(ood)}"], f"histograms of every score on {title}"), set_table(view, ood)
+        )
         for ood, title in view.sets.items()
         if f"row_{safe(ood)}" in svg
     }
@@ -135,8 +171,8 @@ def _reliability_section(view: View, evidence: Evidence, svg: Mapping[str, str],
     curve = reliability_curve(np.asarray(evidence.confidence), np.asarray(evidence.correct), bins)
     lines = [_bin_line(curve, int(i)) for i in np.flatnonzero(curve.count)]
     head = ("confidence", "images", "accuracy (%)", "mean confidence (%)", "gap (points)")
-    numbers = details("The bins in numbers", plain_table(head, lines, "bins of the reliability diagram"))
-    return card("Reliability", "reliability", inliner.plot(svg["reliability"], "reliability diagram"), numbers)
+    numbers = plain_table(head, lines, "bins of the reliability diagram")
+    return card("Reliability", "reliability", beside(inliner.plot(svg["reliability"], "reliability diagram"), numbers))
 
 
 def _bin_line(curve: ReliabilityCurve, i: int) -> tuple[str, ...]:

@@ -1,15 +1,27 @@
 """Small pieces of HTML; every text that comes in is escaped here and nowhere else."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import count
+from typing import NamedTuple
+from urllib.parse import quote
 
 from farout.report.page.style import THEMED
 
 
+class Link(NamedTuple):
+    """Words that lead to another file, by its path from this one."""
+
+    words: str
+    target: str
+
+
 def text(value: object) -> str:
-    """Any value as text that is safe between tags and inside quoted attributes."""
+    """Any value as text that is safe between tags and inside quoted attributes; a link as one."""
+    if isinstance(value, Link):
+        return f'<a href="{escape(quote(os.fsencode(value.target)))}">{escape(value.words)}</a>'
     return escape(str(value), quote=True)
 
 
@@ -26,6 +38,18 @@ def paragraph(value: object, kind: str = "") -> str:
 def card(title: str, name: str, *parts: str) -> str:
     """A section with a heading; `name` is its anchor."""
     return f'<section class="card" id="{text(name)}"><h2>{text(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
+
+
+def contents(cards: Iterable[str], *links: Link) -> str:
+    """A bar of links: to other pages, then to each of these cards."""
+    heads = re.findall(r'<section class="card" id="([^"]*)"><h2>(.*?)</h2>', "".join(cards))
+    own = "".join(f'<a href="#{name}">{title}</a>' for name, title in heads)
+    return f'<nav class="bar" aria-label="On this page">{"".join(map(text, links))}{own}</nav>'
+
+
+def beside(plot: str, *parts: str) -> str:
+    """A figure and what belongs to it, in two columns where there is room."""
+    return f'<div class="plots">{plot}<div>{"".join(parts)}</div></div>'
 
 
 def details(summary: str, *parts: str) -> str:

@@ -95,7 +95,7 @@ def read_sphere(folder: Path, entry: Entry) -> Sphere | None:
     if not (folder / "geometry.npz").exists() or "reason" in (entry.get("geometry") or {"reason": ""}):
         return None
     try:
-        return Sphere.from_arrays(_arrays(folder, "geometry"))
+        return Sphere.from_arrays(read_arrays(folder, "geometry"))
     except KeyError as absent:
         raise ConfigError(f"{folder / 'geometry.npz'} lacks {absent}: evaluate the run again") from None
 
@@ -103,10 +103,10 @@ def read_sphere(folder: Path, entry: Entry) -> Sphere | None:
 def _own_arrays(folder: Path, name: str, entry: Entry) -> dict[str, NDArray[Any]]:
     """The arrays of one set that the entry's figures were made of, not those of other images or other arguments."""
     known = entry.get("depends_on")
-    return matching_arrays(_arrays(folder, name), None if known is None else marks_of(known, name))
+    return matching_arrays(read_arrays(folder, name), None if known is None else marks_of(known, name))
 
 
-def _arrays(folder: Path, name: str) -> Mapping[str, NDArray[Any]]:
+def read_arrays(folder: Path, name: str) -> Mapping[str, NDArray[Any]]:
     """The arrays of one set; raises MissingDataError where the file is absent, ConfigError where it is damaged."""
     path = folder / f"{name}.npz"
     try:

@@ -5,27 +5,48 @@ from typing import Any
 
 from farout.papers import METRICS
 from farout.report.evidence import Entry, View
-from farout.report.page.markup import breakable, card, details, facts, items, paragraph, plain_table, scrolling, text
+from farout.report.page.markup import (
+    Link,
+    beside,
+    breakable,
+    card,
+    details,
+    facts,
+    items,
+    paragraph,
+    plain_table,
+    scrolling,
+    text,
+)
 from farout.report.page.paired import paired_tables
 from farout.report.records import Record, flatten, name_of
 from farout.report.tables.caption import protocol_text
 from farout.report.tables.render import LOWER_IS_BETTER, TITLES
 
 
-def title_block(record: Record, view: View) -> str:
-    """Run, ID set, accuracy and calibration."""
+def title_block(record: Record, view: View, score: str | None = None) -> str:
+    """Run, ID set, accuracy and calibration, and the means of one score over the OOD sets."""
     known = view.entry["id"]
     bins = known.get("ece_bins") or view.entry["protocol"].get("bins")
     tiles = [("accuracy", known.get("accuracy")), (f"ECE ({bins} bins)", known.get("ece"))]
     if "no_accuracy" in known:
         tiles = [("accuracy of the nearest class mean", _nearest_accuracy(view.entry))]
     tiles.append(("accuracy of a linear probe", (known.get("linear_probe") or {}).get("accuracy")))
+    tiles = [*_detection(view, score), *tiles]
     shown = "".join(f"<div><dt>{text(k)}</dt><dd>{_percent(v)} %</dd></div>" for k, v in tiles if v is not None)
     n = f", {known['n']:,} images" if known.get("n") else ""
     line = f"In-distribution: {view.id_title} {known.get('split') or ''}".rstrip() + n
     if "no_accuracy" in known:
         shown += "<div><dt>classifier</dt><dd>not trained</dd></div>"
     return f'<header><h1>{text(record["run"])}</h1>{paragraph(line, "quiet")}<dl class="tiles">{shown}</dl></header>'
+
+
+def _detection(view: View, score: str | None) -> list[tuple[str, float | None]]:
+    means: dict[str, Mapping[str, Any]] = {mean["score"]: mean for mean in view.entry.get("means") or ()}
+    mean = means.get(score or "", {})
+    over = len(mean.get("over") or ())
+    words = f"{score}, {'one OOD set' if over == 1 else f'mean of {over} OOD sets'}"
+    return [(f"{TITLES[metric].split(' ')[0]}, {words}", mean.get(metric)) for metric in ("fpr95", "auroc")]
 
 
 def _nearest_accuracy(entry: Entry) -> float | None:
@@ -42,8 +63,11 @@ def rounding_of(record: Record) -> str:
     return f"on their way here, to {' and '.join(kinds)}" if kinds else ""
 
 
-def what_ran(record: Record, entry: Entry) -> str:
-    """Method and knobs, network, data, scale, seed; where and when it was trained and evaluated."""
+def what_ran(record: Record, entry: Entry, started: Link | None = None) -> str:
+    """Method and knobs, network, data, scale, seed; where and when it was trained and evaluated.
+
+    `started` leads to the run that it started from, where that is known.
+    """
     identity, trained = record.get("identity") or {}, record.get("trained") or {}
     pairs = [
         ("Method", name_of(identity.get("method"))),
@@ -53,7 +77,7 @@ def what_ran(record: Record, entry: Entry) -> str:
         ("Outliers in training", name_of(identity.get("outliers")) or "none"),
         ("Scale", identity.get("scale") or record.get("scale") or entry.get("scale")),
         ("Seed", identity.get("seed")),
-        ("Started from", identity.get("parent") or ("random weights" if trained.get("steps") else "")),
+        ("Started from", started or identity.get("parent") or ("random weights" if trained.get("steps") else "")),
         ("Schedule", _others(identity.get("schedule"))),
         ("Transform", name_of(identity.get("transform"))),
         ("Precision in training", identity.get("precision")),
@@ -131,7 +155,8 @@ def _control(row: Mapping[str, Any] | None) -> str:
 def _tables(view: View, heat_map: str = "") -> Iterator[str]:
     protocol = view.entry["protocol"]
     yield paragraph(f"Protocol {protocol['name']}: {protocol_text(protocol)}.")
-    yield heat_map
+    if heat_map:
+        yield beside(heat_map, "<h3>Means over the OOD sets</h3>", _means(view))
     for metric in METRICS:
         yield scrolling(_table(view, metric), TITLES[metric])
     yield from (paragraph(note, "note") for note in _notes(view))
@@ -141,6 +166,29 @@ def _tables(view: View, heat_map: str = "") -> Iterator[str]:
     if further:
         tables = (scrolling(_table(view, metric), _title(metric)) for metric in further)
         yield details("The other convention", *tables)
+
+
+def _means(view: View) -> str:
+    """Scores x metrics, each a mean over the sets."""
+    means = {mean["score"]: mean for mean in view.entry.get("means") or ()}
+    metrics = [metric for metric in METRICS if any(mean.get(metric) is not None for mean in means.values())]
+    lines = [[score, *(_or_dash(means.get(score, {}).get(metric)) for metric in metrics)] for score in view.scores]
+    return plain_table(("score", *map(_short, metrics)), lines, "means")
+
+
+def set_table(view: View, ood: str) -> str:
+    """Scores x metrics of one set."""
+    found = [(score, view.rows[score, ood]) for score in view.scores if (score, ood) in view.rows]
+    lines = [[score, *(_or_dash(row.get(metric)) for metric in METRICS)] for score, row in found]
+    return plain_table(("score", *map(_short, METRICS)), lines, f"figures of {view.sets[ood]}")
+
+
+def _short(metric: str) -> str:
+    return f"{TITLES[metric].split(' ')[0]} (%)"
+
+
+def _or_dash(fraction: float | None) -> str:
+    return "–" if fraction is None else _percent(fraction)
 
 
 def _title(metric: str) -> str:

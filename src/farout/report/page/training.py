@@ -13,7 +13,7 @@ from farout.files import write_bytes, write_text
 from farout.metrics.vectors import Vector
 from farout.report.figures.style import png_bytes, svg_text
 from farout.report.figures.training_curves import POINTS, CurvePanel, training_curves_figure
-from farout.report.page.markup import Inliner, card, details, items, paragraph, plain_table
+from farout.report.page.markup import Inliner, beside, card, items, paragraph, plain_table
 from farout.report.records import Record
 
 LOGGED = "train/"  # begins the names of what training logs
@@ -99,15 +99,16 @@ def training_card(run: Path | None, record: Record, inliner: Inliner) -> str:
         return ""
     restarts = _restarts(record)
     drawn = _drawn(curves, restarts)
-    plots = "".join(inliner.plot(svg_text(figure), words) for figure, words in drawn.values())
-    notes = [[AVERAGES] if drawn else [], _about_energies(curves), _about_axes(curves)]
+    plots = [inliner.plot(svg_text(figure), words) for figure, words in drawn.values()]
+    numbers = _numbers(curves) if len(curves.steps) else ""
+    shown = beside(plots[0], numbers) if len(plots) == 1 else f'<div class="plots">{"".join(plots)}</div>{numbers}'
+    notes = [[AVERAGES] if numbers else [], _about_energies(curves) if drawn else [], _about_axes(curves)]
     return card(
         "Training",
         "training",
-        f'<div class="plots">{plots}</div>',
+        shown,
         *(paragraph(words, "note") for note in notes if (words := " ".join(note))),
         *_about_restarts(restarts),
-        details("The curves in numbers", _numbers(curves)) if drawn else "",
     )
 
 
@@ -135,7 +136,12 @@ def _drawn(
 
 
 def _figures(curves: TrainingCurves) -> Iterator[tuple[str, str, list[CurvePanel]]]:
-    """Stem, title and panels of each figure: the losses; the energies, and their gaps to the first of them."""
+    """Stem, title and panels of each figure: the losses; the energies, and their gaps to the first of them.
+
+    One point makes no curve.
+    """
+    if len(curves.steps) < 2:
+        return
     if losses := curves.losses():
         yield "training_losses", "Losses in training", [CurvePanel("loss", losses)]
     if energies := curves.energies():

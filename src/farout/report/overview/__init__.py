@@ -1,0 +1,1 @@
+"""index.html: every run of a folder on one page, from the files that the runs left."""
