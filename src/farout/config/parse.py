@@ -12,7 +12,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farout.config.coerce import Component, build_dataclass, class_of, coerce, component, signature_of, unknown
 from farout.config.settings import (
-    ROOT,
     Composition,
     IdData,
     LoggerSettings,
@@ -26,6 +25,7 @@ from farout.config.settings import (
 from farout.data.paths import DataPaths
 from farout.errors import ConfigError, shorten
 from farout.metrics.protocol import Protocol
+from farout.places import conf_file
 
 GROUPS = ("method", "backbone", "transform", "id_data", "ood_data", "score", "protocol", "trainer", "logger")
 SCALARS: dict[str, Any] = get_type_hints(Options)
@@ -161,7 +161,7 @@ def read_protocol(values: Any) -> Protocol:
 
 def plain_protocol() -> Protocol:
     """conf/protocol/plain.yaml: all images, no redraws."""
-    return read_protocol(OmegaConf.load(ROOT / "conf/protocol/plain.yaml"))
+    return read_protocol(OmegaConf.load(conf_file("protocol/plain")))
 
 
 def _check(settings: Settings) -> None:
@@ -217,7 +217,7 @@ def _check_names(settings: Settings) -> None:
         name = getattr(settings, key).name
         if not re.fullmatch(r"[\w.@+-]+", name):
             raise ConfigError(f"{key}.name={name} names a folder: use letters, digits and _ . @ + -")
-    if not (ROOT / f"conf/score/{settings.method_score}.yaml").is_file():
+    if not conf_file(f"score/{settings.method_score}").is_file():
         raise ConfigError(f"method.score={settings.method_score} is not a score: choose one of conf/score/")
     paths = settings.paths.data_paths()
     for name in settings.ood_data.sets:
