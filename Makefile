@@ -13,6 +13,8 @@ INIT    ?=
 TABLE   ?= energy
 DEVICE  ?= cpu
 ARGS    ?=
+# Where pip finds another build of PyTorch than PyPI's, such as the one for CPUs alone (docs/install.md).
+TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts browser architecture docs page hooks clean
@@ -21,12 +23,14 @@ help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-25s %s\n", $$1, $$2}'
 	@echo
 	@echo "  variables: SCALE=full|medium|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem DEVICE=cpu|cuda ARGS=\"key=value ...\""
+	@echo "  TORCH_INDEX=URL: take PyTorch from there, for make env without CUDA (docs/install.md)"
 	@echo "  PY=PYTHON: one of yours that has all it takes, and no environment is made"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else 'farout needs Python 3.11 to 3.13: set PYTHON=...')"
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
+	$(if $(TORCH_INDEX),$(PY) -m pip install --quiet -c constraints.txt --no-deps --index-url "$(TORCH_INDEX)" torch torchvision)
 	$(PY) -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(READY)
 

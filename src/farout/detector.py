@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from farout.backbones import Backbone
 from farout.config.coerce import Component, component
-from farout.config.settings import ROOT
 from farout.data import DataPaths, ImageSet, default_paths
 from farout.data.given import Given, Preprocess
 from farout.data.pictures import Picture, Pictures, batches
@@ -145,13 +144,13 @@ class Detector:
         Raises FaroutError, in one line that says what to do: no finished run, no image that may choose a threshold.
         Warns (DetectorNote) of calibration images that were trained on or belong to the test set.
         """
-        run, paths = open_run(run_dir), default_paths(ROOT)
+        run, paths = open_run(run_dir), default_paths()
         _check_share(tpr)
         place = choose_device(device)
         wanted = score_component(score)
         fitted: Score = wanted.build()
         if fitted.candidates():
-            raise ConfigError(f"score {fitted.name} asks to be tuned: give a detector the values that eval.py chose")
+            raise ConfigError(f"score {fitted.name} asks to be tuned: give the values that `python eval.py` chose")
         if not run.classifier_trained:
             _note(f"the classifier of {run.name} was never trained: trust its score, not the classes that it predicts")
         spec = _spec(run, wanted, tpr, side or _side(run, calibration_images, paths), paths)
@@ -441,7 +440,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (SafetensorError, OSError) as error:
         raise FaroutError(f"{path} cannot be read ({error}): give a file that Detector.save wrote") from None
     if not text:
-        raise FaroutError(f"{path} is no detector: make one with Detector.from_run(...).save, or detect.py --save")
+        raise FaroutError(f"{path} is no detector: make one with python scripts/detect.py --save, or Detector.save")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,5 +1,7 @@
 """Errors that a user can mend: the message is one line, says what is wrong and what to do."""
 
+from farout.command_names import as_typed
+
 
 def one_line(text: str) -> str:
     """Text with line breaks as blanks, and what no terminal shows (or which it obeys) as escapes."""
@@ -16,11 +18,11 @@ def shorten(value: object, length: int = 80) -> str:
 class FaroutError(Exception):
     """A user-facing error. The command line prints its message alone and exits with status 2.
 
-    The message is one line, also where it names a file whose name is not.
+    The message is one line, also where it names a file whose name is not, and names commands as they are typed here.
     """
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return one_line(as_typed(super().__str__()))
 
 
 class ConfigError(FaroutError):

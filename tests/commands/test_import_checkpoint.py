@@ -32,6 +32,7 @@ from farout.backbones.wide_resnet import WideResNet
 from farout.data import DataPaths, open_dataset
 from farout.engine.evaluate import accuracy, collect
 from farout.metrics import detection_metrics
+from farout.places import conf_names
 from farout.runs import imported
 from farout.runs.evaluation import evaluate
 from farout.runs.overrides import compose_evaluation
@@ -281,7 +282,7 @@ def test_names_of_other_code_bases(
 ) -> None:
     ours = network()
     id_data = imported.read_id_data("digits")
-    chosen = imported.choose_backbone(weight_sets(save(ours)), imported.options("backbone"), id_data)
+    chosen = imported.choose_backbone(weight_sets(save(ours)), conf_names("backbone"), id_data)
     assert chosen.spec.name == backbone
     copy = network()
     load_foreign_state(copy, chosen.match.weights.state)

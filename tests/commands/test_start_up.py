@@ -19,14 +19,23 @@ print("LOADED", *(name for name in {heavy} if name in sys.modules))
 """
 
 
-def _loaded(*words: str) -> set[str]:
-    """Which heavy packages a command has loaded when it ends."""
+def _ended(*words: str) -> str:
+    """What a command says, and below it which heavy packages it has loaded when it ends."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD.format(heavy=HEAVY), *words], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    last = done.stdout.splitlines()[-1].split()
+    return done.stdout
+
+
+def _loaded_of(said: str) -> set[str]:
+    last = said.splitlines()[-1].split()
     assert last[0] == "LOADED"
     return set(last[1:])
+
+
+def _loaded(*words: str) -> set[str]:
+    """Which heavy packages a command has loaded when it ends."""
+    return _loaded_of(_ended(*words))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +54,16 @@ def _loaded(*words: str) -> set[str]:
 )
 def test_what_needs_no_network_loads_nothing_heavy(words: tuple[str, ...]) -> None:
     assert _loaded(*words) == set()
+
+
+@pytest.mark.parametrize("name", ["train", "eval"])
+def test_a_console_command_starts_as_fast_and_its_help_names_it(name: str, tmp_path: Path) -> None:
+    command = tmp_path / f"farout-{name}"  # as pip writes it
+    command.write_text(f"import sys\nfrom farout.commands.entry import start_{name}\nsys.exit(start_{name}())\n")
+    done = _ended(str(command), "--help")
+    assert _loaded_of(done) == set()
+    assert "farout-train method=energy m_in=-25" in done and "farout-eval run=" in done and "farout-data --list" in done
+    assert "python " not in done
 
 
 @pytest.mark.parametrize("words", [("nosuch/group=energy",), ("method=energy", "m_inn=-25")], ids=" ".join)

@@ -152,7 +152,7 @@ def test_where_the_data_are_not_at_hand(
     (folder / "run.json").write_text(json.dumps(record))
     nothing = DataPaths(store=tmp_path / "store", packs=None, conf=ROOT / "conf")
     tau = Detector.from_run(unheld.folder, calibration_images=strangers, device="cpu").tau
-    monkeypatch.setattr("farout.detector.default_paths", lambda root: nothing)
+    monkeypatch.setattr("farout.detector.default_paths", lambda: nothing)
     detector = Detector.from_run(folder, calibration_images=strangers, device="cpu")
     assert (detector.spec.side, detector.classes) == (32, tuple("0123456"))
     assert detector.tau == tau

@@ -14,6 +14,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [  # lowest first: a package imports from those below it and from itself
+    {"places"},
+    {"command_names"},
     {"errors", "lazy", "version"},
     {"files", "kernels", "shapes", "targets"},
     {"backbones"},
@@ -166,6 +168,19 @@ def test_no_import_goes_round_in_a_circle() -> None:
     assert set(_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
+def test_only_work_on_the_repository_asks_where_it_lies() -> None:
+    """All else asks `farout.places` for files of conf/ and for folders: a wheel has no repository."""
+    folders = {"commands/bench.py", "commands/torture.py", "commands/verdicts.py", "reproduce/pages.py"}
+    folders |= {"commands/benchmark/page.py", "commands/benchmark/start_up.py", "runs/environment.py"}
+    named = {"places.py", "config/settings.py"}  # where it is defined, and handed on to tests
+    asking = {
+        path.relative_to(ROOT / "src/farout").as_posix()
+        for path in SOURCES
+        if re.search(r"\bROOT\b|parents\[[23]\]", path.read_text())
+    }
+    assert asking == folders | named
+
+
 WRITERS = {"os.replace", "os.rename", "os.link", "shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.copytree"}
 METHODS = {"write_text", "write_bytes", "rename"}  # of a path
 
@@ -240,6 +255,19 @@ def test_make_alone_lists_every_target() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE):
         assert re.search(rf"^\s+{target}\s", shown, flags=re.MULTILINE), target
+
+
+def test_make_env_takes_pytorch_from_where_it_is_told() -> None:
+    """Before all else and without what it depends on: the rest comes from the usual place, and finds it there."""
+    command = ["make", "-n", "env", "VENV=/nowhere/venv"]
+    usual, told = (
+        [line for line in subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+         if "pip install" in line and "--upgrade" not in line]
+        for words in (command, [*command, "TORCH_INDEX=https://index.invalid/cpu"])
+    )  # fmt: skip
+    assert len(usual) == 1 and usual[0].endswith('-c constraints.txt -e ".[dev]"')
+    assert told[1:] == usual
+    assert told[0].endswith('-c constraints.txt --no-deps --index-url "https://index.invalid/cpu" torch torchvision')
 
 
 def test_ci_calls_make_and_nothing_else() -> None:

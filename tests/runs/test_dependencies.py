@@ -131,7 +131,7 @@ def test_the_same_command_notices_a_set_that_grew_and_another_fit(evaluated, tmp
     draw(0, 6)
     (conf / "dataset/mine.yaml").write_text(f"title: Mine\nsource: {source}\n")
     real = launch_settings.default_paths
-    monkeypatch.setattr(launch_settings, "default_paths", lambda root: type(real(root))(tmp_path / "store", None, conf))
+    monkeypatch.setattr(launch_settings, "default_paths", lambda: type(real())(tmp_path / "store", None, conf))
     settings, run = evaluated
     own = replace(settings(), ood_data=OodData("digits", ["mine"]))
     train(own)

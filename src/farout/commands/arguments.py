@@ -11,8 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+from farout.command_names import as_typed
 from farout.engine.stopping import INTERRUPTED, TERMINATED, Terminated, signals
 from farout.errors import ConfigError, FaroutError, one_line, shorten
+from farout.places import INSTALLED
 
 DONE, FAILED, NOBODY_READS = 0, 2, 141  # 128 + SIGPIPE, as shells say
 NO_MEMORY = re.compile(r"(not enough|can't allocate|out of) memory", re.IGNORECASE)
@@ -29,6 +31,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+
+    def format_help(self) -> str:
+        """With examples in the words by which the command was called."""
+        return as_typed(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         option, _, reason = message.removeprefix("argument ").partition(": ")
@@ -101,6 +107,12 @@ def file_to_write(option: str, path: Path | None) -> None:
     folder_to_write(option, path.parent)
     if path.is_dir():
         raise ConfigError(f"{option} {path} is a folder: name a file")
+
+
+def require_checkout(what: str) -> None:
+    """Raise ConfigError where farout came as a wheel, because `what` is a matter of the repository's own files."""
+    if INSTALLED:
+        raise ConfigError(f"{what} is work on the repository, and this farout is a wheel: do it in a checkout")
 
 
 def plain(error: BaseException) -> str:

@@ -26,13 +26,13 @@ from typing import Any
 
 import torch
 
-from farout.commands.arguments import DONE, FAILED, Parser, folder_to_write, guarded, plain, whole
+from farout.commands.arguments import DONE, FAILED, Parser, folder_to_write, guarded, plain, require_checkout, whole
 from farout.commands.benchmark.lines import AnyLine, Growth, Place, Size, Unmeasured
 from farout.commands.benchmark.page import SPEED, amounts, update_page
-from farout.config.settings import ROOT
 from farout.engine.progress import say
 from farout.errors import FaroutError
 from farout.files import save_json
+from farout.places import ROOT
 from farout.runs.environment import choose_device, stamp
 
 PARTS = {  # what --only calls it -> its module
@@ -53,6 +53,7 @@ RESULTS = ROOT / "results"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a line for each comparison, and keep a whole run; 2 where a part failed."""
     options = _options(arguments)
+    require_checkout("this benchmark")
     folder_to_write("--results", options.results)
     if options.threads:
         torch.set_num_threads(options.threads)

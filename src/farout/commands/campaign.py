@@ -6,8 +6,8 @@
 
 Most valuable first: of seed 1 the pre-training, the fine-tunings and their evaluations, then of seed 2, and so on. JEM
 is sampled before its evaluation and attacked after it. When all is done the tables are written and printed: the same
-stages as scripts/reproduce.py has, which does them in one go.
-Overrides (NAME=VALUE) are added to every row, as for train.py.
+stages as `python scripts/reproduce.py` has, which does them in one go.
+Overrides (NAME=VALUE) are added to every row, as for `python train.py`.
 """
 
 import argparse

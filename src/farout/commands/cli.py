@@ -20,10 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farout.commands.arguments import DONE, FAILED, plain, reported
 from farout.config.compose import compose_after, explain, hydra_folder, require_jobs, settings_of
-from farout.config.settings import ROOT, Composition, Settings
+from farout.config.settings import Composition, Settings
 from farout.engine import stopping
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
+from farout.places import CONF
 from farout.version import __version__
 
 Task = Callable[[Settings], Any]
@@ -76,7 +77,7 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         options.overrides = [*before, *typed]
         with stopping.signals(), tidied(sweeps_into), copied_once() if options.help else nullcontext():
             if checked is None:
-                _run_hydra(options, parser, job, str(ROOT / "conf"), config_name)
+                _run_hydra(options, parser, job, str(CONF), config_name)
             else:  # composed already, and nothing is left that Hydra would do
                 started = True
                 task(checked)

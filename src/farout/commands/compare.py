@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from farout.commands.arguments import DONE, Parser, folder_to_write, guarded, whole
-from farout.config.settings import ROOT
 from farout.engine.progress import say
 from farout.files import save_json
+from farout.places import work_folder
 from farout.report.records import PAIRED
 from farout.reproduce.comparison import compare, name_of_comparison
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--results",
         type=Path,
-        default=ROOT / "results",
+        default=work_folder() / "results",
         metavar="FOLDER",
         help="where the record goes (default: results)",
     )

@@ -25,6 +25,16 @@ def evaluate(settings: Settings) -> Any:
     return evaluate(settings)
 
 
+def start_train() -> NoReturn:
+    """The console command farout-train."""
+    start("train")
+
+
+def start_eval() -> NoReturn:
+    """The console command farout-eval."""
+    start("eval")
+
+
 def start(name: str) -> NoReturn:
     """Run the command `name` (train, eval) with this process's arguments; exits with its status."""
     with stopping.signals():

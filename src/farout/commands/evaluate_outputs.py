@@ -13,12 +13,12 @@ from pathlib import Path
 
 from farout.commands.arguments import DONE, Parser, file_to_write, guarded, whole
 from farout.config.parse import protocol_file
-from farout.config.settings import ROOT
 from farout.engine.progress import say
 from farout.evaluation.evaluate import evaluate_outputs
 from farout.evaluation.results import as_record
 from farout.evaluation.saved_outputs import read_outputs
 from farout.files import save_json
+from farout.places import conf_names
 
 EPILOG = """\
 examples:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table per protocol and write the record; 2 after a one-line error."""
     options = _options(arguments)
     file_to_write("--out", options.out)
-    names = options.protocol or sorted(path.stem for path in (ROOT / "conf/protocol").glob("*.yaml"))
+    names = options.protocol or conf_names("protocol")
     protocols = [replace(protocol_file(name), bootstrap=options.bootstrap or 0) for name in names]
     saved = read_outputs(options.folder)
     first = evaluate_outputs(

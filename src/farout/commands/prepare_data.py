@@ -36,7 +36,6 @@ from rich.progress import (
 from rich.table import Table
 
 from farout.commands.arguments import Parser, folder_to_write, guarded, plain
-from farout.config.settings import ROOT
 from farout.data import DataPaths, dataset_names, default_paths, open_dataset
 from farout.data.catalogue import load_entry, split_names
 from farout.data.download import Progress as Report
@@ -45,6 +44,7 @@ from farout.data.pack import write_pack
 from farout.data.prepare import prepare, prepare_from, splits_to_prepare, state_of
 from farout.data.transform import channel_statistics
 from farout.errors import ConfigError, FaroutError, MissingDataError
+from farout.places import work_folder
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -79,7 +79,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="where packs lie (default: $FAROUT_PACKS, packs/, ../shared/data)",
     )
-    add("--conf", type=Path, metavar="DIR", help="the conf folder (default: this repository's)")
+    add(
+        "--conf",
+        type=Path,
+        metavar="DIR",
+        help="the conf folder (default: ./conf, then farout's)",
+    )
     add("--force", action="store_true", help="build again what is ready")
     add("--keep", action="store_true", help="keep downloaded archives")
     options = parser.parse_args(arguments)
@@ -92,8 +97,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def paths_of(options: argparse.Namespace) -> DataPaths:
-    paths = default_paths(ROOT)
-    changes = {"store": options.data, "packs": options.packs, "conf": options.conf}
+    paths = default_paths()
+    if options.conf is not None:
+        paths = replace(paths, conf=options.conf, own_conf=None)
+    changes = {"store": options.data, "packs": options.packs}
     return replace(paths, **{key: value for key, value in changes.items() if value is not None})
 
 
@@ -134,7 +141,7 @@ def status_table(names: list[str], paths: DataPaths) -> Table:
         entry = load_entry(name, paths)
         for split in split_names(name, paths) or [""]:
             if not split:  # your own images, divided or not
-                table.add_row(name, "any", "", _own_state(entry, paths), entry.get("licence", ""))
+                table.add_row(name, "any", "", _own_state(name, entry, paths), entry.get("licence", ""))
                 continue
             more = entry["splits"].get(split)
             own = {**entry, **more} if isinstance(more, dict) else entry
@@ -145,8 +152,8 @@ def status_table(names: list[str], paths: DataPaths) -> Table:
     return table
 
 
-def _own_state(entry: dict[str, Any], paths: DataPaths) -> str:
-    place = paths.conf.parent / Path(entry["source"]).expanduser()
+def _own_state(name: str, entry: dict[str, Any], paths: DataPaths) -> str:
+    place = paths.home(name) / Path(entry["source"]).expanduser()
     return "can be made here" if place.exists() else f"missing: {entry['source']} does not exist"
 
 
@@ -170,7 +177,7 @@ def read_names(place: str | None) -> list[str] | None:
 
 def write_packs(name: str, options: argparse.Namespace, paths: DataPaths) -> None:
     splits = splits_to_prepare(name, options.split, paths)
-    out = options.out or ROOT / "packs"
+    out = options.out or work_folder() / "packs"
     one_file = out.suffix in (".tar", ".gz")
     if one_file and len(splits) * len(options.names) > 1:
         raise ConfigError(f"--out {out} is one file, but there are several packs to write: name a folder or a --split")

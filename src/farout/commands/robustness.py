@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from farout.commands.arguments import Parser, guarded, number, seed, whole
-from farout.config.settings import ROOT
 from farout.data import default_paths
 from farout.engine.progress import say
 from farout.report.figures.robustness import AXES
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = AttackPlan({norm: sorted(set(getattr(options, norm))) for norm in options.norm}, **same)
     run = open_run(options.run)
     baseline = None if options.baseline is None else open_run(options.baseline)
-    found = assess(run, baseline, plan, default_paths(ROOT), choose_device(options.device, "--device"))
+    found = assess(run, baseline, plan, default_paths(), choose_device(options.device, "--device"))
     for norm in plan.epsilons:
         show(found, norm)
     for path in found.files:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from farout.commands.arguments import Parser, folder_to_write, guarded, number, seed, whole
-from farout.config.settings import ROOT
 from farout.data import default_paths
 from farout.engine.progress import say
 from farout.metrics.generation import INCEPTION_WEIGHTS
@@ -78,7 +77,7 @@ def sample(options: argparse.Namespace) -> None:
     names = ("source", "steps", "reinit", "count", "batch_size", "chain_steps", "seed")
     sampling = Sampling(rounds=rounds, **{name: getattr(options, name) for name in names})
     folder_to_write("--out", options.out)
-    run, paths, device = open_run(options.run), default_paths(ROOT), choose_device(options.device, "--device")
+    run, paths, device = open_run(options.run), default_paths(), choose_device(options.device, "--device")
     classifier = None if options.features is None else open_run(options.features)
     sampler = Sampler(run, sampling, device)
     folder = options.out or run.folder / "samples"

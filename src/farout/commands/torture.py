@@ -22,11 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from farout.commands.arguments import Parser, folder_to_write, guarded, whole
-from farout.config.settings import ROOT
+from farout.commands.arguments import Parser, folder_to_write, guarded, require_checkout, whole
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
 from farout.files import new_file, set_aside
+from farout.places import ROOT
 
 COMMON = ["scale=smoke", "id_data=digits", "logger=none", "evaluate=false", "trainer.device=cpu", "max_steps=24"]
 COMMON += ["trainer.checkpoint_steps=2", "trainer.log_every=1"]
@@ -63,6 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kill and compare; 1 where something differs."""
     options = parse(arguments)
+    require_checkout("this test of train.py")
     folder_to_write("--folder", options.folder)
     if options.folder is not None and options.folder.is_dir() and any(options.folder.iterdir()):
         raise ConfigError(f"--folder {options.folder} is not empty: finished runs would not be trained again")

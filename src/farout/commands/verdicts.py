@@ -15,9 +15,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from farout.commands.arguments import DONE, FAILED, Parser, guarded
-from farout.config.settings import ROOT
+from farout.commands.arguments import DONE, FAILED, Parser, guarded, require_checkout
 from farout.engine.progress import say
+from farout.places import ROOT
 from farout.report.records import read_record
 from farout.reproduce.ledger import keep_record
 from farout.reproduce.pages import Ledger, draw, outdated, pages_of, update
@@ -45,6 +45,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print, and write or check the pages; returns the exit status."""
     options = _options(arguments)
+    if options.results is None:
+        require_checkout("writing the pages (all but printing the verdicts of --results FOLDER)")
     folder = options.results or ROOT / "results"
     for record in [read_record(run) for run in options.keep]:
         keep_record(record, folder)

@@ -11,21 +11,41 @@ from typing import Any
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from farout.command_names import as_typed
 from farout.config.coerce import unknown
 from farout.config.parse import check_holdout, known_root_keys, parse
 from farout.config.renamed import renamed
-from farout.config.settings import ROOT, Composition, Settings, defaults
+from farout.config.settings import Composition, Settings, defaults
 from farout.errors import ConfigError, one_line, shorten
+from farout.places import CONF, conf_folders, conf_names, is_group, own_conf
 
 # What conf/train.yaml begins with.
 ConfigStore.instance().store("settings", OmegaConf.create(defaults()), provider="farout")
+# The examples of --help, in the words by which the command was called.
+OmegaConf.register_new_resolver("as_typed", as_typed, replace=True)
+
+
+class OwnConf(SearchPathPlugin):
+    """Hydra looks into conf/ of the current folder before that of farout: a file there adds to a group or replaces."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Nothing where another folder than farout's is the main one (--config-path), or where there is no own."""
+        own = own_conf()
+        if own is not None and any(each.path == str(CONF) for each in search_path.get_path()):
+            search_path.prepend("farout-here", f"file://{own}", SearchPathQuery("main", str(CONF)))
+
+
+Plugins.instance().register(OwnConf)
 
 LISTS = ("score", "experiment")  # groups of which several files can be chosen
 
@@ -107,7 +127,7 @@ def parent_settings(settings: Settings) -> Settings:
     parent.
     """
     choices = {} if settings.composition is None else settings.composition.choices
-    usual = _from_scratch(settings.scale, choices.get("id_data"))
+    usual = _from_scratch(settings.scale, choices.get("id_data"), conf_folders())
     pretrain = dict(settings.pretrain)
     holdout = pretrain.pop("holdout", usual.holdout)
     check_holdout(holdout, "pretrain.")
@@ -132,10 +152,10 @@ def parent_settings(settings: Settings) -> Settings:
 
 
 @cache
-def _from_scratch(scale: str, id_data: str | None) -> Settings:
-    """Cross-entropy at a scale, on the data set of a file where it is one of conf/id_data."""
+def _from_scratch(scale: str, id_data: str | None, folders: tuple[Path, ...]) -> Settings:
+    """Cross-entropy at a scale, on the data set of a file where it is one of conf/id_data in these folders."""
     words = ["method=ce", f"scale={scale}"]
-    return compose_settings(words + ([f"id_data={id_data}"] if id_data in _options("id_data") else []))
+    return compose_settings(words + ([f"id_data={id_data}"] if id_data in conf_names("id_data") else []))
 
 
 @contextmanager
@@ -144,7 +164,7 @@ def hydra_on_conf() -> Iterator[None]:
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             yield
     finally:
         GlobalHydra.instance().hydra = outer
@@ -159,7 +179,7 @@ def check_overrides(words: Sequence[str]) -> list[Override]:
     for override in found:
         group = override.key_or_group
         chosen = not override.is_delete() and not override.is_sweep_override()
-        if chosen and group != "hydra" and (ROOT / "conf" / group).is_dir():
+        if chosen and group != "hydra" and is_group(group):
             _check_choice(group, override.value())
     return found
 
@@ -192,7 +212,7 @@ def no_file(group: str, name: object) -> ConfigError:
     now = renamed(group, name)
     if now is not None:
         return ConfigError(f"{group}={name} is now {now}: use that")
-    return ConfigError(f"{group}={shorten(name)} is not there: choose from {', '.join(_options(group))}")
+    return ConfigError(f"{group}={shorten(name)} is not there: choose from {', '.join(conf_names(group))}")
 
 
 def require_jobs(words: Sequence[str]) -> None:
@@ -237,16 +257,10 @@ def explain(error: Exception, config_name: str, words: Sequence[str]) -> ConfigE
     return ConfigError(one_line(re.sub(r"See https://\S+( for details)?", "", text)) or type(error).__name__)
 
 
-def _options(group: str) -> list[str]:
-    """What a group offers: its files, by the names that choose them."""
-    folder = ROOT / "conf" / group
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-
-
 def _group_choices(words: Sequence[str]) -> list[str]:
     """The words of a command line that choose a file of a group; of a sweep the first."""
     matches = [re.match(r"([\w/]+)(@\w+)?=[\w/]+", word) for word in words]
-    return [match.group(0) for match in matches if match and (ROOT / "conf" / match.group(1)).is_dir()]
+    return [match.group(0) for match in matches if match and is_group(match.group(1))]
 
 
 def _unknown_key(key: str, config_name: str, words: Sequence[str]) -> ConfigError:

@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from farout.config.compose import check_overrides, files_alone, hydra_on_conf
-from farout.config.settings import ROOT, Composition
+from farout.config.settings import Composition
 from farout.errors import shorten
+from farout.places import conf_folders, is_group, own_conf
 
 WIDTH = 110
 Changes = dict[str, tuple[Any, Any]]
@@ -22,12 +23,18 @@ Changes = dict[str, tuple[Any, Any]]
 
 def files_of(composition: Composition) -> list[str]:
     """The files of conf/, without .yaml, in the order in which they were read; later ones win."""
-    return list(_without_values(composition.root, _choices(composition.overrides))[0])
+    return list(_without_values(composition.root, _choices(composition.overrides), conf_folders())[0])
+
+
+def own_files_of(composition: Composition) -> list[str]:
+    """Those of them that lie in conf/ of the current folder and are not farout's."""
+    own = own_conf()
+    return [] if own is None else [name for name in files_of(composition) if (own / f"{name}.yaml").is_file()]
 
 
 def changes_of(composition: Composition) -> Changes:
     """Option -> (what the files say, what the overrides made of it), where that differs; None also where it was not."""
-    files = _without_values(composition.root, _choices(composition.overrides))[1]
+    files = _without_values(composition.root, _choices(composition.overrides), conf_folders())[1]
     found: Changes = {}
     for override in check_overrides([word for word in composition.overrides if not _chooses(word)]):
         value = None if override.is_delete() else override.value()
@@ -39,7 +46,8 @@ def composition_record(composition: Composition) -> dict[str, Any]:
     """What run.json keeps of it: of a path its last part, since where things lie on a machine helps nobody else."""
     changes = changes_of(composition).items()
     kept = {key: [_portable(old), _portable(new)] for key, (old, new) in changes if not key.startswith("paths.")}
-    return {"files": files_of(composition), "changed": kept}
+    own = own_files_of(composition)
+    return {"files": files_of(composition), **({"own": own} if own else {}), "changed": kept}
 
 
 def _portable(value: Any) -> Any:
@@ -51,8 +59,8 @@ def _portable(value: Any) -> Any:
 def summary(name: str, composition: Composition) -> str:
     """The first lines of a run."""
     changes = [f"{key} {_shown(old)} -> {_shown(new)}" for key, (old, new) in changes_of(composition).items()]
-    parts = {"conf/": files_of(composition), "changed": changes or ["nothing"]}
-    return "\n".join([name, *(line for title, items in parts.items() for line in _block(title, items))])
+    parts = {"conf/": files_of(composition), "./conf/": own_files_of(composition), "changed": changes or ["nothing"]}
+    return "\n".join([name, *(line for title, items in parts.items() if items for line in _block(title, items))])
 
 
 def _block(title: str, items: Sequence[str]) -> list[str]:
@@ -70,7 +78,7 @@ def _block(title: str, items: Sequence[str]) -> list[str]:
 def _chooses(word: str) -> bool:
     """Whether an override is about a group of conf/, or Hydra's own business."""
     group = word.lstrip("+~").partition("=")[0].partition("@")[0]
-    return group.partition(".")[0] == "hydra" or group.startswith("hydra/") or (ROOT / "conf" / group).is_dir()
+    return group.partition(".")[0] == "hydra" or group.startswith("hydra/") or is_group(group)
 
 
 def _choices(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -78,8 +86,10 @@ def _choices(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 @cache
-def _without_values(root: str, choices: tuple[str, ...]) -> tuple[tuple[str, ...], DictConfig]:
-    """The files, and what they alone compose to."""
+def _without_values(
+    root: str, choices: tuple[str, ...], folders: tuple[Path, ...]
+) -> tuple[tuple[str, ...], DictConfig]:
+    """The files, and what they alone compose to; `folders` are those of conf/."""
     with nullcontext() if GlobalHydra.instance().is_initialized() else hydra_on_conf():  # a command may add folders
         defaults = GlobalHydra.instance().config_loader().compute_defaults_list(root, list(choices), RunMode.RUN)
         paths = [str(entry.config_path) for entry in defaults.defaults if not str(entry.package).startswith("hydra")]

@@ -12,7 +12,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farout.config.coerce import Component, build_dataclass, class_of, coerce, component, signature_of, unknown
 from farout.config.settings import (
-    ROOT,
     Composition,
     IdData,
     LoggerSettings,
@@ -26,6 +25,7 @@ from farout.config.settings import (
 from farout.data.paths import DataPaths
 from farout.errors import ConfigError, shorten
 from farout.metrics.protocol import Protocol
+from farout.places import conf_file, conf_names
 
 GROUPS = ("method", "backbone", "transform", "id_data", "ood_data", "score", "protocol", "trainer", "logger")
 SCALARS: dict[str, Any] = get_type_hints(Options)
@@ -161,10 +161,9 @@ def read_protocol(values: Any) -> Protocol:
 
 def protocol_file(name: str) -> Protocol:
     """A file of conf/protocol, by its name; raises ConfigError where there is none."""
-    path = ROOT / f"conf/protocol/{name}.yaml"
+    path = conf_file(f"protocol/{name}")
     if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise ConfigError(f"protocol={name} is not there: choose from {there}")
+        raise ConfigError(f"protocol={name} is not there: choose from {', '.join(conf_names('protocol'))}")
     return read_protocol(OmegaConf.load(path))
 
 
@@ -226,7 +225,7 @@ def _check_names(settings: Settings) -> None:
         name = getattr(settings, key).name
         if not re.fullmatch(r"[\w.@+-]+", name):
             raise ConfigError(f"{key}.name={name} names a folder: use letters, digits and _ . @ + -")
-    if not (ROOT / f"conf/score/{settings.method_score}.yaml").is_file():
+    if not conf_file(f"score/{settings.method_score}").is_file():
         raise ConfigError(f"method.score={settings.method_score} is not a score: choose one of conf/score/")
     paths = settings.paths.data_paths()
     for name in settings.ood_data.sets:

@@ -1,7 +1,7 @@
 """What one command asks for: plain dataclasses, and the only place where an option's default stands."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,11 +12,11 @@ from farout.engine.restarts import RestartPolicy
 from farout.engine.schedules import Algorithm, LRSchedule, Shape, WarmUp
 from farout.errors import ConfigError
 from farout.metrics.protocol import Protocol
+from farout.places import ROOT as ROOT  # the tests', who look for files of the repository
 
 if TYPE_CHECKING:
     from farout.engine.fit import Optimisation
 
-ROOT = Path(__file__).resolve().parents[3]
 Keep = Literal["last", "best"]  # which weights of a run
 Precision = Literal["fp32", "bf16", "tf32"]  # of the network's trunk while it trains
 
@@ -266,11 +266,11 @@ class Paths:
 
     def data_paths(self) -> DataPaths:
         """The image store, the packs and the catalogue."""
-        default = default_paths(ROOT)
-        return DataPaths(
+        default = default_paths()
+        return replace(
+            default,
             store=Path(self.data) if self.data else default.store,
             packs=Path(self.packs) if self.packs else default.packs,
-            conf=default.conf,
         )
 
 

@@ -88,14 +88,14 @@ class Definition:
 
 def dataset_names(paths: DataPaths) -> list[str]:
     """All data sets of the catalogue, sorted."""
-    return sorted(p.stem for p in (paths.conf / "dataset").glob("*.yaml"))
+    return sorted({file.stem for folder in paths.catalogue for file in folder.glob("*.yaml")})
 
 
 def load_entry(name: str, paths: DataPaths) -> dict[str, Any]:
     """The YAML of data set `name` (without its @argument), checked. Raises ConfigError."""
     if not is_set_name(name):
         raise ConfigError(f"{name!r} is no name of a data set: give one of conf/dataset, e.g. cifar10, not a path")
-    file = paths.conf / "dataset" / f"{name.partition('@')[0]}.yaml"
+    file = paths.entry(name)
     if not file.is_file():
         near = difflib.get_close_matches(name, dataset_names(paths), n=3, cutoff=0.5) or dataset_names(paths)
         raise ConfigError(f"no data set '{name}' in {file.parent}; there are: {', '.join(near)}")
@@ -190,7 +190,7 @@ def define(name: str, split: str, paths: DataPaths, side: int | None = None) -> 
         raise ConfigError(f"data set '{name}' has no split '{split}'; it has: {', '.join(listed)}")
     own = {k: v for k, v in entry.items() if k in SPLIT_KEYS} | ({} if rule else splits.get(split) or {})
     if own.get("source"):
-        own = _own_source(own, splits if rule else {}, split, paths, side)
+        own = _own_source(own, splits if rule else {}, split, paths.home(name), side)
     if "@" in name and not own.get("folder"):  # whose argument says which classes
         own = _with_argument(name, own)
     common = {k: v for k, v in entry.items() if k in SET_KEYS}
@@ -201,11 +201,9 @@ def define(name: str, split: str, paths: DataPaths, side: int | None = None) -> 
     return Definition(name, split, common, own, files, base)
 
 
-def _own_source(
-    own: dict[str, Any], rule: dict[str, Any], split: str, paths: DataPaths, side: int | None
-) -> dict[str, Any]:
+def _own_source(own: dict[str, Any], rule: dict[str, Any], split: str, home: Path, side: int | None) -> dict[str, Any]:
     """Your own images: where they lie, how they are divided, and the side to bring them to where none is declared."""
-    own = {**own, "source": str(paths.conf.parent / Path(own["source"]).expanduser())}
+    own = {**own, "source": str(home / Path(own["source"]).expanduser())}
     if "holdout" in rule:
         own["holdout"] = rule["holdout"]
     else:

@@ -193,7 +193,7 @@ def splits_to_prepare(name: str, chosen: str | None, paths: DataPaths) -> list[s
     Raises ConfigError for a set that is read where it lies: there is nothing to build.
     """
     if any(define(name, split, paths).own.get("folder") for split in split_names(name, paths)):
-        raise ConfigError(f"{name} is not built: train.py reads it where it lies, with id_data.folder=FOLDER")
+        raise ConfigError(f"{name} is not built: `python train.py` reads it where it lies, with id_data.folder=FOLDER")
     if chosen:
         define(name, chosen, paths)
         return [chosen]

@@ -13,13 +13,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from farout.command_names import as_typed
+
 # No wrapping by width: a log line stays one line when output goes to a file.
 console = Console(soft_wrap=True, highlight=False)
 
 
 def say(message: str) -> None:
-    """One plain line for people (markup is not interpreted: paths may contain brackets)."""
-    console.print(message, markup=False)
+    """One plain line for people, commands in it as they are typed here; brackets are text, as in paths."""
+    console.print(as_typed(message), markup=False)
 
 
 class Bar:

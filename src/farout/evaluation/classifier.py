@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from farout.backbones.any_network import AnyNetwork, find_head, unwrapped
 from farout.config.coerce import Component
-from farout.config.settings import ROOT
 from farout.data.given import Given, Inputs, Preprocess, input_batches, normalisation_std, number_of
 from farout.engine.host import HostRows, to_device
 from farout.engine.precision import full_fp32
 from farout.engine.progress import Bar
 from farout.errors import FaroutError
+from farout.places import conf_file
 from farout.runs.environment import choose_device
 from farout.runs.scoring import Passes, score_file
 from farout.scores import ImageScore, Outputs, Score
@@ -144,7 +144,7 @@ def score_components(scores: str | Component | Sequence[str | Component]) -> lis
 
 def all_scores() -> list[str]:
     """Names of the files that score=all has."""
-    return list(OmegaConf.load(ROOT / "conf/score/all.yaml").defaults)
+    return list(OmegaConf.load(conf_file("score/all")).defaults)
 
 
 def _device_of(model: nn.Module) -> torch.device:

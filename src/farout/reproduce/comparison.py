@@ -136,7 +136,7 @@ def _evaluated(folders: Sequence[Path], protocol: str | None, ood_data: str | No
         trial = [t for t in own if t.conditions == min(wanted, key=_limit_and_name)][-1]
         if "depends_on" not in trial.entry:
             raise ConfigError(
-                f"{folder} does not say what its figures depend on: evaluate it again (eval.py run={folder})"
+                f"{folder} does not say what its figures depend on: evaluate it again (python eval.py run={folder})"
             )
         found.append(Evaluated(trial, read_evidence(folder / "scores", trial.entry)))
     return found

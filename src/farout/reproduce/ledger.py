@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from farout.config.settings import ROOT
 from farout.engine.progress import say
 from farout.errors import ConfigError, MissingDataError
 from farout.files import load_object, save_json
+from farout.places import conf_file
 from farout.report.blocks import pipe_table
 from farout.report.records import PAIRED, SENSITIVITY, Record, is_run_record, name_of, read_record
 from farout.reproduce.trials import Trial
@@ -120,7 +120,7 @@ def command_of(trial: Trial) -> str:
     for paper in dict.fromkeys(protocols):
         row = EXPERIMENTS.get(paper, {}).get(method)
         name = f"{paper}/{scale}/{trial.id_data}_{row}"
-        if row is not None and (ROOT / f"conf/experiment/{name}.yaml").is_file():
+        if row is not None and conf_file(f"experiment/{name}").is_file():
             words = [f"experiment={name}", f"seed={trial.seed}"]
             words += [f"outliers={name_of(identity['outliers'])}"] if identity.get("outliers") else []
             words += [tail, *(["init_from=RUN"] if trial.from_others else [])]

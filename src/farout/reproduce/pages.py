@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farout.config.settings import ROOT
 from farout.data import default_paths
 from farout.files import write_text
+from farout.places import ROOT
 from farout.report.blocks import is_current, update_page
 from farout.report.figures.style import svg_text
 from farout.report.records import Record

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from farout.config.settings import ROOT
 from farout.data import default_paths
 from farout.data.catalogue import dataset_names, load_entry
 from farout.papers import ExtraTable, Paper, ReportedValue, Row, load
 from farout.papers.claims import MEAN
+from farout.places import ROOT
 from farout.report.blocks import pipe_table
 from farout.report.records import Record
 from farout.reproduce.result_tables import NAMES, result_tables

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from farout.config.compose import compose_settings
-from farout.config.settings import ROOT, Settings
+from farout.config.settings import Settings
 from farout.errors import ConfigError
+from farout.places import conf_file, conf_names
 from farout.runs.run import open_run
 
 # Paper -> its rows, most valuable first: each is a file of conf/experiment, as `TableRequest.experiment` names it.
@@ -78,9 +79,8 @@ class TableRequest:
     def check(self, table: str) -> None:
         """Raise ConfigError, in one line, where the table, by the name that was given for it, has no such row."""
         for row in self.rows:
-            if not (ROOT / f"conf/experiment/{self.experiment(row)}.yaml").is_file():
-                files = (ROOT / "conf/experiment" / self.folder).glob("*.yaml")
-                there = ", ".join(sorted(file.stem for file in files))
+            if not conf_file(f"experiment/{self.experiment(row)}").is_file():
+                there = ", ".join(conf_names(f"experiment/{self.folder}"))
                 raise ConfigError(f"{table} has no row {self.id_data}_{row}: choose --id and --rows from {there}")
 
     def settings(self, row: str, seed: int) -> Settings:

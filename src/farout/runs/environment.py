@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from farout.config.settings import ROOT
 from farout.engine.precision import tf32_allowed
 from farout.errors import ConfigError
+from farout.places import INSTALLED, ROOT
 
 
 def choose_device(name: str, option: str = "trainer.device") -> torch.device:
@@ -62,6 +62,8 @@ def _cpu_model() -> str:
 
 def commit() -> str | None:
     """The commit of the code, with + when files differ from it; None outside a checkout."""
+    if INSTALLED:  # and a repository around the installation is somebody else's
+        return None
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")

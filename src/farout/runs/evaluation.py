@@ -53,7 +53,7 @@ def evaluate(settings: Settings) -> None:
     if not run.finished:
         state = "is not finished" if run.folder.exists() else "does not exist"
         raise FaroutError(
-            f"{run.folder} {state}: train it with the same overrides (train.py), or name one with run=PATH"
+            f"{run.folder} {state}: train it with the same overrides (python train.py), or name one with run=PATH"
         )
     own = settings_for(settings, run) if settings.run else settings
     Checks(own).evaluation(train_labels(run, ImageSets(own).paths))

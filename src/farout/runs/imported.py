@@ -17,10 +17,11 @@ from farout.backbones.projected_resnet import Projected
 from farout.backbones.weight_files import read_sets
 from farout.backbones.weight_sets import WeightSet
 from farout.config.coerce import Component, build_dataclass, component
-from farout.config.settings import ROOT, IdData
+from farout.config.settings import IdData
 from farout.engine.checkpoint import save_weights
 from farout.engine.progress import say
 from farout.errors import ConfigError, FaroutError
+from farout.places import conf_file, conf_names
 from farout.runs.environment import stamp
 from farout.runs.recovery import set_aside_damage
 from farout.runs.run import Run, build_backbone
@@ -61,7 +62,7 @@ def import_checkpoint(wanted: Import) -> Run:
     name = run_name(wanted.name, wanted.file)
     sets = read_sets(wanted.file, wanted.entry)
     id_data = read_id_data(wanted.id_data)
-    chosen = choose_backbone(sets, [wanted.backbone] if wanted.backbone else options("backbone"), id_data)
+    chosen = choose_backbone(sets, [wanted.backbone] if wanted.backbone else conf_names("backbone"), id_data)
     transform = _component("transform", wanted.transform or _usual_transform(chosen.spec.name, wanted.id_data))
     model = build_backbone(chosen.spec, id_data.num_classes)
     kinds = load_foreign_state(model, chosen.match.weights.state)
@@ -225,7 +226,7 @@ def _misfit(
 
 def _others(weights: WeightSet, id_data: IdData) -> str:
     """Which other networks the weights would fit, said in passing."""
-    networks = [_network(name, id_data.num_classes) for name in options("backbone")]
+    networks = [_network(name, id_data.num_classes) for name in conf_names("backbone")]
     fitting = [spec.name for spec, model in networks if not weights_matches(model, weights)[0].differences]
     return f", but --backbone {' or '.join(fitting)}" if fitting else ""
 
@@ -251,18 +252,13 @@ def _classes_in_file(choice: Choice) -> int | None:
 def _usual_transform(backbone: str, id_name: str) -> str:
     if backbone in TRANSFORMS:
         return TRANSFORMS[backbone]
-    return id_name if id_name in options("transform") else "cifar"
-
-
-def options(group: str) -> list[str]:
-    """What a group of conf/ offers."""
-    return sorted(file.stem for file in (ROOT / "conf" / group).glob("*.yaml"))
+    return id_name if id_name in conf_names("transform") else "cifar"
 
 
 def _config(group: str, name: str) -> Any:
-    path = ROOT / "conf" / group / f"{name}.yaml"
+    path = conf_file(f"{group}/{name}")
     if not re.fullmatch(r"[\w.@+-]+", name) or not path.is_file():
-        raise FaroutError(f"{group}={name} is not there: choose from {', '.join(options(group))}")
+        raise FaroutError(f"{group}={name} is not there: choose from {', '.join(conf_names(group))}")
     try:
         return OmegaConf.load(path)
     except (YAMLError, OSError, UnicodeDecodeError) as error:

@@ -16,10 +16,11 @@ from omegaconf import OmegaConf
 from farout.config.coerce import signature_of
 from farout.config.compose import compose_after
 from farout.config.renamed import SCALES
-from farout.config.settings import ROOT, IdData, OodData, Options, Schedule, Settings, TrainerSettings, defaults_of
+from farout.config.settings import IdData, OodData, Options, Schedule, Settings, TrainerSettings, defaults_of
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.metrics.protocol import Protocol
+from farout.places import conf_file, is_group
 from farout.runs.records import read_record
 
 Facts = Mapping[str, Any]
@@ -123,7 +124,7 @@ def _choices(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, sign, value = word.lstrip("+~").partition("=")
         group = key.partition("@")[0]
-        if sign and (ROOT / "conf" / group).is_dir() and group:
+        if sign and group and is_group(group):
             found[group] = value
     return found
 
@@ -155,7 +156,7 @@ def _check_choices(identity: Facts, record: Facts, chosen: Mapping[str, str]) ->
 
 
 def _is_file(group: str, name: object) -> bool:
-    return bool(re.fullmatch(r"[\w-]+", str(name))) and (ROOT / f"conf/{group}/{name}.yaml").is_file()
+    return bool(re.fullmatch(r"[\w-]+", str(name))) and conf_file(f"{group}/{name}").is_file()
 
 
 def _identity_words(identity: Facts, scale: object) -> Iterator[str]:
@@ -189,7 +190,7 @@ def schedule_of(identity: Facts) -> dict[str, Any]:
 
 def _arguments(group: str, name: str) -> list[str]:
     """What the class behind a file of a group takes; for a method also where its target lies one level deeper."""
-    config = OmegaConf.load(ROOT / f"conf/{group}/{name}.yaml")
+    config = OmegaConf.load(conf_file(f"{group}/{name}"))
     return list(signature_of(str(OmegaConf.select(config, "method._target_" if group == "method" else "_target_"))))
 
 

@@ -52,7 +52,7 @@ class DamagedRun(FaroutError):
 
     def __init__(self, path: Path, reason: str) -> None:
         own = "scripts/import_checkpoint.py" if path.parent.name.startswith("imported-") else "train.py"
-        again = f"repeat the {own} command that made it, which moves it aside and makes it anew"
+        again = f"repeat the `python {own}` command that made it, which moves it aside and makes it anew"
         super().__init__(f"{path} is damaged ({reason}): {again}")
         self.path, self.reason = path, reason
 

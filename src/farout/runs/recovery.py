@@ -7,10 +7,11 @@ import torch
 from omegaconf import OmegaConf
 
 from farout.config.coerce import class_of
-from farout.config.settings import ROOT, Settings
+from farout.config.settings import Settings
 from farout.engine.progress import say
 from farout.errors import FaroutError
 from farout.files import set_aside
+from farout.places import conf_file
 from farout.runs.inputs import TrainingData
 from farout.runs.records import DamagedRun
 from farout.runs.run import Run, fingerprint, targets_of
@@ -78,7 +79,7 @@ def _check_classes(run: Run, recorded: Mapping[str, str], settings: Settings) ->
 
 def usual_target(group: str, name: str) -> str | None:
     """What the file of that name says: versions before did not record the method's class."""
-    path = ROOT / f"conf/{group}/{name}.yaml"
+    path = conf_file(f"{group}/{name}")
     if group != "method" or not path.is_file():
         return None
     found = OmegaConf.select(OmegaConf.load(path), "method._target_")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from farout.backbones import Backbone
 from farout.config.coerce import Component, component
-from farout.config.settings import ROOT, Settings
+from farout.config.settings import Settings
 from farout.data import ImageSet
 from farout.engine.cache import OutputCache, network_key, output_key
 from farout.engine.evaluate import collect
@@ -22,6 +22,7 @@ from farout.engine.progress import Bar, say
 from farout.errors import ConfigError, FaroutError
 from farout.metrics import detection_metrics
 from farout.metrics.vectors import finite_scores
+from farout.places import conf_file, conf_names
 from farout.runs.inputs import ImageSets, capped
 from farout.runs.lineage import training_images, unseen_images
 from farout.runs.run import Run
@@ -30,10 +31,9 @@ from farout.scores import Fitting, Head, ImageScore, Outputs, Score
 
 def score_file(name: str) -> Component:
     """The score of a file of conf/score, as it stands there; raises ConfigError where there is none."""
-    path = ROOT / f"conf/score/{name}.yaml"
+    path = conf_file(f"score/{name}")
     if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise ConfigError(f"score={name} is not there: choose from {there}")
+        raise ConfigError(f"score={name} is not there: choose from {', '.join(conf_names('score'))}")
     return component(OmegaConf.to_container(OmegaConf.load(path)), f"score.{name}")
 
 

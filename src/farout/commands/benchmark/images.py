@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from farout.commands.benchmark.lines import Place
-from farout.config.settings import ROOT
 from farout.data import ImageSet, default_paths, open_dataset
 from farout.errors import FaroutError
 
@@ -35,7 +34,7 @@ def images_of(place: Place, name: str, count: int, split: str = "train") -> Imag
     """The first `count` images of a set, or so many random ones where it is not here (and for a quick look)."""
     if place.size != "quick":
         try:
-            found = open_dataset(name, split, default_paths(ROOT))
+            found = open_dataset(name, split, default_paths())
         except FaroutError:
             pass
         else:

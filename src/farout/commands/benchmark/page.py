@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from farout.commands.benchmark.growth_figure import growth_figure
-from farout.config.settings import ROOT
 from farout.errors import FaroutError
 from farout.files import load_object, write_text
+from farout.places import ROOT
 from farout.report.figures.style import svg_text
 
 SPEED = ROOT / "docs/speed.md"

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from farout.commands.benchmark.lines import AnyLine, Line, Place, Side, Unmeasured
-from farout.config.settings import ROOT
 from farout.errors import FaroutError
+from farout.places import ROOT
 
 HELP = (str(ROOT / "train.py"), "--help")
 TORCH = ("-c", "import torch")

@@ -57,7 +57,7 @@ def last_evaluation(record: Record) -> list[Entry]:
     Raises MissingDataError where the run was never evaluated.
     """
     if not record["evaluations"]:
-        raise MissingDataError(f"{record['run']} was never evaluated: run eval.py on it first")
+        raise MissingDataError(f"{record['run']} was never evaluated: run `python eval.py` on it first")
     group: list[Entry] = []
     for entry in reversed(record["evaluations"]):
         names = {other["protocol"]["name"] for other in group}

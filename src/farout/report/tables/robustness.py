@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from farout.command_names import as_typed
 from farout.papers import Paper, RowKind, load
 from farout.report.records import EvaluatedRun, Record, runs_under
 from farout.report.tables.cells import Measures, Table
@@ -41,7 +42,7 @@ def robustness_table(
     measures = _measures([found[0] for found in chosen.values()])
     how = "; ".join(dict.fromkeys(_how(found[0]) for found in chosen.values())) or "no attack was run"
     notes = _refinements([curve for found in chosen.values() for curve in found])
-    advice = [] if chosen else ["No curves: python scripts/robustness.py RUN [BASELINE_RUN] measures them."]
+    advice = [] if chosen else [as_typed("No curves: python scripts/robustness.py RUN [BASELINE_RUN] measures them.")]
     return tabulate_extra(paper, "robustness", runs, measures, facts, how, [*notes, *advice])
 
 
