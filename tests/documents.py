@@ -22,7 +22,7 @@ from script_loader import load_script
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"(?:^<!-- (not run|run by): ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 TARGET = re.compile(r"^([a-z0-9-]+):", flags=re.MULTILINE)
-VARIABLE = re.compile(r"^([A-Z]+) +\?=", flags=re.MULTILINE)
+VARIABLE = re.compile(r"^([A-Z_]+) +\?=", re.MULTILINE)
 OVERRIDE = re.compile(r"[+~]*[\w./@]+=")
 OTHERS = {"source", "conda", "pip", "echo"}  # programs that are not ours
 

@@ -45,7 +45,8 @@ def test_what_is_not_run_says_why_and_who_runs_it():
 
 
 @pytest.mark.parametrize("block", _of("python"), ids=str)
-def test_python_runs(block):
+def test_python_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # for what it writes
     code = compile(block.text, str(block), "exec", flags=0, dont_inherit=True)
     if not block.mark:
         exec(code, {"__name__": "page"})

@@ -3,7 +3,7 @@
 FOLDER holds id_test.npz and one NAME.npz for each OOD set, each with arrays logits (N, K) and features (N, D, the input
 of the last linear layer); id_test with labels (N,), where accuracy and ECE are wanted. For scores that are fitted it
 holds id_train.npz, and for those that compute logits again head.npz (weight, bias). Scores that cannot be computed are
-left out, with the reason. results.json, which make_table.py and farout.load_results read, is written into FOLDER.
+left out, with the reason. results.json, which farout.load_results reads, is written into FOLDER.
 """
 
 import argparse
