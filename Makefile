@@ -17,7 +17,7 @@ ARGS    ?=
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts browser architecture docs page hooks clean
+.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts readme browser architecture docs page hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-25s %s\n", $$1, $$2}'
@@ -75,6 +75,8 @@ campaign: $(READY)  ## TABLE's full-scale rows (energy, oe, cider, jem) in slice
 
 bench: $(READY)  ## what things cost, ours against baselines: results/bench-cpu.json, docs/speed.md (DEVICE=cuda: a GPU)
 	$(PY) scripts/bench.py --device $(DEVICE) $(ARGS)
+
+readme: verdicts  ## the same by another name: README's table and picture, docs/, from results/
 
 verdicts: $(READY)  ## verdicts on the papers' claims; every block of README and docs/ that is written from results/
 	$(PY) scripts/verdicts.py $(ARGS)

@@ -23,11 +23,9 @@ PAGES = {  # files outside docs/ that are pages of the site
     "CONTRIBUTING.md": "contributing.md",
     "results/README.md": "records.md",
 }
-SECTIONS = {"extend-it": "extending.md", "map-of-the-code": "map.md"}  # of README.md; its front is index.md
-FRONT = "index.md"
+FRONT = "index.md"  # in README.md's place
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<target>[^()\s]+)\)")
 CODE = re.compile(r"(^(?P<fence>```+|~~~+).*?^(?P=fence)[ \t]*$|`[^`\n]+`)", flags=re.MULTILINE | re.DOTALL)
-INCLUDE = re.compile(r"^<!-- include README\.md: (?P<title>.+) -->$", flags=re.MULTILINE)
 ELSEWHERE = (
     "https://unpkg.com/"  # the theme fetches from there what old browsers and diagrams need, and we have neither
 )
@@ -55,25 +53,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put sections of README where they are asked for, and lead links to where the site has what they mean."""
+    """Lead links to where the site has what they mean."""
     uri = page.file.src_uri
     base = DOCS / uri
     for name, own in PAGES.items():
         base = ROOT / name if own == uri else base
-    text = relinked(markdown, base.parent, uri, config.repo_url)
-
-    def section(found: re.Match[str]) -> str:
-        return relinked(readme_section(found["title"]), ROOT, uri, config.repo_url)
-
-    return INCLUDE.sub(section, text)
-
-
-def readme_section(title: str) -> str:
-    """A section of README without its heading; raises PluginError where there is none of that title."""
-    parts = (ROOT / "README.md").read_text(encoding="utf-8").split(f"\n## {title}\n")
-    if len(parts) != 2:
-        raise PluginError(f"README.md has no section {title!r}")
-    return parts[1].split("\n## ")[0].strip()
+    return relinked(markdown, base.parent, uri, config.repo_url)
 
 
 def relinked(markdown: str, folder: Path, uri: str, repo_url: str | None) -> str:
@@ -107,15 +92,13 @@ def outside_code(markdown: str, change: Callable[[str], str]) -> str:
 def destination(path: Path, fragment: str) -> str | None:
     """Where the site has a place of the repository, as MkDocs names it; None where it does not have it.
 
-    Raises PluginError for a file that is not there, and for a section of README that is no page.
+    Raises PluginError for a file that is not there.
     """
     if not path.exists():
         raise PluginError(f"a link leads to {path}, which is not there")
     name, mark = path.relative_to(ROOT).as_posix(), f"#{fragment}" if fragment else ""
     if name == "README.md":
-        if fragment and fragment not in SECTIONS:
-            raise PluginError(f"README.md#{fragment} is no page of the site; sections that are: {', '.join(SECTIONS)}")
-        return SECTIONS.get(fragment, FRONT)
+        return FRONT
     if path.is_relative_to(DOCS) and path.is_file() and path.suffix != ".py":
         return path.relative_to(DOCS).as_posix() + mark
     if name in PAGES or f"{name}/README.md" in PAGES:

@@ -34,7 +34,7 @@ The papers' losses, alone
 Networks
     WideResNet, ResNet18         tensors in the order of the official code, so that its weights fit
 
-What extensions build on (README, "Extend it")
+What extensions build on (docs/extending.md)
     Method, Batch                a batch becomes a loss
     Score, Outputs               the outputs of a forward pass become a number per image, larger for ID
     Backbone                     images become features become logits

@@ -34,7 +34,7 @@ def test_a_changed_record_makes_pages_old_until_they_are_written(
     capsys.readouterr()
     assert verdicts.main(["--check"]) == 2
     said = capsys.readouterr().out
-    assert "not current: README.md (make verdicts)" in said and "not current: docs/verdicts.md" in said
+    assert "not current: docs/papers/energy.md (make verdicts)" in said and "not current: docs/verdicts.md" in said
     assert verdicts.main([]) == 0
     assert "written: docs/results.md" in capsys.readouterr().out
     assert verdicts.main(["--check"]) == 0

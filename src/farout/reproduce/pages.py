@@ -14,6 +14,7 @@ from farout.report.records import Record
 from farout.reproduce.catalogue_page import catalogue_table
 from farout.reproduce.ledger import index, read_files, read_paired, read_sensitivity
 from farout.reproduce.literature import literature_tables
+from farout.reproduce.order_figure import order_figure
 from farout.reproduce.paper_page import paper_blocks
 from farout.reproduce.result_tables import PAPERS, result_tables
 from farout.reproduce.score_tables import score_tables
@@ -46,10 +47,7 @@ class Ledger:
 def pages_of(ledger: Ledger, verdicts: Sequence[Verdict], root: Path = ROOT) -> dict[Path, Blocks]:
     """Page -> its blocks by name."""
     return {
-        root / "README.md": {
-            "claims": matrix(verdicts),
-            "full scale": result_tables(ledger.records, ["full"], "results", ["energy"], ["stand_in"]),
-        },
+        root / "README.md": {"claims": matrix(verdicts)},
         root / "docs/verdicts.md": {"matrix": matrix(verdicts), "verdicts": details(verdicts)},
         root / "docs/results.md": {
             "tables": result_tables(ledger.records),
@@ -70,8 +68,13 @@ def update(pages: Mapping[Path, Blocks]) -> list[Path]:
 
 
 def draw(ledger: Ledger, root: Path = ROOT) -> list[Path]:
-    """Draw the sweeps that have no figure yet, or an older one than their record; the files that were written."""
+    """Draw README's picture, and sweeps without a figure or with an older one; the files that were written."""
     made = []
+    order = root / "docs/figures/order.svg"
+    text = svg_text(order_figure(ledger.records))
+    if not order.exists() or order.read_text(encoding="utf-8") != text:
+        write_text(order, text)
+        made.append(order)
     for record in ledger.sweeps:
         path, source = root / "docs/figures" / figure_name(record), root / "results" / record["file"]
         if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:

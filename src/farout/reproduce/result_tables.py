@@ -57,6 +57,31 @@ def result_tables(
     return "\n".join(parts).replace(LINK, folder)
 
 
+def table_columns(records: Iterable[Record], name: str, scale: str, ood_data: str) -> list[list[Column]]:
+    """The columns of each table that a paper has at a scale on this list of OOD sets."""
+    paper = load(name)
+    trials = [trial for trial in trials_of(records) if trial.entry.get("ood_data") == ood_data]
+    mine = [trial for trial in trials if trial.entry["protocol"]["name"] == _protocol(paper, trial)]
+    found = [[c for key in paper.table for c in _columns(paper.kinds[key], group)] for group in _groups(mine, scale)]
+    return [columns for columns in found if columns]
+
+
+def column_means(columns: Sequence[Column], metric: str) -> dict[str, list[float]]:
+    """Label -> a mean per seed, in percent, over the OOD sets that all columns have."""
+    sets = _common(columns)
+    means = {column.label: [_mean(column, trial, sets, metric) for trial in column.seeds] for column in columns}
+    return {label: [value for value in values if value is not None] for label, values in means.items()}
+
+
+def votes(columns: Sequence[Column]) -> int:
+    """How many those sets count as in a mean: sets that share a vote are one."""
+    return _votes(columns[0], _common(columns))
+
+
+def _common(columns: Sequence[Column]) -> list[str]:
+    return [ood for ood in _sets(columns) if all(ood in c.rows(trial) for c in columns for trial in c.seeds)]
+
+
 def _protocol(paper: Paper, trial: Trial) -> str:
     """The paper's own; the demo is Energy's table under the plain one, for its sets are small."""
     return "plain" if trial.scale == "demo" and paper.name == "energy" else paper.protocol
@@ -107,7 +132,7 @@ def _columns(kind: RowKind, group: Sequence[Trial]) -> list[Column]:
 def _lines(paper: Paper, columns: Sequence[Column]) -> list[list[str]]:
     shown = SHOWN[paper.name]
     sets = _sets(columns)
-    common = [ood for ood in sets if all(ood in column.rows(trial) for column in columns for trial in column.seeds)]
+    common = _common(columns)
     lines = [[label, *(_cell(column, ood, shown) for column in columns)] for ood, label in sets.items()]
     for metric in paper.metrics if paper.name != "jem" else (shown,):
         means = [_seeds([_mean(column, trial, common, metric) for trial in column.seeds]) for column in columns]

@@ -219,7 +219,7 @@ def _misfit(
         tensors = list(nearest.match.weights.state)
         return FaroutError(
             f"the weights fit no file of conf/backbone, nor nearly: {len(tensors)} tensors ({listed(tensors[:3])}, "
-            "...); README, under Data, says which networks can be imported"
+            "...); docs/weights.md says which networks can be imported"
         )
     return FaroutError(f"the weights fit no file of conf/backbone; nearest is {nearest.spec.name}: {found}")
 

@@ -1,4 +1,4 @@
-"""README's worked examples, executed in a copy of the repository; and its links and commands, checked."""
+"""Worked examples of docs/, executed in a copy of the repository; README's links and commands; the map."""
 
 import re
 from pathlib import Path
@@ -13,10 +13,6 @@ from worked_examples import copy_of_the_repository, run_line
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-
-
-def _section(title: str) -> str:
-    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 @pytest.fixture
@@ -34,7 +30,7 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.mark.e2e
 def test_the_worked_examples_work(copy: Path) -> None:
-    for kind, text in fences(_section("Extend it")):
+    for kind, text in fences((ROOT / "docs/extending.md").read_text()):
         if kind == "bash":
             for line in text.strip().splitlines():
                 run_line(line, copy)
@@ -51,7 +47,11 @@ def test_the_worked_examples_work(copy: Path) -> None:
 
 
 def test_scores_of_outputs_from_elsewhere() -> None:
-    (code,) = [text for kind, text in fences(README) if kind == "python" and "farout.scores.functional" in text]
+    (code,) = [
+        text
+        for kind, text in fences((ROOT / "docs/scores.md").read_text())
+        if kind == "python" and "farout.scores.functional" in text
+    ]
     rng = np.random.default_rng(0)
     space = {name: rng.normal(size=(80, 6)) for name in ("logits", "ood_logits", "features", "train_features")}
     exec(code, {"farout": farout, "train_labels": np.arange(80) % 3, **space})
@@ -70,7 +70,7 @@ def test_every_make_target_that_it_names_exists() -> None:
 
 
 def test_the_map_names_every_folder() -> None:
-    text = _section("Map of the code")
+    text = (ROOT / "docs/map.md").read_text()
     for folder in (ROOT / "src/farout").iterdir():
         if folder.is_dir() and folder.name != "__pycache__":
             assert f"src/farout/{folder.name}/" in text, folder.name
