@@ -154,7 +154,7 @@ def test_weights_of_another_number_of_classes_are_told_so(refused: Callable[...,
 def test_weights_that_fit_several_networks_want_a_choice(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imported, "options", lambda group: ["wrn_40_2", "resnet20", "wrn_40_2"])
+    monkeypatch.setattr(imported, "conf_names", lambda group: ["wrn_40_2", "resnet20", "wrn_40_2"])
     assert "fit wrn_40_2, wrn_40_2: choose one with --backbone" in refused(WideResNet(40, 2, 10).state_dict())
 
 
