@@ -21,10 +21,17 @@ _SERVER = multiprocessing.get_context("forkserver")
 class WarmPython:
     """`python ARGUMENTS...` under way: as much of `subprocess.Popen` as the tests use, with text of both streams."""
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], said: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str],
+        said: Path,
+        streams: tuple[str, str] = ("out.txt", "err.txt"),
+    ) -> None:
         self.args = [sys.executable, *arguments]
         said.mkdir(parents=True, exist_ok=True)
-        self._streams = said / "out.txt", said / "err.txt"
+        self._streams = said / streams[0], said / streams[1]
         _SERVER.set_forkserver_preload(LOADED)
         with _one_thread():
             self._process = _SERVER.Process(
@@ -36,12 +43,21 @@ class WarmPython:
     def returncode(self) -> int | None:
         return self._process.exitcode
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for the end, and return what was said; a process that takes longer is killed."""
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> None:
         self._process.join(timeout)
         if self._process.exitcode is None:
-            self._process.kill()
             raise TimeoutExpired(self.args, timeout or 0.0)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end, and return what was said; a process that takes longer is killed."""
+        try:
+            self.wait(timeout)
+        except TimeoutExpired:
+            self.kill()
+            raise
         out, err = (path.read_text() for path in self._streams)
         return out, err
 

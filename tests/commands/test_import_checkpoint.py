@@ -4,8 +4,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +27,7 @@ from farout.backbones.torchvision_resnet import TorchvisionResNet
 from farout.backbones.weight_files import read_sets
 from farout.backbones.weight_sets import weight_sets
 from farout.backbones.wide_resnet import WideResNet
-from farout.data import DataPaths, open_dataset
+from farout.data import DataPaths, ImageSet, open_dataset
 from farout.engine.evaluate import accuracy, collect
 from farout.metrics import detection_metrics
 from farout.places import conf_names
@@ -42,11 +40,12 @@ from farout.scores.energy import Energy
 from farout.scores.msp import MSP
 from script_loader import load_script
 
-ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 # AUROC (MSP, energy) of the public ResNet-56 on every second CIFAR-10 test image against all images of the smaller
-# packs, measured once with an independent script. The larger ones would repeat what these show, for minutes.
+# packs, measured once with an independent script. The larger ones would repeat what these show, for minutes; of two
+# every third image has to do, within what that may differ by.
+EVERY_THIRD = ("houses_crop", "emnist_letters")
 SANITY = {
     ("dtd10", "test"): (0.858, 0.852),
     ("houses_crop", "test"): (0.901, 0.944),
@@ -55,11 +54,6 @@ SANITY = {
     ("faces", "test"): (0.841, 0.873),
     ("emnist_letters", "test"): (0.925, 0.969),
 }
-
-
-def _import(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/import_checkpoint.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def _imported(packs: Path, outputs: Path, depth: int) -> Run:
@@ -71,19 +65,25 @@ def _imported(packs: Path, outputs: Path, depth: int) -> Run:
 
 @pytest.fixture(scope="module")
 def resnet56(packs: Path, data_paths: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Outputs]:
+    """The run, and its outputs on every second test image of CIFAR-10."""
     run = _imported(packs, tmp_path_factory.mktemp("imported"), 56)
-    return run, collect(run.model(CPU), run.transform(), open_dataset("cifar10", "test", data_paths), CPU)
+    test = open_dataset("cifar10", "test", data_paths)
+    return run, _outputs(run, test.subset(range(0, len(test), 2)))
+
+
+def _outputs(run: Run, images: ImageSet) -> Outputs:
+    return collect(run.model(CPU).to(memory_format=torch.channels_last), run.transform(), images, CPU, batch_size=125)
 
 
 @pytest.mark.data
 def test_resnet56_has_its_published_accuracy(resnet56: tuple[Run, Outputs]) -> None:
-    assert round(accuracy(resnet56[1]), 4) == 0.9339
+    """93.39 % is that of all 10,000 images: of every second it may differ by one standard deviation and a half."""
+    assert accuracy(resnet56[1]) == pytest.approx(0.9339, abs=0.005)
 
 
 @pytest.mark.data
 def test_resnet20_has_its_published_accuracy(packs: Path, data_paths: DataPaths, tmp_path: Path) -> None:
-    run = _imported(packs, tmp_path, 20)
-    outputs = collect(run.model(CPU), run.transform(), open_dataset("cifar10", "test", data_paths), CPU)
+    outputs = _outputs(_imported(packs, tmp_path, 20), open_dataset("cifar10", "test", data_paths))
     assert round(accuracy(outputs), 4) == 0.9173
 
 
@@ -92,11 +92,12 @@ def test_resnet20_has_its_published_accuracy(packs: Path, data_paths: DataPaths,
 def test_resnet56_agrees_with_the_sanity_values(
     resnet56: tuple[Run, Outputs], data_paths: DataPaths, name: tuple[str, str]
 ) -> None:
-    run, full = resnet56
-    half = Outputs(full.logits[::2], full.features[::2])
-    ood = collect(run.model(CPU), run.transform(), open_dataset(*name, data_paths), CPU)
+    run, inside = resnet56
+    images = open_dataset(*name, data_paths)
+    step, tolerance = (3, 0.01) if name[0] in EVERY_THIRD else (1, 0.002)
+    outside = _outputs(run, images.subset(range(0, len(images), step)))
     for score, expected in zip((MSP(), Energy()), SANITY[name], strict=True):
-        assert detection_metrics(score(half), score(ood))["auroc"] == pytest.approx(expected, abs=0.002)
+        assert detection_metrics(score(inside), score(outside))["auroc"] == pytest.approx(expected, abs=tolerance)
 
 
 State = dict[str, Tensor]
@@ -125,15 +126,11 @@ def refused(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[st
     return call
 
 
-def test_weights_that_do_not_fit_are_refused_with_the_differences(tmp_path: Path) -> None:
-    file = tmp_path / "weights.pt"
-    torch.save({"conv1.weight": torch.zeros(8, 3, 3, 3), "strange": torch.zeros(1)}, file)
-    done = _import([str(file), "--backbone", "resnet20", "--id", "cifar10", "--outputs", str(tmp_path)])
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: the weights do not fit CifarResNet")
+def test_weights_that_do_not_fit_are_refused_with_the_differences(refused: Callable[..., str]) -> None:
+    message = refused({"conv1.weight": torch.zeros(8, 3, 3, 3), "strange": torch.zeros(1)}, "--backbone", "resnet20")
+    assert message.startswith("error: the weights do not fit CifarResNet")
     for part in ("missing", "unexpected: strange", "conv1.weight (8, 3, 3, 3) in the file"):
-        assert part in done.stderr
-    assert not (tmp_path / "runs").exists()
+        assert part in message
 
 
 def test_without_a_name_the_nearest_network_and_its_differences_are_told(refused: Callable[..., str]) -> None:
@@ -321,7 +318,8 @@ def official(request: pytest.FixtureRequest, script: ModuleType, tmp_path: Path)
 
 def test_eval_scores_what_the_official_file_holds(official: tuple[Backbone, Run], data_paths: DataPaths) -> None:
     network, run = official
-    words = [f"run={run.folder}", "ood_data=smoke", "max_eval_images=5", "logger=none", "score=[msp,energy]"]
+    words = [f"run={run.folder}", "ood_data.sets=[gaussian@500]", "max_eval_images=5", "logger=none"]
+    words += ["score=[msp,energy]"]
     settings = compose_evaluation([*words, "trainer.device=cpu", "geometry_images=0"])
     evaluate(replace(settings, paths=replace(settings.paths, outputs=str(run.folder.parents[1]))))
     images = open_dataset("digits", "test", data_paths).images

@@ -1,6 +1,10 @@
-"""Every experiment file composes as it stands and runs; only batches and steps shrink, and here and there the width."""
+"""Every experiment file composes as it stands and runs; only batches, steps and networks shrink.
+
+That the networks of conf/backbone run at their own depth and width is shown by tests/backbones.
+"""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +34,16 @@ TINY = [
 def passes_over_training_images(own: Settings) -> bool:
     """Whether a score looks at every training image: minutes at 50,000 images and full width."""
     return any("train" in score.build().needs for score in own.scores)
+
+
+def small(own: Settings) -> dict[str, Any]:
+    """Arguments that make the experiment's network a small one of its kind."""
+    known = own.backbone.arguments
+    if known.get("weights") is not None:  # trained before, by nobody here; and it has but one width
+        return {"weights": None}
+    if "widen_factor" in known:
+        return {"depth": 10, "widen_factor": 1}
+    return {"width": 2} | ({"depth": 8} if own.backbone.name == "resnet20" else {})
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +77,17 @@ def test_composes_and_runs(name, outputs, request):
         request.applymarker(pytest.mark.data)  # here, not while tests are collected, when every file had to be composed
         request.getfixturevalue("packs")
     words = [f"experiment={name}", *TINY, f"backbone={own.backbone.name}", f"paths.outputs={outputs}"]
-    pretrained = own.backbone.arguments.get("weights") is not None  # by nobody here; and it has but one width
-    thin = passes_over_training_images(own) and not pretrained
-    changed = {"weights": None} if pretrained else {"width": 2} if thin else {}
-    if own.backbone.arguments.get("widen_factor", 1) > (1 if own.method.name == "jem" else 4):
-        changed = {"widen_factor": 1}
-    if own.method.name == "jem":
-        words.append("buffer_size=100")
+    changed = small(own)
+    smaller = {"buffer_size": 100, "sgld_steps": 2} if own.method.name == "jem" else {}
+    words += [f"{key}={value}" for key, value in smaller.items()]
     if own.holdout > 0:
         words.append("holdout=0")  # no corruptions to build
     if own.id_data.name == "svhn":
         words += ["id_data.name=digits", "id_data.num_classes=7", "id_data.train_split=train"]
-    if thin or pretrained:
+    if passes_over_training_images(own) or "weights" in changed:
         words += ["id_data.name=digits", "id_data.num_classes=7", "max_fit_images=300"]
     words += [f"backbone.{key}={'null' if value is None else value}" for key, value in changed.items()]
     settings = compose_settings(words)
-    smaller = {"buffer_size": 100} if own.method.name == "jem" else {}
     assert settings.method.arguments == {**own.method.arguments, **smaller}
     assert settings.backbone.arguments == {**own.backbone.arguments, **changed}
     assert settings.transform == own.transform

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tiny_problem import command, tiny
 from warm_python import WarmPython, finished
+
+__all__ = ["command", "tiny"]
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ["id_data=digits", "backbone=resnet20", "scale=smoke", "method=energy", "m_in=-25", "m_out=-7"]

@@ -3,11 +3,14 @@
 import json
 import shutil
 import signal
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from script_loader import load_script
+from warm_python import WarmPython
 
 pytestmark = pytest.mark.e2e
 
@@ -96,9 +99,16 @@ def test_two_jobs_that_need_one_parent_train_it_once(tmp_path, start_python):
     assert said.count("starts from ce-") == 1
 
 
-def test_random_kills_of_a_training_that_diverges_and_restarts(tmp_path, capsys):
+def warm(command, cwd, env, stdout, stderr):
+    """`subprocess.Popen` of a Python command, what it says in a file; what it complains of in another."""
+    said = Path(stdout.name)
+    return WarmPython(command[1:], cwd, env, said.parent, (said.name, "complaints.txt"))
+
+
+def test_random_kills_of_a_training_that_diverges_and_restarts(tmp_path, capsys, monkeypatch):
     """The short form of `make torture`: the replay buffer, the states that a divergence returns to, and their files."""
     torture = load_script("torture")
+    monkeypatch.setattr(torture, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": warm}))
     assert torture.main(["--kills", "2", "--methods", "jem_restarts", "--seed", "3", "--folder", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "--seed 3" in said and "kill 2 of 2" in said and "the same end" in said

@@ -22,7 +22,8 @@ from farout.runs.training import train
 CPU = torch.device("cpu")
 EXPERIMENT = "experiment=cider/full/imagenet100_cider"
 TINY = ["transform.size=64", "batch_size=4", "max_steps=2", "score=knn", "score.knn.k=3", "method.score=knn"]
-TINY += ["ood_data=smoke", "max_eval_images=6", "logger=none", "geometry_images=9"]
+TINY += ["ood_data=smoke", "ood_data.sets=[digits_heldout,gaussian@20]"]  # quick to make for a store of its own
+TINY += ["max_eval_images=6", "logger=none", "geometry_images=9"]
 
 
 @pytest.fixture(scope="module")
