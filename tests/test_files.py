@@ -81,6 +81,21 @@ def test_what_the_disk_refuses_is_one_line_and_the_old_content_stays(tmp_path, m
     assert os.listdir(tmp_path) == ["state.pt"]
 
 
+def test_a_state_that_is_not_written_leaves_no_view_of_a_buffer(tmp_path, monkeypatch):
+    """The collection of one ends Python 3.12.1 at once."""
+    views = []
+
+    def refuse(path, content):
+        views.append(content)
+        raise UnwritableError("full")
+
+    monkeypatch.setattr("farout.engine.checkpoint.write_bytes", refuse)
+    with pytest.raises(UnwritableError):
+        save_state(tmp_path / "state.pt", {"step": torch.zeros(3)})
+    with pytest.raises(ValueError, match="released"):
+        bytes(views[0])
+
+
 def test_a_file_where_a_folder_should_be_is_one_line(tmp_path):
     (tmp_path / "runs").write_text("")
     for path in (tmp_path / "runs" / "run.json", tmp_path / "runs" / "deep" / "run.json"):

@@ -62,7 +62,8 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     content = io.BytesIO()  # torch's own writer hides a full disk behind an error of its format
     here = _on_cpu(state)
     torch.save({**here, CHECKSUM: state_hash(here)}, content)
-    write_bytes(path, content.getbuffer())
+    with content.getbuffer() as view:  # let go at once: of one that an error holds, Python 3.12.1 dies
+        write_bytes(path, view)
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
