@@ -33,7 +33,7 @@ class SHE(Score):
     """<h, S_y>, h the penultimate features, y = argmax f; S_c the mean h of the training images of class c that are
     classified as c.
 
-    Paper, official code (zjs975584714/SHE_ood_detection) and OpenOOD agree on the inner product and on correctly
+    The official code (zjs975584714/SHE_ood_detection) and OpenOOD agree on the inner product and on correctly
     classified images. Not here are the code's other metrics (Euclidean, cosine) and its variants with a step on the
     image or with ReAct. A class of which no training image is classified correctly has no pattern, and takes no part
     in y.
