@@ -108,7 +108,7 @@ def test_without_a_folder_the_error_says_how_to_give_one(here):
     assert not available("imagenet100", "train", here)
     with pytest.raises(MissingDataError, match=r"add id_data\.folder=FOLDER, with train/CLASS.* id_data\.class_list="):
         open_dataset("imagenet100", "train", here)
-    with pytest.raises(ConfigError, match=r"not built: train\.py reads it where it lies"):
+    with pytest.raises(ConfigError, match=r"not built: `python train\.py` reads it where it lies"):
         splits_to_prepare("imagenet100", None, here)
 
 

@@ -36,7 +36,7 @@ def test_a_run_leaves_everything(finished_run):
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [point["step"] for point in points] == [1, 2, 3]
     assert {"train/total", "train/cross_entropy", "train/energy_margin", "lr"} <= set(points[0])
-    assert sorted(path.name for path in outputs.iterdir()) == ["cache", "runs"]
+    assert sorted(path.name for path in outputs.iterdir()) == ["cache", "index.html", "runs"]
     assert "\x1b" not in done.stdout, "no escape codes into files"
 
 

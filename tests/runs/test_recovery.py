@@ -92,7 +92,9 @@ def test_what_is_damaged_is_named_and_moved_aside(run, case, capsys):
     damage, expected = DAMAGE[case]
     damage(run)
     if case != "another run's":  # which only its own settings can tell
-        with pytest.raises(FaroutError, match=r"is damaged .*repeat the train\.py command|has no run\.json") as caught:
+        with pytest.raises(
+            FaroutError, match=r"is damaged .*repeat the `python train\.py` command|has no run\.json"
+        ) as caught:
             _use(run.folder)
         assert "\n" not in str(caught.value)
     assert not aside(run), "reading changes nothing"
