@@ -1,5 +1,6 @@
 """The forms in which users have images, all of which give the network the same input."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor, v2
 
@@ -62,6 +63,28 @@ def test_data_sets_and_loaders_bring_labels(transform: v2.Transform, wanted: Ten
         assert number_of(given) == 16
     assert torch.equal(joined(TensorDataset(wanted), None)[0], wanted), "one tensor, no label"
     assert torch.equal(joined(wanted, None)[0], wanted)
+
+
+class Stream(IterableDataset):
+    """Has no length, and no item by number."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        yield from ((image, 3) for image in self.images)
+
+
+def test_a_data_set_without_a_length_is_read_to_its_end(wanted: Tensor) -> None:
+    for given in (Stream(wanted), DataLoader(Stream(wanted), batch_size=5)):
+        images, labels = joined(given, None)
+        assert torch.equal(images, wanted) and labels is not None and labels.tolist() == [3] * 16
+        assert number_of(given) is None
+
+
+def test_a_generator_is_refused_for_it_would_be_read_once_alone(photos: np.ndarray, transform: v2.Transform) -> None:
+    with pytest.raises(FaroutError, match="read more than once: give a list"):
+        joined((photo for photo in photos), transform)
 
 
 class Words(Dataset):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from farout.data.decode import decoded, naming, read_file, shown
 from farout.data.image_set import ImageSet
@@ -47,6 +47,8 @@ def input_batches(given: Given, transform: Preprocess | None, size: int) -> Iter
 
     Raises FaroutError for what is none of these, and naming the picture that cannot be read or transformed.
     """
+    if isinstance(given, Iterator):
+        raise FaroutError("images are read more than once: give a list or a data set, not a generator")
     if isinstance(given, DataLoader):
         yield from map(_of_loader, given)
         return
@@ -80,7 +82,7 @@ def _items(given: Given) -> Iterator[Item]:
 
 def _each(dataset: Any) -> Iterator[Any]:
     """A map-style data set has a length, and need not end a loop by itself; an iterable one has only the loop."""
-    if not hasattr(dataset, "__getitem__"):
+    if isinstance(dataset, IterableDataset):
         yield from dataset
         return
     for index in range(len(dataset)):

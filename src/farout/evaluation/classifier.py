@@ -120,7 +120,8 @@ class ReadyClassifier:
                 bar.advance(len(images))
         if not labels:
             raise FaroutError(f"{title}: there is no image")
-        known = torch.cat([each for each in labels if each is not None]) if None not in labels else None
+        there = [each for each in labels if each is not None]
+        known = torch.cat(there) if len(there) == len(labels) else None
         return Passes(Outputs(logits.all(), features.all(), known), {s.name: rows.all() for s, rows in slopes.items()})
 
 

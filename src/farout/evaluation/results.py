@@ -204,5 +204,5 @@ def _pandas() -> Any:
     try:
         import pandas
     except ModuleNotFoundError:
-        raise FaroutError('data frames need pandas: pip install "farout[pandas]", or pip install pandas') from None
+        raise FaroutError("data frames need pandas: pip install pandas jinja2") from None
     return pandas
