@@ -20,6 +20,7 @@ from farout.data.pack import read_images
 from farout.data.pictures import batches
 from farout.data.streams import stable_seed
 from farout.data.views import ViewTransform
+from farout.engine.processes import ALONE
 from farout.errors import FaroutError
 
 SIDE = 16
@@ -172,7 +173,7 @@ def test_views_are_cut_from_the_upright_picture(tmp_path: Path) -> None:
     files = ImageFiles(tmp_path, ["0.png"], ResizeCrop(8, 8), "")
     assert np.array_equal(np.asarray(files.picture(0)), tall)
     transform = ViewTransform([0] * 3, [1] * 3, 2, 8, (0.1, 1), (0.5, 2), False, (0, 0, 0, 0), 0, 0)
-    views = CroppedViews(files, transform, lambda step: torch.tensor([0]), 3, "x")(0, torch.Generator())
+    views = CroppedViews(files, transform, lambda step: torch.tensor([0]), 3, "x", ALONE)(0, torch.Generator())
     chance = torch.Generator().manual_seed(stable_seed(3, "x", "crop", 0, 0))
     boxes = random_crop_boxes(2, 40, 20, (0.1, 1), (0.5, 2), chance, torch.device("cpu"))
     for view, (top, left, height, width) in zip(views, boxes.tolist(), strict=True):

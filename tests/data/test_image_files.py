@@ -17,6 +17,7 @@ from farout.data.streams import EpochShuffle
 from farout.data.transform import Transform
 from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
+from farout.engine.processes import ALONE
 from farout.errors import FaroutError
 
 CPU = torch.device("cpu")
@@ -68,7 +69,7 @@ def test_labels_follow_all_first_views_then_all_second_ones(files):
 
 def test_a_view_is_a_part_of_the_original_picture_to_the_bit(files):
     """The part is read off the colours, then cut out and resized by torchvision."""
-    batches = CroppedViews(files, views(size=40, views=3), lambda step: torch.tensor([step % 6]), 1, "x")
+    batches = CroppedViews(files, views(size=40, views=3), lambda step: torch.tensor([step % 6]), 1, "x", ALONE)
     for step in range(12):
         pixels = (batches(step, torch.Generator()) * 255).round().to(torch.uint8)
         for view in pixels:
@@ -96,7 +97,7 @@ def _box(view: torch.Tensor) -> tuple[int, int, int, int]:
 
 def test_parts_are_distributed_as_torchvisions(files):
     """Kolmogorov-Smirnov at 0.1 % with fixed seeds: areas, ratios and places."""
-    batches = CroppedViews(files, views(size=24, views=20), lambda step: torch.arange(6), 1, "x")
+    batches = CroppedViews(files, views(size=24, views=20), lambda step: torch.arange(6), 1, "x", ALONE)
     seen = torch.cat([batches(step, torch.Generator()) for step in range(5)])
     found = np.array([_box((view * 255).round()) for view in seen])
     torch.manual_seed(0)

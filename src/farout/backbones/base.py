@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from farout.errors import FaroutError
 
+Trunk = Callable[[Tensor], Tensor]
+Spread = Callable[[Trunk, Tensor], Tensor]  # a trunk and images (B, ...) -> the features (B, D) of all of them
+
 
 class Backbone(nn.Module, ABC):
     """A classifier whose trunk may run in reduced precision and whose last linear layer never does.
@@ -38,7 +41,8 @@ class Backbone(nn.Module, ABC):
         self.feature_dim = feature_dim
         self.autocast_dtype: torch.dtype | None = None
         self.uses_compiled = False  # set by the training loop, for the batches of the usual size
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self.spread: Spread | None = None  # runs the trunk on several devices, where there are several
+        self._compiled: Trunk | None = None
 
     def to_channels_last(self) -> "Backbone":
         """Lays the weights out as convolutions like them best, unless that would crash (`takes_channels_last`)."""
@@ -67,6 +71,9 @@ class Backbone(nn.Module, ABC):
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features (B, feature_dim) of images (B, 3, H, W), in float32 or better."""
+        return self._run_trunk(images) if self.spread is None else self.spread(self._run_trunk, images)
+
+    def _run_trunk(self, images: Tensor) -> Tensor:
         if not self.takes_channels_last:
             images = images.contiguous()
         trunk = self._compiled if self.uses_compiled and self._compiled is not None else self._features

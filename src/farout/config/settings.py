@@ -212,6 +212,9 @@ class TrainerSettings:
     """How to run, none of it part of a run's identity but the resolved precision."""
 
     device: str = "auto"  # auto: CUDA where there is one; cpu, cuda, cuda:1, ...
+    devices: int = 1  # that train and evaluate together; under torchrun as many as it has started
+    # Statistics of batch norm in training on several devices: of the whole batch, as on one; or each device of its own.
+    batch_norm: Literal["global", "local"] = "global"
     # auto: bf16 on GPUs that have it, fp32 on CPUs that have not, elsewhere what a timing finds before a long run. fp32
     # is that on CUDA too, tf32 PyTorch's own default there (runs from before 2026-12 say fp32 for it). Part of the run,
     # kept on resume.
@@ -231,13 +234,18 @@ class TrainerSettings:
     detect_anomaly: bool = False  # stop at the operation whose gradient is NaN, with a traceback; slow (debug=default)
     profile: bool = False  # record some updates with torch.profiler into the run's folder (debug=profile)
 
+    @property
+    def norms_locally(self) -> bool:
+        """Whether the number of devices is part of what is trained."""
+        return self.devices > 1 and self.batch_norm == "local"
+
     def eval_batch(self, on_gpu: bool) -> int:
         """Images of a forward pass in an evaluation on such a device."""
         return self.eval_batch_size or (500 if on_gpu else 125)
 
     def check(self) -> None:
         """Raise ConfigError where a value means nothing."""
-        for name in ("checkpoint_steps", "eval_batch_size", "log_every"):
+        for name in ("checkpoint_steps", "devices", "eval_batch_size", "log_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"trainer.{name}={value} must be at least 1")

@@ -12,6 +12,7 @@ from farout.data.image_files import ImageFiles
 from farout.data.streams import stable_seed
 from farout.data.transform import Transform
 from farout.data.views import ViewTransform
+from farout.engine.processes import ALONE, Processes
 from farout.methods import Batch
 
 # Images a batch of `DeviceBatches.train_images`. No setting: what is summed over that pass must not depend on one.
@@ -50,6 +51,9 @@ class DeviceBatches:
 
     The uint8 images stay on the device for the whole run (on a CPU, memory-mapped); nothing is decoded, and no worker
     processes exist. Only image files (`ImageFiles`) are decoded for every step, by threads.
+
+    Of several `processes` each makes the whole batch, which costs little beside what follows; but each decodes only
+    its share of image files, and has the others' pixels from them.
     """
 
     def __init__(
@@ -59,8 +63,10 @@ class DeviceBatches:
         seed: int,
         device: torch.device,
         channels_last: bool,
+        processes: Processes = ALONE,
     ) -> None:
         self.streams, self.transform, self.seed = dict(streams), transform, seed
+        self.processes = processes
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.device = device
         # One generator a stream: a captured step reads each one's seed anew, and seeds it cannot set.
@@ -69,7 +75,7 @@ class DeviceBatches:
         for name, stream in self.streams.items():
             if isinstance(stream.images, ImageFiles):
                 if isinstance(transform, ViewTransform):
-                    self.views[name] = CroppedViews(stream.images, transform, stream.at, seed, name)
+                    self.views[name] = CroppedViews(stream.images, transform, stream.at, seed, name, processes)
                 continue
             stream.images = stream.images.to(device)
             stream.labels = None if stream.labels is None else stream.labels.to(device)
@@ -105,13 +111,20 @@ class DeviceBatches:
         elif stream.raw:
             prepared = stream.images[rows].to(self.device).float()
         else:
-            images = stream.images[rows].to(self.device)
+            images = self._pixels(stream.images, rows)
             prepared = self.transform.augmented(images, generator, outliers=stream.outliers)
         # A transform that makes several views of each image gives all first ones, then all second ones.
         labels = None
         if stream.labels is not None:
             labels = stream.labels[rows].to(self.device).repeat(len(prepared) // len(rows))
         return Batch(prepared.contiguous(memory_format=self.memory_format), labels)
+
+    def _pixels(self, images: Tensor | ImageFiles, rows: Tensor) -> Tensor:
+        """uint8 images (B, 3, H, W) on the device."""
+        if isinstance(images, ImageFiles):
+            own = images[rows[self.processes.rows]]
+            return self.processes.whole(own.to(self.device), len(rows))
+        return images[rows].to(self.device)
 
     def train_images(self) -> Iterator[Batch]:
         """Every row of the labelled stream that takes part, once, in the set's order, as at test time (one view)."""

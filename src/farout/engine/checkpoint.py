@@ -19,6 +19,7 @@ __all__ = [
     "DamagedState",
     "load_state",
     "load_weights",
+    "on_cpu",
     "read_state",
     "save_state",
     "save_weights",
@@ -60,7 +61,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     It carries a hash of its content, because neither torch nor most disks notice a flipped bit.
     """
     content = io.BytesIO()  # torch's own writer hides a full disk behind an error of its format
-    here = _on_cpu(state)
+    here = on_cpu(state)
     torch.save({**here, CHECKSUM: state_hash(here)}, content)
     with content.getbuffer() as view:  # let go at once: of one that an error holds, Python 3.12.1 dies
         write_bytes(path, view)
@@ -114,13 +115,13 @@ def _feed(digest: Any, value: Any) -> None:
         digest.update(f"{value!r}\n".encode())
 
 
-def _on_cpu(value: Any) -> Any:
+def on_cpu(value: Any) -> Any:
     """The same with all tensors on the CPU, copied once for both the hash and the file."""
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, Mapping):
-        return {key: _on_cpu(part) for key, part in value.items()}
-    return [_on_cpu(part) for part in value] if isinstance(value, list) else value
+        return {key: on_cpu(part) for key, part in value.items()}
+    return [on_cpu(part) for part in value] if isinstance(value, list) else value
 
 
 def _archive_is_sound(path: Path) -> bool:

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from farout.backbones import Backbone
 from farout.data.streams import stable_seed
 from farout.engine import stopping
-from farout.engine.checkpoint import save_state
+from farout.engine.checkpoint import on_cpu, save_state
 from farout.engine.graphs import CudaGraph, RecordableBatches, RecordedStep, Recorder
+from farout.engine.processes import ALONE, Order, Processes
 from farout.engine.progress import Bar, say
 from farout.engine.restarts import Diverged, Restart, RestartPolicy
 from farout.engine.schedules import Algorithm, LRSchedule
@@ -186,6 +187,7 @@ def fit(
     select: Select | None = None,
     callbacks: Callbacks | None = None,
     graphs: bool = False,
+    processes: Processes = ALONE,
 ) -> FitResult:
     """Train in place for `total_steps` updates, resuming from the checkpoint if there is one.
 
@@ -201,12 +203,15 @@ def fit(
 
     Where `restart_policy` grants restarts, training that diverges goes back to a state that was kept for it.
 
+    Of several `processes` this is the leader; the others call `follow` with the same networks, batches and schedule.
+
     Raises:
         FaroutError: training diverged once too often, or the checkpoint belongs to something else.
         Interrupted, Terminated: by a signal; the latter with the state saved.
     """
     epoch = steps_per_epoch or total_steps
-    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, restart_policy)
+    rule = checkpointing or Checkpointing()
+    loop = Loop(model, method, optimisation, total_steps, rule, epoch, restart_policy, processes)
     callbacks = callbacks or Callbacks()
     if graphs:
         loop.record_on_device(batches)
@@ -218,6 +223,7 @@ def fit(
                 start()
             method.prepare(model, batches(0), train_images() if train_images else ())
             loop.begin()
+        loop.share_state()
         with Bar(callbacks.title, total_steps, loop.step) as bar, stopping.deferred():
             _train(loop, batches, seed, select, bar, callbacks)
     except KeyboardInterrupt:
@@ -225,7 +231,33 @@ def fit(
         raise stopping.Interrupted(loop.where_it_stands(callbacks.name)) from None
     except stopping.Terminated:
         raise stopping.Terminated(loop.where_it_stands(callbacks.name)) from None
+    processes.tell(Order.END)
     return loop.result()
+
+
+def follow(
+    model: Backbone,
+    method: Method,
+    batches: Batches,
+    optimisation: Optimisation,
+    total_steps: int,
+    processes: Processes,
+    *,
+    steps_per_epoch: int | None = None,
+    seed: int = 0,
+    restart_policy: RestartPolicy | None = None,
+) -> None:
+    """A follower's part of the leader's `fit`: its state, and a share of every update, until the leader ends it."""
+    epoch = steps_per_epoch or total_steps
+    loop = Loop(model, method, optimisation, total_steps, Checkpointing(), epoch, restart_policy, processes)
+    model.train()
+    method.train()
+    while (order := processes.told()) is not Order.END:
+        if order is Order.STATE:
+            loop.take_state()
+        else:
+            with suppress(Diverged):  # which the leader sees as well, and decides what follows
+                loop.update(batches, seed)
 
 
 def _train(loop: "Loop", batches: Batches, seed: int, select: Select | None, bar: Bar, callbacks: Callbacks) -> None:
@@ -240,6 +272,7 @@ def _train(loop: "Loop", batches: Batches, seed: int, select: Select | None, bar
             loop.save_when_due()
         except Diverged as problem:
             restart = loop.restart(problem)
+            loop.share_state()
             if callbacks.on_restart is not None:
                 callbacks.on_restart(restart)
         bar.at(loop.step)
@@ -261,8 +294,10 @@ class Loop:
         checkpointing: Checkpointing,
         steps_per_epoch: int | None = None,
         restart_policy: RestartPolicy | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.method, self.optimisation = model, method, optimisation
+        self.processes = processes
         self.total, self.steps_per_epoch = total, steps_per_epoch or total
         self.optimizer = optimisation.optimizer(model, method)
         self.checkpointing = checkpointing
@@ -298,6 +333,8 @@ class Loop:
 
     def update(self, batches: Batches, seed: int) -> dict[str, Tensor]:
         """One optimiser update; returns the loss parts, still on the device."""
+        if self.processes.rank == 0:
+            self.processes.tell(Order.STEP)
         again = ("restart", len(self.restarts)) if self.restarts else ()
         torch.manual_seed(stable_seed(seed, "step", self.step, *again))
         # After a restart the batches of some far epoch, at the same place of it: same lengths, other images.
@@ -328,14 +365,29 @@ class Loop:
 
     def _work(self, streams: Mapping[str, Batch], usual: bool) -> dict[str, Tensor]:
         """What the device does in one update."""
-        with trunk_compiled(self.model, usual):
+        with trunk_compiled(self.model, usual), self.processes.spreading(self.model):
             losses = self.method.loss(self.model, streams)
         if self.restart_policy.checks_losses and self.recorded is None:
             self._check_losses(losses)
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
+        self.processes.average(self.model, self.parameters())
         self.optimizer.step()
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All that are optimised."""
+        return (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+
+    def share_state(self) -> None:
+        """Give the state to the processes that follow."""
+        if self.processes.several:
+            self.processes.tell(Order.STATE)
+            self.processes.send(on_cpu(self._state()))
+
+    def take_state(self) -> None:
+        """Go on from the leader's state."""
+        self._restore(self.processes.receive())
 
     def _is_usual(self, streams: Mapping[str, Batch]) -> bool:
         """Whether the batches have the sizes of the first ones."""
@@ -465,9 +517,15 @@ class Loop:
 
     def _write(self, path: Path) -> None:
         owner = self.checkpointing.owner
-        state = {
-            "tag": self.checkpointing.tag,
-            **({"owner": owner} if owner else {}),
+        best = {} if self.best is None else {"best": self.best}
+        save_state(
+            path, {"tag": self.checkpointing.tag, **({"owner": owner} if owner else {}), **self._state(), **best}
+        )
+        self.saved_at, self.saved_step, self.on_disk = time.monotonic(), self.step, self.step
+
+    def _state(self) -> dict[str, Any]:
+        """All that decides what happens next."""
+        return {
             "step": self.step,
             "total": self.total,
             "seconds": self.seconds(),
@@ -479,10 +537,7 @@ class Loop:
             "saved_since_restart": self.saved_since_restart,
             "points": [asdict(point) for point in self.points],
             "conditions": self.conditions,
-            **({} if self.best is None else {"best": self.best}),
         }
-        save_state(path, state)
-        self.saved_at, self.saved_step, self.on_disk = time.monotonic(), self.step, self.step
 
     def require_finite(self) -> None:
         """Raise rather than keep numbers that no further training can mend."""

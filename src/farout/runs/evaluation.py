@@ -16,6 +16,7 @@ from farout.data.controls import as_jpeg, resampled
 from farout.engine.background import Background
 from farout.engine.evaluate import accuracy, correct
 from farout.engine.precision import allow_tf32, full_fp32
+from farout.engine.processes import ALONE, Processes
 from farout.engine.progress import say
 from farout.engine.stopping import told_as
 from farout.errors import FaroutError
@@ -26,6 +27,7 @@ from farout.report.evidence import Evidence, Pictures
 from farout.runs.calibration import calibration_facts, confidence_of, held_out_temperature
 from farout.runs.checks import Checks, check_any, train_labels
 from farout.runs.dependencies import EvaluationRequest
+from farout.runs.devices import as_launched, device_of, follow, several_devices
 from farout.runs.environment import choose_device, stamp
 from farout.runs.evaluation_files import keep, renew_overview
 from farout.runs.geometry import Geometry, probed
@@ -49,6 +51,16 @@ ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
 def evaluate(settings: Settings) -> None:
     """`eval.py`: evaluate the run that these settings mean, or the one that `run` names, and append to its results."""
     device = choose_device(settings.trainer.device)
+    settings = replace(settings, trainer=as_launched(settings.trainer))
+    with several_devices(settings.trainer, device) as processes:
+        own = device_of(processes, device)
+        if processes.rank:
+            follow(processes, own)
+        else:
+            _evaluate(settings, own, processes)
+
+
+def _evaluate(settings: Settings, device: torch.device, processes: Processes) -> None:
     run = open_run(settings.run) if settings.run else run_of(settings, device)
     if not run.finished:
         state = "is not finished" if run.folder.exists() else "does not exist"
@@ -60,7 +72,7 @@ def evaluate(settings: Settings) -> None:
     allow_tf32(False)
     where = f"while {run.name} was evaluated: repeat the command to evaluate it"
     with run.locked(), run_logger(run, own) as logger, told_as(where):
-        EvaluationJob(run, own, device).carry_out(logger)
+        EvaluationJob(run, own, device, processes).carry_out(logger)
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ class EvaluationJob:
     run: Run
     settings: Settings
     device: torch.device
+    processes: Processes = ALONE
 
     def done(self) -> bool:
         """Whether results.json holds this very evaluation."""
@@ -105,7 +118,7 @@ class Evaluation:
 
     def __init__(self, job: EvaluationJob, data: EvaluationData) -> None:
         self.job, self.data, self.trained = job, data, job.run.classifier_trained
-        self.predictor = Predictor(job.run, job.settings, job.device)
+        self.predictor = Predictor(job.run, job.settings, job.device, job.processes)
         self.skipped: dict[str, str] = {}
         self.scores, self.score_facts = ready_scores(self.predictor, self.skipped)
         self.geometry = Geometry(self.predictor)

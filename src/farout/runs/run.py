@@ -327,6 +327,7 @@ def _identity(settings: Settings, precision: str, parent: Run | None) -> dict[st
         "schedule": schedule,
         "holdout": settings.holdout,
         **{key: getattr(settings, key) for key, usual in LATER.items() if getattr(settings, key) != usual},
+        **({"local_batch_norm": settings.trainer.devices} if settings.trainer.norms_locally else {}),
         "precision": precision,
         "parent": None if parent is None else _parent_mark(settings, parent),
         "seed": settings.seed,

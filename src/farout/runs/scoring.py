@@ -16,8 +16,9 @@ from farout.config.coerce import Component, component
 from farout.config.settings import Settings
 from farout.data import ImageSet
 from farout.engine.cache import OutputCache, network_key, output_key
-from farout.engine.evaluate import collect
+from farout.engine.evaluate import collect, serve
 from farout.engine.host import HostRows, to_device
+from farout.engine.processes import ALONE, Processes
 from farout.engine.progress import Bar, say
 from farout.errors import ConfigError, FaroutError
 from farout.metrics import detection_metrics
@@ -65,14 +66,32 @@ class Passes:
         return {name: values.double().numpy() for name, values in found.items()}
 
 
+def network_of(run: Run, settings: Settings, device: torch.device) -> Backbone:
+    """A finished run's network in evaluation mode; its parameters need no gradient, images may."""
+    model = run.model(device).requires_grad_(False)
+    return model.to_channels_last() if settings.trainer.channels_last else model
+
+
+@dataclass(frozen=True)
+class ForwardOrder:
+    """What followers are sent when their leader begins a forward pass over a set."""
+
+    run: Run
+    settings: Settings
+
+    def carry_out(self, processes: Processes, device: torch.device) -> None:
+        """Pass the leader's batches through the network until there are no more."""
+        serve(network_of(self.run, self.settings, device), processes, device)
+
+
 class Predictor:
     """A finished run's network, loaded when a forward pass or a gradient is first needed.
 
     Outputs come from the cache under the run's outputs folder where it has them; then no network is loaded.
     """
 
-    def __init__(self, run: Run, settings: Settings, device: torch.device) -> None:
-        self.run, self.settings, self.device = run, settings, device
+    def __init__(self, run: Run, settings: Settings, device: torch.device, processes: Processes = ALONE) -> None:
+        self.run, self.settings, self.device, self.processes = run, settings, device, processes
         self.cache = OutputCache(Path(settings.paths.outputs) / "cache", settings.trainer.cache_gib)
         self._key = network_key(run.weights, run.reading(), device)
         self._last: tuple[ImageSet, Outputs] | None = None
@@ -80,8 +99,7 @@ class Predictor:
     @cached_property
     def model(self) -> Backbone:
         """In evaluation mode on the device; its parameters need no gradient, images may."""
-        model = self.run.model(self.device).requires_grad_(False)
-        return model.to_channels_last() if self.settings.trainer.channels_last else model
+        return network_of(self.run, self.settings, self.device)
 
     @cached_property
     def head(self) -> Head:
@@ -99,7 +117,8 @@ class Predictor:
         known = self.cache.get(key, image_set.labels)
         if known is None:
             size = self.settings.trainer.eval_batch(self.device.type == "cuda")
-            known = collect(self.model, self.run.transform(), image_set, self.device, size)
+            self.processes.send(ForwardOrder(self.run, self.settings))
+            known = collect(self.model, self.run.transform(), image_set, self.device, size, self.processes)
             self.cache.put(key, known)
         return known
 

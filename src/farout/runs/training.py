@@ -27,7 +27,9 @@ from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream, repeated
 from farout.engine.checkpoint import weights_content
 from farout.engine.evaluate import share_correct
 from farout.engine.fit import Batches, Callbacks, Checkpointing, FitResult, Select, fit
+from farout.engine.fit import follow as follow_fit
 from farout.engine.precision import allow_tf32, has_bf16_instructions
+from farout.engine.processes import ALONE, Processes
 from farout.engine.profiling import StepProfiler
 from farout.engine.progress import say
 from farout.engine.restarts import Restart
@@ -39,6 +41,7 @@ from farout.files import write_bytes
 from farout.methods import Method
 from farout.runs.checks import Checks
 from farout.runs.compiling import CompileChoice
+from farout.runs.devices import as_launched, device_of, follow, several_devices
 from farout.runs.environment import choose_device, conditions, stamp
 from farout.runs.evaluation import EvaluationJob
 from farout.runs.image_log import ImageLog
@@ -61,7 +64,17 @@ def train(settings: Settings, deadline: float | None = None) -> float | None:
     require_package(settings.logger)
     if deadline is None and settings.trainer.budget_minutes is not None:
         deadline = time.monotonic() + 60 * settings.trainer.budget_minutes
-    job = TrainingJob.of(settings, device, deadline)
+    settings = replace(settings, trainer=as_launched(settings.trainer))
+    with several_devices(settings.trainer, device) as processes:
+        own = device_of(processes, device)
+        if processes.rank == 0:
+            return _train(settings, own, deadline, processes)
+        follow(processes, own)
+        return None
+
+
+def _train(settings: Settings, device: torch.device, deadline: float | None, processes: Processes) -> float | None:
+    job = replace(TrainingJob.of(settings, device, deadline), processes=processes)
     if not job.run.finished:
         if settings.composition is not None:
             say(summary(job.run.name, settings.composition))
@@ -80,6 +93,7 @@ class TrainingJob:
         deadline: `time.monotonic()` at which training pauses; None: never.
         asked: whether a command asked for this very run. Such a run keeps how its command evaluates; a parent's own
             command may yet say otherwise.
+        processes: those that train together, of which this one leads.
     """
 
     run: Run
@@ -88,6 +102,7 @@ class TrainingJob:
     device: torch.device
     deadline: float | None = None
     asked: bool = True
+    processes: Processes = ALONE
 
     @classmethod
     def of(cls, settings: Settings, device: torch.device, deadline: float | None = None) -> "TrainingJob":
@@ -121,7 +136,7 @@ class TrainingJob:
         """What is left to do; the caller holds the run's lock. The parent comes first, in a log of its own."""
         run, settings = self.run, self.settings
         recover(run, settings, self.data)
-        evaluation = EvaluationJob(run, settings, self.device)
+        evaluation = EvaluationJob(run, settings, self.device, self.processes)
         if run.finished:
             remove_states(run.checkpoint)  # killed between the weights and this
             say(f"{run.name} is finished: {run.folder}")
@@ -163,7 +178,7 @@ class TrainingJob:
             return parent
         own = replace(parent_settings(settings), evaluate=False)
         with parent.locked():
-            job = TrainingJob(parent, own, training_data(own), self.device, self.deadline, asked=False)
+            job = replace(self, run=parent, settings=own, data=training_data(own), asked=False)
             recover(parent, own, job.data)
             if parent.finished:
                 say(f"starts from {parent.name}")
@@ -217,7 +232,8 @@ class TrainingJob:
         if data.outliers is not None and data.outlier_rows is not None:
             streams["outliers"] = self._outlier_stream(data.outliers, data.outlier_rows)
         transform, seed = self.settings.transform.build(), self.settings.seed
-        return DeviceBatches(streams, transform, seed, self.device, self.settings.trainer.channels_last)
+        channels_last = self.settings.trainer.channels_last
+        return DeviceBatches(streams, transform, seed, self.device, channels_last, self.processes)
 
     def _shuffled(self, name: str) -> EpochShuffle:
         rows, size = len(self.data.train_rows), self.settings.schedule.batch_size
@@ -273,6 +289,7 @@ class TrainingJob:
         compiled = self._compiles()
         if compiled:
             model.compile_trunk()
+        self.processes.send(TrainingOrder(self.run, self.settings))
         with self._debugged(batches) as seen:
             return fit(
                 model,
@@ -287,9 +304,29 @@ class TrainingJob:
                 train_images=batches.train_images,
                 restart_policy=schedule.restart_policy(),
                 select=self._selection(),
-                graphs=self.settings.trainer.compile is not False,
+                graphs=self.settings.trainer.compile is not False and not self.processes.several,
                 callbacks=callbacks,
+                processes=self.processes,
             )
+
+    def follow(self) -> None:
+        """A follower's part in `_fit`."""
+        allow_tf32(self.run.identity["precision"] == "tf32")
+        model, method = self.networks()
+        schedule = self.settings.schedule
+        with model.precision(self.dtype):
+            follow_fit(
+                model,
+                method,
+                repeated(self.batches(), schedule.overfit_batches),
+                schedule.optimisation(),
+                self.total_steps,
+                self.processes,
+                steps_per_epoch=self.steps_per_epoch,
+                seed=self.settings.seed,
+                restart_policy=schedule.restart_policy(),
+            )
+        allow_tf32(False)
 
     def _callbacks(self, batches: DeviceBatches, logger: RunLogger) -> Callbacks:
         every = self.settings.trainer.log_every
@@ -309,7 +346,9 @@ class TrainingJob:
             yield seen
 
     def _compiles(self) -> bool:
-        """Whether torch.compile of the trunk pays, or was asked for."""
+        """Whether torch.compile of the trunk pays, or was asked for; on several devices updates are launched singly."""
+        if self.processes.several:
+            return False
         asked, steps = self.settings.trainer.compile, self.total_steps
         return CompileChoice(self.run, asked, self.device, steps, self.deadline, self.trial).compiled()
 
@@ -330,7 +369,7 @@ class TrainingJob:
             self.deadline,
             tag=self.data.tag,
             owner=f"{run.name} {identity}",
-            conditions=conditions(self.device, trainer.channels_last, compiled),
+            conditions={**conditions(self.device, trainer.channels_last, compiled), "devices": self.processes.size},
         )
 
     def _finish(self, model: Backbone, method: Method, result: FitResult) -> None:
@@ -350,6 +389,18 @@ class TrainingJob:
             write_bytes(path, content)
         remove_states(run.checkpoint)
         say(f"{run.name} finished: {result.step} steps in {result.seconds / 60:.1f} min")
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """What followers are sent when their leader begins to train a run."""
+
+    run: Run
+    settings: Settings
+
+    def carry_out(self, processes: Processes, device: torch.device) -> None:
+        """Train with the leader."""
+        TrainingJob(self.run, self.settings, training_data(self.settings), device, processes=processes).follow()
 
 
 def _tell(run: Run, logger: RunLogger, restart: Restart) -> None:
