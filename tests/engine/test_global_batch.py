@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from farout.data.transform import Transform
 from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
 from farout.engine.fit import Callbacks, Checkpointing, Optimisation, fit, follow
-from farout.engine.processes import ALONE, Order, Processes
+from farout.engine.processes import ALONE, BatchNorm, Order, Processes
 from farout.engine.restarts import Restart, RestartPolicy
 from farout.methods import CIDER, JEM, Batch, CrossEntropy, EnergyFineTuning, Method, OutlierExposure, SupCon
 from farout.runs.devices import several_devices
@@ -92,6 +92,7 @@ class Case:
     name: str
     steps: int = STEPS
     bound: float | None = None
+    batch_norm: BatchNorm = "global"
 
     def parts(self) -> tuple[Backbone, Method, Callable[[int], dict[str, Batch]], Optimisation]:
         torch.manual_seed(0)
@@ -101,10 +102,11 @@ class Case:
         return model, method, lambda step: _doubled(batches(step)), Optimisation(lr=0.01)
 
     def carry_out(self, processes: Processes, device: torch.device) -> None:
+        processes = replace(processes, batch_norm=self.batch_norm)
         torch.manual_seed(processes.rank)  # what a follower has before the leader's state counts for nothing
         model, method, batches, optimisation = self.parts()
         nn.init.zeros_(model.head.weight)
-        policy = RestartPolicy(loss_bound=self.bound)
+        policy = RestartPolicy(loss_bound=self.bound, lr_factor=0.1)
         follow(model, method, batches, optimisation, self.steps, processes, steps_per_epoch=4, restart_policy=policy)
 
     def train(
@@ -182,6 +184,22 @@ def test_a_run_goes_on_with_another_number_of_processes(two: Processes, tmp_path
         assert torch.allclose(theirs[key], value, rtol=1e-9, atol=1e-11), key
 
 
+def test_each_process_may_norm_its_own_part(two: Processes) -> None:
+    """Local statistics train something else; what an evaluation reads of them is the mean of both."""
+    theirs = {}
+    ways: tuple[BatchNorm, ...] = ("global", "local")
+    for batch_norm in ways:
+        processes = replace(two, batch_norm=batch_norm)
+        case = Case("OE", steps=1, batch_norm=batch_norm)
+        theirs[batch_norm] = case.train(processes)[1]
+    whole, own = theirs["global"], theirs["local"]
+    mean, variance = ("block1.layer.0.bn1.running_mean", "block1.layer.0.bn1.running_var")
+    assert not torch.allclose(own["conv1.weight"], whole["conv1.weight"], rtol=1e-6, atol=0)
+    # 13 images: 7 and 6, whose means weigh alike here, and whose variances are about their own means.
+    assert torch.allclose(own[mean], whole[mean], rtol=0, atol=0.1 * whole[mean].abs().max())
+    assert not torch.allclose(own[variance], whole[variance], rtol=1e-9, atol=0)
+
+
 def test_two_processes_survive_a_divergence_as_one_does(two: Processes, tmp_path: Path) -> None:
     """A loss beyond its bound stops both before it changes a weight, and both go on from the leader's state."""
     policy = RestartPolicy(max_restarts=5, loss_bound=BOUND, lr_factor=0.1, every=2)
@@ -201,4 +219,3 @@ def test_two_processes_survive_a_divergence_as_one_does(two: Processes, tmp_path
     ]
     for ours, other in zip(alone, together, strict=True):
         assert other == pytest.approx(ours, rel=1e-12, abs=1e-12)
-
