@@ -167,8 +167,14 @@ class SmoothedLosses:
         """Copy to the host: the only synchronisation of the loop."""
         if not self.values:
             return {}
-        numbers = torch.stack([value.double() for value in self.values.values()]).tolist()
-        return dict(zip(self.values, numbers, strict=True))
+        return dict(zip(self.values, numbers(self.values.values()), strict=True))
+
+
+def numbers(values: Iterable[Tensor]) -> list[float]:
+    """Scalars on a device as numbers, in one copy to the host."""
+    there = list(values)
+    wide = torch.float32 if there[0].device.type == "mps" else torch.float64  # all that Apple's GPUs have
+    return torch.stack([value.detach().to(wide) for value in there]).tolist()
 
 
 def fit(
@@ -416,10 +422,9 @@ class Loop:
 
     def _check_losses(self, losses: Mapping[str, Tensor]) -> None:
         """Raise Diverged for a total out of bounds or a part that is not finite: every step, whatever is logged."""
-        names = list(losses)
-        values = torch.stack([losses[name].detach().double() for name in names]).tolist()
-        self.restart_policy.check(values[names.index("total")], self.step)
-        for name, value in zip(names, values, strict=True):
+        values = dict(zip(losses, numbers(losses.values()), strict=True))
+        self.restart_policy.check(values["total"], self.step)
+        for name, value in values.items():
             if not math.isfinite(value):
                 raise self.diverged(name)
 

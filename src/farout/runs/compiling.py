@@ -39,10 +39,12 @@ class CompileChoice:
         """The answer. On a CPU only what works: where compiling fails, one line says so, and training does without.
 
         On a CPU auto goes by a short timing at the start of a long run, and by its outcome whenever that run goes on:
-        compiled or not differs in the last digits.
+        compiled or not differs in the last digits. On other accelerators it is not tried.
         """
         if self.device.type == "cuda":
             return self.asked is True or (self.asked == "auto" and self.updates >= COMPILE_FROM_STEPS)
+        if self.device.type != "cpu":
+            return self.asked is True and self._works()
         if self.asked == "auto":
             begun = self._begun()
             return self._timed() if begun is None else begun and self._works()

@@ -56,6 +56,8 @@ def several_devices(trainer: TrainerSettings, device: torch.device) -> Iterator[
             if here.rank == 0:
                 here.send(None)
         except RuntimeError as problem:  # of a collective whose other side is gone
+            for process in started:
+                process.join(1)  # whose side is gone may be on its way out yet
             if any(process.exitcode for process in started):
                 raise FaroutError(f"a process of another device has ended, see above ({_first(problem)})") from None
             if here.rank:

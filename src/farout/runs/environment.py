@@ -14,29 +14,35 @@ from farout.places import INSTALLED, ROOT
 
 
 def choose_device(name: str, option: str = "trainer.device") -> torch.device:
-    """The device that an option names; auto is CUDA where there is one."""
+    """The device that an option names; auto is CUDA where there is one, and else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d{1,9})?", name):
-        raise ConfigError(f"{option}={name} is not a device: choose auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d{1,9})?", name):
+        raise ConfigError(f"{option}={name} is not a device: choose auto, cpu, cuda, cuda:N, mps or xpu")
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count() or "no"
-        raise ConfigError(f"{option}={name}, but there is {count} CUDA device here: use {option}=cpu")
+    if device.type != "cpu" and (device.index or 0) >= device_count(device.type):
+        count = device_count(device.type) or "no"
+        raise ConfigError(f"{option}={name}, but there is {count} {device.type.upper()} device here: use {option}=cpu")
     return device
+
+
+def device_count(kind: str) -> int:
+    """How many devices of a kind (cuda, mps, xpu) there are here."""
+    counts = {"cuda": torch.cuda.device_count, "mps": torch.mps.device_count, "xpu": torch.xpu.device_count}
+    return counts[kind]()
 
 
 def device_name(device: torch.device) -> str:
     """A device as people know it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return _accelerator(device)
     return f"CPU ({_cpu_model()}, {torch.get_num_threads()} threads)"
 
 
 def conditions(device: torch.device, channels_last: bool, compiled: bool) -> dict[str, str | int | bool]:
     """What changes nothing but the last digits of a run, and so is no part of its identity: recorded, and compared."""
-    if device.type == "cuda":
-        hardware = {"device": torch.cuda.get_device_name(device)}
+    if device.type != "cpu":
+        hardware = {"device": _accelerator(device)}
     else:
         hardware = {"device": _cpu_model(), "instructions": torch.backends.cpu.get_cpu_capability()}
     return {
@@ -47,6 +53,11 @@ def conditions(device: torch.device, channels_last: bool, compiled: bool) -> dic
         "compiled": compiled,
         "tf32": tf32_allowed(),
     }
+
+
+def _accelerator(device: torch.device) -> str:
+    names = {"cuda": torch.cuda.get_device_name, "xpu": torch.xpu.get_device_name}
+    return names[device.type](device) if device.type in names else f"Apple GPU ({_cpu_model()})"
 
 
 def _cpu_model() -> str:

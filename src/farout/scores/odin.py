@@ -57,7 +57,8 @@ class ODIN(ImageScore):
         return F.cross_entropy(logits / self.temperature, logits.argmax(1), reduction="sum")
 
     def _confidence(self, logits: Tensor) -> Tensor:
-        return (logits.double() / self.temperature).softmax(1).amax(1)
+        exact = logits.cpu() if logits.device.type == "mps" else logits  # Apple's GPUs have no float64
+        return (exact.double() / self.temperature).softmax(1).amax(1)
 
     def candidates(self) -> "Sequence[ODIN]":
         """The Energy code's grid, 4 temperatures x 10 steps, where `tune` is set."""
