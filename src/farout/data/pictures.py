@@ -92,7 +92,8 @@ def channels_first(array: np.ndarray) -> Tensor:
         array = array[None]
     elif array.ndim not in (3, 4) or shape[-3] not in (1, 3):
         raise FaroutError(
-            f"an array of a picture is (H, W, 3) or (3, H, W), of several (N, ...); here is one of {shape}"
+            "an array of a picture is (H, W, 3) or (3, H, W), a grey one (H, W); of several (N, H, W, 3), grey ones "
+            f"(N, H, W, 1); here is one of {shape}"
         )
     return torch.from_numpy(np.array(array))  # a copy, for torch takes neither all strides nor what is read-only
 
