@@ -161,6 +161,10 @@ def test_results_as_frame_latex_curve_and_record(results: Results, tmp_path: Pat
         load_results(tmp_path / "one.json")[["ood", "score", "auroc"]], frame[["ood", "score", "auroc"]]
     )
     shown = str(results)
+    assert max(map(len, shown.splitlines())) < 100, "eighteen scores fit a terminal: they are lines"
+    (line,) = (line for line in shown.splitlines() if line.strip().startswith("rmds"))
+    by_set = {row["ood"]: f"{100 * row['auroc']:.2f}" for row in results.rows if row["score"] == "rmds"}
+    assert by_set["noise"] in line.split("│")[1] and by_set["photos"] in line.split("│")[2]
     assert f"{100 * results.mean('msp')['auroc']:.2f}" in shown and "plain (ID positive)" in shown
     with pytest.raises(FaroutError, match="score nope is not there"):
         results.plot_roc("nope")

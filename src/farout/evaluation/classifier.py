@@ -129,7 +129,9 @@ class ReadyClassifier:
         """Those that this network can compute; others go to `skipped`, found on the first of these images."""
         found, std = dict(scores), torch.tensor(self.std, device=self.device)
         asking = {k: s for k, s in scores.items() if isinstance(s, ImageScore) and "images" in s.needs}
-        few = next(input_batches(example, self.transform, PROBED)).images[:PROBED].to(self.device) if asking else None
+        if not asking:
+            return found
+        few = next(input_batches(example, self.transform, PROBED)).images[:PROBED].to(self.device)
         for name, score in asking.items():
             try:
                 score.on_images(self.network, few, std)
