@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from farout import papers
 from farout.config.settings import ROOT
 from farout.reproduce import stages
 from farout.reproduce.rows import rows_of
@@ -115,6 +116,8 @@ def test_outlier_exposures_rows_are_the_papers_files(id_data: str) -> None:
     request = reproduce.request_of(reproduce.parse_arguments(["--paper", "oe", "--id", id_data, "logger=none"]))
     found = {row: request.settings(row, 2) for row in request.rows}
     assert [each.method.name for each in found.values()] == ["ce", "oe", "oe_scratch"]
+    kinds = papers.load("oe").kinds
+    assert all(each.method.name == kinds[row].method for row, each in found.items()), "the table's rows are these"
     assert {(each.protocol.name, each.seed, each.id_data.name) for each in found.values()} == {("oe", 2, id_data)}
 
 

@@ -15,7 +15,7 @@ from farout.reproduce.trials import Trial
 # Method -> the end of its experiment's name, by the folder of conf/experiment that a protocol's rows lie in.
 EXPERIMENTS = {
     "energy": {"ce": "softmax", "energy": "energy_ft", "oe": "oe_ft"},
-    "oe": {"ce": "baseline", "oe": "oe_tune"},
+    "oe": {"ce": "baseline", "oe": "oe_tune", "oe_scratch": "oe_scratch"},
     "cider": {"ce": "ce", "cider": "cider", "supcon": "supcon"},
     "jem": {"ce": "ce", "jem": "jem"},
 }
