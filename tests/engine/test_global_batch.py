@@ -20,7 +20,7 @@ from farout.data.streams import EndlessShuffle, EpochShuffle
 from farout.data.transform import Transform
 from farout.data.views import ViewTransform
 from farout.engine.batches import DeviceBatches, Stream
-from farout.engine.fit import Callbacks, Checkpointing, Optimisation, fit, follow
+from farout.engine.fit import Callbacks, Checkpointing, Loop, Optimisation, fit, follow
 from farout.engine.processes import ALONE, BatchNorm, Order, Processes
 from farout.engine.restarts import Restart, RestartPolicy
 from farout.methods import CIDER, JEM, Batch, CrossEntropy, EnergyFineTuning, Method, OutlierExposure, SupCon
@@ -107,7 +107,9 @@ class Case:
         model, method, batches, optimisation = self.parts()
         nn.init.zeros_(model.head.weight)
         policy = RestartPolicy(loss_bound=self.bound, lr_factor=0.1)
-        follow(model, method, batches, optimisation, self.steps, processes, steps_per_epoch=4, restart_policy=policy)
+        loop = Loop(model, method, optimisation, self.steps, Checkpointing(), 4, policy)
+        loop.processes = processes
+        follow(loop, batches, seed=0)
 
     def train(
         self, processes: Processes = ALONE, seen: list[dict[str, float]] | None = None, **options: Any

@@ -16,6 +16,7 @@ from farout.backbones import Backbone
 from farout.data.streams import stable_seed
 from farout.engine import stopping
 from farout.engine.checkpoint import on_cpu, save_state
+from farout.engine.global_batch import spread_over
 from farout.engine.graphs import CudaGraph, RecordableBatches, RecordedStep, Recorder
 from farout.engine.processes import ALONE, Order, Processes
 from farout.engine.progress import Bar, say
@@ -206,18 +207,16 @@ def fit(
     (dropout) is reseeded every step. So a resumed run needs no generator state, and equals an uninterrupted one.
 
     With `graphs` a CUDA device replays whole updates (`farout.engine.graphs`), where batches come in two halves.
-
     Where `restart_policy` grants restarts, training that diverges goes back to a state that was kept for it.
-
-    Of several `processes` this is the leader; the others call `follow` with the same networks, batches and schedule.
+    Of several `processes` this is the leader; the others call `follow` with the same networks, batches and rates.
 
     Raises:
         FaroutError: training diverged once too often, or the checkpoint belongs to something else.
         Interrupted, Terminated: by a signal; the latter with the state saved.
     """
     epoch = steps_per_epoch or total_steps
-    rule = checkpointing or Checkpointing()
-    loop = Loop(model, method, optimisation, total_steps, rule, epoch, restart_policy, processes)
+    loop = Loop(model, method, optimisation, total_steps, checkpointing or Checkpointing(), epoch, restart_policy)
+    loop.processes = processes
     callbacks = callbacks or Callbacks()
     if graphs:
         loop.record_on_device(batches)
@@ -241,24 +240,11 @@ def fit(
     return loop.result()
 
 
-def follow(
-    model: Backbone,
-    method: Method,
-    batches: Batches,
-    optimisation: Optimisation,
-    total_steps: int,
-    processes: Processes,
-    *,
-    steps_per_epoch: int | None = None,
-    seed: int = 0,
-    restart_policy: RestartPolicy | None = None,
-) -> None:
+def follow(loop: "Loop", batches: Batches, seed: int) -> None:
     """A follower's part of the leader's `fit`: its state, and a share of every update, until the leader ends it."""
-    epoch = steps_per_epoch or total_steps
-    loop = Loop(model, method, optimisation, total_steps, Checkpointing(), epoch, restart_policy, processes)
-    model.train()
-    method.train()
-    while (order := processes.told()) is not Order.END:
+    loop.model.train()
+    loop.method.train()
+    while (order := loop.processes.told()) is not Order.END:
         if order is Order.STATE:
             loop.take_state()
         else:
@@ -300,10 +286,9 @@ class Loop:
         checkpointing: Checkpointing,
         steps_per_epoch: int | None = None,
         restart_policy: RestartPolicy | None = None,
-        processes: Processes = ALONE,
     ) -> None:
         self.model, self.method, self.optimisation = model, method, optimisation
-        self.processes = processes
+        self.processes = ALONE
         self.total, self.steps_per_epoch = total, steps_per_epoch or total
         self.optimizer = optimisation.optimizer(model, method)
         self.checkpointing = checkpointing
@@ -371,7 +356,7 @@ class Loop:
 
     def _work(self, streams: Mapping[str, Batch], usual: bool) -> dict[str, Tensor]:
         """What the device does in one update."""
-        with trunk_compiled(self.model, usual), self.processes.spreading(self.model):
+        with trunk_compiled(self.model, usual), spread_over(self.processes, self.model):
             losses = self.method.loss(self.model, streams)
         if self.restart_policy.checks_losses and self.recorded is None:
             self._check_losses(losses)

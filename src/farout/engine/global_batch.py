@@ -13,33 +13,50 @@ What looks at a whole batch within the trunk sees the whole one: batch norm, by 
 dropout, whose mask is drawn for all images and cut.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from inspect import signature
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from farout.backbones import Backbone
 from farout.backbones.base import Trunk
 from farout.engine.processes import Processes
 
+BATCH_NORM = signature(F.batch_norm)
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 
 
-class SpreadBatch:
-    """Runs a trunk on this process's share of images (B, ...) and returns the features (B, D) of all of them."""
+@contextmanager
+def spread_over(processes: Processes, model: nn.Module) -> Iterator[None]:
+    """Inside, every process runs a backbone's trunk on its share of a batch and has the features of all of it.
 
-    def __init__(self, processes: Processes) -> None:
-        self.processes = processes
+    Of any other network each process runs all: the same, though no faster.
+    """
+    if not processes.several or not isinstance(model, Backbone):
+        yield
+        return
+    model.spread = partial(_features_of_all, processes)
+    try:
+        yield
+    finally:
+        model.spread = None
 
-    def __call__(self, trunk: Trunk, images: Tensor) -> Tensor:
-        own = _Share.apply(images, self.processes)
-        with _WholeBatch(self.processes, len(images)):
-            features = trunk(own)
-        return _Gather.apply(features, len(images), self.processes)
+
+def _features_of_all(processes: Processes, trunk: Trunk, images: Tensor) -> Tensor:
+    """Features (B, D) of images (B, ...), the trunk run on this process's share of them."""
+    own = _Share.apply(images, processes)
+    with _WholeBatch(processes, len(images)):
+        features = trunk(own)
+    return cast(Tensor, _Gather.apply(features, len(images), processes))
 
 
 class _Share(torch.autograd.Function):
@@ -96,25 +113,20 @@ class _WholeBatch(TorchFunctionMode):
         everywhere = everywhere.contiguous(memory_format=_layout(x))
         return x * function(everywhere, p, True)[self.processes.rows]
 
-    def _batch_norm(
-        self,
-        x: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
-        if not training:
-            return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-        normalised, mean, variance = _BatchNorm.apply(x, weight, bias, eps, self.rows, self.processes)
-        if running_mean is not None and running_var is not None:
+    def _batch_norm(self, *arguments: Any, **named: Any) -> Tensor:
+        """F.batch_norm of (b, C, ...) by the statistics of all rows, which also go into the running ones."""
+        asked = BATCH_NORM.bind(*arguments, **named)
+        asked.apply_defaults()
+        known = SimpleNamespace(**asked.arguments)
+        if not known.training:
+            return F.batch_norm(*arguments, **named)
+        x: Tensor = known.input
+        normalised, mean, variance = _BatchNorm.apply(x, known.weight, known.bias, known.eps, self.rows, self.processes)
+        if known.running_mean is not None:
             n = self.rows * x.shape[2:].numel()
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_((variance * (n / (n - 1))).to(running_var.dtype), momentum)
-        return normalised
+            known.running_mean.lerp_(mean.to(known.running_mean.dtype), known.momentum)
+            known.running_var.lerp_((variance * (n / (n - 1))).to(known.running_var.dtype), known.momentum)
+        return cast(Tensor, normalised)
 
 
 class _BatchNorm(torch.autograd.Function):

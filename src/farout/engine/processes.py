@@ -5,8 +5,7 @@ hold the same networks, do their share of every update and of every evaluation, 
 What is computed is what one device computes at the same batch size, see `farout.engine.global_batch`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -15,9 +14,6 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-from farout.backbones import Backbone
-from farout.backbones.base import Spread
 
 BatchNorm = Literal["global", "local"]
 
@@ -81,17 +77,6 @@ class Processes:
         things = [None]
         dist.broadcast_object_list(things, 0)
         return things[0]
-
-    def spreading(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Inside, every process runs a backbone's trunk on its share of a batch and has the features of all of it.
-
-        Of any other network each process runs all: the same, though no faster.
-        """
-        if not self.several or not isinstance(model, Backbone):
-            return nullcontext()
-        from farout.engine.global_batch import SpreadBatch
-
-        return spread(model, SpreadBatch(self))
 
     def average(self, model: nn.Module, parameters: Iterable[Tensor]) -> None:
         """Average the gradients over all processes, and batch norm's running statistics where each has its own.
@@ -158,13 +143,3 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-@contextmanager
-def spread(model: Backbone, how: Spread) -> Iterator[None]:
-    """The network's trunk is run as `how` says inside."""
-    model.spread = how
-    try:
-        yield
-    finally:
-        model.spread = None

@@ -26,7 +26,7 @@ from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
 from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream, repeated
 from farout.engine.checkpoint import weights_content
 from farout.engine.evaluate import share_correct
-from farout.engine.fit import Batches, Callbacks, Checkpointing, FitResult, Select, fit
+from farout.engine.fit import Batches, Callbacks, Checkpointing, FitResult, Loop, Select, fit
 from farout.engine.fit import follow as follow_fit
 from farout.engine.precision import allow_tf32, has_bf16_instructions
 from farout.engine.processes import ALONE, Processes
@@ -313,19 +313,12 @@ class TrainingJob:
         """A follower's part in `_fit`."""
         allow_tf32(self.run.identity["precision"] == "tf32")
         model, method = self.networks()
-        schedule = self.settings.schedule
+        schedule, epoch = self.settings.schedule, self.steps_per_epoch
+        rule, policy = Checkpointing(), schedule.restart_policy()
+        loop = Loop(model, method, schedule.optimisation(), self.total_steps, rule, epoch, policy)
+        loop.processes = self.processes
         with model.precision(self.dtype):
-            follow_fit(
-                model,
-                method,
-                repeated(self.batches(), schedule.overfit_batches),
-                schedule.optimisation(),
-                self.total_steps,
-                self.processes,
-                steps_per_epoch=self.steps_per_epoch,
-                seed=self.settings.seed,
-                restart_policy=schedule.restart_policy(),
-            )
+            follow_fit(loop, repeated(self.batches(), schedule.overfit_batches), self.settings.seed)
         allow_tf32(False)
 
     def _callbacks(self, batches: DeviceBatches, logger: RunLogger) -> Callbacks:
