@@ -198,7 +198,7 @@ def test_what_changes_only_the_last_digits_is_recorded_and_said_on_resume(quiet,
     first, second = run.record["trained"]["conditions"]
     assert {key for key in first if first[key] != second[key]} == {"threads", "channels_last"}
     assert set(first) == {
-        *("from_step", "device", "instructions", "threads", "torch", "channels_last", "compiled", "tf32")
+        *("from_step", "device", "instructions", "threads", "torch", "channels_last", "compiled", "tf32", "devices")
     }
 
 
