@@ -95,7 +95,7 @@ class Bar:
 
 
 class Lines:
-    """The lines of one `Bar`: the first soon after its start, then one a minute, also over many short pieces of work."""
+    """The lines of one `Bar`: the first soon after its start, then one a minute, also over many short bars."""
 
     last = -NEXT_LINE  # when any piece of work of this process had one
 

@@ -14,10 +14,9 @@ from farout.runs.csv_log import CsvLog
 from farout.runs.records import DamagedResults, read_results
 from farout.runs.run import Run
 from farout.runs.sink import Sink
+from farout.runs.status import FAILED
 from farout.runs.tensorboard_log import TensorBoardLog, require_tensorboard
 from farout.runs.wandb_log import JobType, Session, WandbLog, group_of, reason
-
-FAILED = "failed"  # the event that ends the lines of work that did not come to its end
 
 
 class RunLogger:
@@ -67,6 +66,11 @@ class RunLogger:
         for sink in self.sinks:
             sink.results(number, evaluations, plots)
 
+    def samples(self, pictures: Sequence[Path], figures: Mapping[str, float]) -> None:
+        """What the trained network generates, and how good that is."""
+        for sink in self.sinks:
+            sink.samples(pictures, figures)
+
     def close(self, failed: bool = False) -> None:
         """Let every log end."""
         for sink in self.sinks:
@@ -79,10 +83,18 @@ def run_logger(run: Run, settings: Settings, job_type: JobType, asked: bool = Tr
 
     `asked` is False of a parent that the command's own run needs.
     """
-    own = settings.logger if run.writable else replace(settings.logger, name="none")  # nothing can be kept there
-    known = run.record.get("wandb") or {}
-    session = Session(job_type, group_of(settings), asked, known)
-    logger = RunLogger(run.folder, own, config_of(settings, run.identity), session)
+    session = Session(job_type, group_of(settings), asked, known_in_wandb(run))
+    with logged(run, settings.logger, session, config_of(settings, run.identity)) as logger:
+        yield logger
+
+
+@contextmanager
+def logged(
+    run: Run, settings: LoggerSettings, session: Session, config: Mapping[str, Any] | None = None
+) -> Iterator[RunLogger]:
+    """The same, where only the logger has settings; the caller holds the run's lock."""
+    own = settings if run.writable else replace(settings, name="none")  # nothing can be kept there
+    logger = RunLogger(run.folder, own, config or {}, session)
     failed = True
     try:
         if logger.wandb is not None:
@@ -96,6 +108,11 @@ def run_logger(run: Run, settings: Settings, job_type: JobType, asked: bool = Tr
         raise
     finally:
         logger.close(failed)
+
+
+def known_in_wandb(run: Run) -> dict[str, str]:
+    """What W&B called a run before; nothing where it knows none."""
+    return dict(run.record.get("wandb") or {})
 
 
 def _keep_identity(run: Run, identity: Mapping[str, str], session: Session) -> None:

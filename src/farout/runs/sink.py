@@ -20,6 +20,9 @@ class Sink:
     def results(self, number: int, evaluations: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> None:
         """What an evaluation found; `number` entries are in results.json by now."""
 
+    def samples(self, pictures: Sequence[Path], figures: Mapping[str, float]) -> None:
+        """What a trained network generates: PNG files, and measures by name."""
+
     def close(self, failed: bool) -> None:
         """The command's work on the run has ended."""
 

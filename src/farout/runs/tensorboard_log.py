@@ -42,6 +42,13 @@ class TensorBoardLog(Sink):
         for plot in plots:
             writer.add_image(f"plots/{plot.stem}", _pixels(plot), number, dataformats="HWC")
 
+    def samples(self, pictures: Sequence[Path], figures: Mapping[str, float]) -> None:
+        writer = self._writer(None)
+        for name, value in figures.items():
+            writer.add_scalar(name, value)
+        for path in pictures:
+            writer.add_image(f"samples/{path.stem}", _pixels(path), dataformats="HWC")
+
     def close(self, failed: bool) -> None:
         if self.writer is not None:
             self.writer.close()

@@ -1,4 +1,4 @@
-"""A run in Weights & Biases: one there for one here, across resumes and later evaluations, and under a sweep's agent."""
+"""A run in Weights & Biases: one there for one here, across resumes and later evaluations, also of a sweep's agent."""
 
 import hashlib
 import os
@@ -89,6 +89,9 @@ class WandbLog(Sink):
             run.log({**point, "results": wandb.Table(columns=list[str | int](columns), data=rows), **images})
 
         self._tell(tell)
+
+    def samples(self, pictures: Sequence[Path], figures: Mapping[str, float]) -> None:
+        self._tell(lambda run: run.log({**figures, **{f"samples/{path.stem}": _image(path) for path in pictures}}))
 
     def close(self, failed: bool) -> None:
         self._tell(lambda run: run.finish(exit_code=1 if failed else 0))
