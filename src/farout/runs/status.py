@@ -14,7 +14,7 @@ from farout.runs.locks import LOCKS, is_held, lock_file
 State = Literal["running", "failed", "interrupted", "finished", "evaluated"]
 STATES = get_args(State)
 FAILED = "failed"  # the event that ends the lines of a run whose training or evaluation ended in an error
-TAIL = 2**14  # bytes at the end of metrics.jsonl that are read
+TAIL = 2**13  # bytes at the end of metrics.jsonl that are read
 Line = Mapping[str, Any]
 
 
