@@ -127,7 +127,9 @@ def _words(line: Line) -> str:
     if "event" in line:
         told = f"{line['event']}: {line.get('text', '')}"
     else:
-        named = {str(key).removeprefix("train/"): value for key, value in line.items() if key not in ("step", "seconds")}
+        named = {
+            str(key).removeprefix("train/"): value for key, value in line.items() if key not in ("step", "seconds")
+        }
         told = ", ".join(f"{key} {_number(value)}" for key, value in named.items())
     return one_line(f"step {line['step']}: {told}")
 
