@@ -17,7 +17,7 @@ ARGS    ?=
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-oe reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts readme browser architecture docs page hooks clean
+.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-oe reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts readme browser architecture docs page status hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-25s %s\n", $$1, $$2}'
@@ -86,6 +86,9 @@ verdicts: $(READY)  ## verdicts on the papers' claims; every block of README and
 
 page: $(READY)  ## the page of all runs, outputs/index.html, which every evaluation writes too (ARGS=FOLDER: another)
 	$(PY) scripts/page.py $(ARGS)
+
+status: $(READY)  ## how far the runs in outputs/ are: state, progress, time left, last line (ARGS="FOLDER --json")
+	$(PY) scripts/status.py $(ARGS)
 
 browser:  ## install Chromium on Debian (the tests open report.html and index.html in it; without it they are skipped)
 	command -v chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }

@@ -23,6 +23,7 @@ SCRIPTS = (
     "robustness",
     "sample",
     "sensitivity",
+    "status",
 )
 # The console commands of pyproject.toml, by the files that they stand for.
 COMMANDS = {

@@ -51,7 +51,8 @@ TABLES = {
 {DEMO} --init in/folder_run -> is not a run folder
 {DEMO} --init in/list_run -> run.json
 {DEMO} --dry-run outliers=nan -> outliers=nan is not there: choose from
-{DEMO} --dry-run logger=5 -> logger=5 is not there: choose from none, wandb
+{DEMO} --dry-run logger=5 -> logger=5 is not there: choose from csv, none, tensorboard, wandb
+{DEMO} --dry-run logger=[csv,nope] -> logger=nope is not there
 {DEMO} --dry-run protocol=null -> protocol=null is not there
 {DEMO} --dry-run score=[[1]] -> score=[1] is not there
 {DEMO} --dry-run experiment=[a,b] -> use --table and --rows
@@ -171,6 +172,12 @@ in/file -> in/file is not JSON
 in/folder -> results.json does not exist
 in/list_run -> is no record of a run
 in/folder --out in/file -> --out in/file cannot be a folder
+""",
+    "status": """
+-> there is no folder outputs/runs
+nowhere -> there is no folder nowhere/runs
+in/file --json -> there is no folder in/file/runs
+in/folder --nope -> unrecognized arguments: --nope
 """,
     "page": """
 nowhere -> there is no folder nowhere/runs

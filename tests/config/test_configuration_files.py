@@ -46,8 +46,10 @@ SCHEDULES = [path.split("/") for path in options("schedule")]
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_file_composes(group, option):
     settings = compose_settings([f"{group}={option}"])
-    if group in ("backbone", "transform", "id_data", "ood_data", "protocol", "logger"):
+    if group in ("backbone", "transform", "id_data", "ood_data", "protocol"):
         assert getattr(settings, group).name == option
+    if group == "logger":
+        assert settings.logger.names == (() if option == "none" else (option,))
 
 
 def values_of(path: str) -> dict[str, Any]:

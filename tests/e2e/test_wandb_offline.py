@@ -1,35 +1,13 @@
 """An offline W&B run, read back from its own file."""
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
-from wandb.proto import wandb_internal_pb2
+
+from wandb_files import Record, items, of_kind, records
 
 pytestmark = pytest.mark.e2e
-HEADER, BLOCK = 7, 32768
-FULL, LAST = 1, 4
-
-
-def records(path: Path) -> list[wandb_internal_pb2.Record]:
-    """The records of a .wandb file: a LevelDB log (32 KiB blocks of checksum, length, kind, bytes) of protobufs."""
-    data, position, parts, found = path.read_bytes(), HEADER, b"", []
-    assert data.startswith(b":W&B")
-    while position + HEADER <= len(data):
-        left = BLOCK - position % BLOCK
-        if left < HEADER:
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + HEADER])
-        parts += data[position + HEADER : position + HEADER + length]
-        position += HEADER + length
-        if kind in (FULL, LAST):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            found.append(record)
-            parts = b""
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +17,13 @@ def folder(finished_run) -> Path:
 
 
 @pytest.fixture(scope="module")
-def log(folder) -> list[wandb_internal_pb2.Record]:
+def log(folder) -> list[Record]:
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     return records(path)
 
 
-def items(log, kind: str) -> list[dict]:
-    """The updates of all records of a kind, as dicts by (dotted) key."""
-    found = []
-    for record in log:
-        if record.WhichOneof("record_type") == kind:
-            update = getattr(record, kind)
-            entries = update.item if kind == "history" else update.update
-            found.append({e.key or ".".join(e.nested_key): json.loads(e.value_json) for e in entries})
-    return found
-
-
 def test_config(log, folder):
-    (run,) = [record.run for record in log if record.WhichOneof("record_type") == "run"]
+    (run,) = of_kind(log, "run")
     assert run.run_id == folder.name
     assert run.project == "farout"
     config = {entry.key: json.loads(entry.value_json) for entry in run.config.update}

@@ -28,7 +28,7 @@ def test_the_presets_are_those_that_people_know():
 def test_in_a_folder_of_its_own_under_names_of_its_own(preset, words):
     real, debug = compose_settings(words), compose_settings([*words, f"debug={preset}"])
     assert debug.paths.outputs == "outputs/debug"
-    assert debug.logger.name == "none"
+    assert debug.logger.names == ()
     assert debug.method == real.method and debug.backbone == real.backbone
     assert run_of(debug, CPU).name != run_of(real, CPU).name, "also in one folder it must not be found in its place"
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wandb
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from farout.config.settings import Settings
+from farout.config.settings import LoggerSettings, Settings
 from farout.data.transform import Transform
 from farout.methods import JEM, CrossEntropy
 from farout.report.figures.samples import mosaic, pixels
@@ -118,13 +119,16 @@ def test_wandb_gets_every_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         def log(self, values: dict[str, Any]) -> None:
             logged.append(values)
 
-    settings: Any = type("Off", (), {"name": "none"})()
-    logger = RunLogger(tmp_path, settings, {})
+        def define_metric(self, name: str, **options: Any) -> None:
+            pass
+
+    logger = RunLogger(tmp_path, LoggerSettings("none"), {})
     transform = Transform([0.5] * 3, [0.5] * 3, False, 0)
     images: dict[str, Tensor] = {"buffer": torch.zeros(4, 3, 8, 8)}
     ImageLog(tmp_path, transform, 1, 1, logger.picture)(1, images)
     assert not logged
-    logger.wandb = Wandb()
+    monkeypatch.setattr(wandb, "init", lambda **options: Wandb())
+    logger = RunLogger(tmp_path, LoggerSettings("wandb"), {})
     ImageLog(tmp_path, transform, 1, 1, logger.picture)(1, images)
     (entry,) = logged
     assert entry["step"] == 1 and entry["pictures/buffer"].image.size == (22, 22)

@@ -1,16 +1,20 @@
-"""What Weights & Biases is given, and that its failures cost no training."""
+"""What loggers are given, that their failures cost no training, and what is refused."""
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from farout.config.compose import compose_settings
 from farout.config.settings import LoggerSettings
-from farout.errors import FaroutError
-from farout.runs.logger import NAME_LENGTH, RunLogger, require_package, wandb_id
+from farout.errors import ConfigError, FaroutError
+from farout.runs.csv_log import CsvLog
+from farout.runs.logger import RunLogger, require_packages
+from farout.runs.wandb_log import NAME_LENGTH, Session, group_of, names_of, wandb_id
 
 Start = Callable[..., RunLogger]
 
@@ -26,6 +30,9 @@ class FakeRun:
         if len(self.told) >= self.full_after:
             raise OSError(28, "No space left on device")
         self.told.append("log")
+
+    def define_metric(self, name: str, step_metric: str | None = None, hidden: bool | None = None) -> None:
+        pass
 
     def finish(self, exit_code: int) -> None:
         self.told.append("finish")
@@ -95,5 +102,100 @@ def test_without_the_package_there_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(FaroutError, match=r"did not start .*wandb.*: use logger=none$"):
         RunLogger(tmp_path, LoggerSettings("wandb"), {})
     with pytest.raises(FaroutError, match=r"cannot be imported .*wandb.*: use logger=none$"):
-        require_package(LoggerSettings("wandb"))
-    require_package(LoggerSettings("none"))
+        require_packages(LoggerSettings("wandb"))
+    require_packages(LoggerSettings("none"))
+
+
+NAMES = ("project", "entity", "group", "job_type")
+VARIABLES = ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_NAME")
+
+
+@pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*VARIABLES, "WANDB_RUN_ID", "WANDB_SWEEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_what_is_typed_comes_before_the_environment_and_that_before_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, session = Path("outputs/runs/ce-s1"), Session("evaluate", "table", known={"id": "other", "entity": "us"})
+
+    def given(*words: str, of: Session = session) -> dict[str, Any]:
+        return names_of(folder, compose_settings(["logger=wandb", *words]).logger, of)
+
+    def chosen(*words: str) -> list[Any]:
+        return [given(*words)[name] for name in NAMES]
+
+    assert chosen() == ["farout", "us", "table", "evaluate"]
+    assert (given()["id"], given(of=Session())["id"], given()["name"]) == ("other", "ce-s1", "ce-s1")
+    typed = [f"logger.{name}=mine" for name in NAMES]
+    assert chosen(*typed) == ["mine"] * 4
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "set")
+    assert chosen() == [None] * 4 and given()["name"] is None, "W&B reads its own"
+    assert chosen(*typed) == ["mine"] * 4
+    assert given("logger.tags=[a,b]", "logger.notes='what for'")["tags"] == ["a", "b"]
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    assert given()["id"] == "agents" and given(of=Session(asked=False))["id"] == "ce-s1"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    assert given()["id"] is None, "the agent's"
+    assert group_of(compose_settings([])) == "sweep"
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_the_group_is_the_sweep_or_the_table() -> None:
+    row = compose_settings(["experiment=energy/full/cifar100_energy_ft"])
+    assert group_of(row) == "energy-full-cifar100" and group_of(compose_settings([])) is None
+    assert row.composition is not None
+    assert group_of(replace(row, composition=replace(row.composition, sweep="sweep-1"))) == "sweep-1"
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("", ("wandb",)),
+        ("logger=none", ()),
+        ("logger=csv", ("csv",)),
+        ("logger=[wandb,csv]", ("wandb", "csv")),
+        ("logger=[tensorboard,csv,none]", ("csv", "tensorboard")),
+        ("logger=[wandb,csv] logger.mode=disabled", ("wandb", "csv")),
+        ("logger.csv=true", ("wandb", "csv")),
+        ("logger.name=none", ()),
+        ("logger=none logger.name=wandb", ("wandb",)),
+        ("debug=fdr", ()),
+        ("debug=fdr logger=csv", ("csv",)),
+    ],
+)
+def test_loggers_go_together(words: str, names: tuple[str, ...]) -> None:
+    assert compose_settings(words.split()).logger.names == names
+
+
+def test_the_mode_is_the_environments_where_none_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, mode in (("online", "online"), ("", "offline")):
+        monkeypatch.setenv("WANDB_MODE", value)
+        assert compose_settings([]).logger.mode == mode
+    assert compose_settings(["logger.mode=shared"]).logger.mode == "shared"
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    with pytest.raises(ConfigError, match="did you mean online"):
+        compose_settings([])
+
+
+def test_the_table_grows_goes_back_and_is_whole_when_it_comes_late(tmp_path: Path) -> None:
+    lines = tmp_path / "metrics.jsonl"
+    lines.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 1, "event": "x"}\n[]\n{"step": 3, "a"')
+    log, path = CsvLog(tmp_path), tmp_path / "metrics.csv"
+    log.log(3, {"a": 3.5})
+    assert path.read_text() == "step,a\n1,1\n2,2\n3,3.5\n"
+    log.log(4, {"selection": 0.5})
+    log.log(4, {"a": 4})
+    log.log(5, {"a": 5})
+    assert path.read_text() == "step,a,selection\n1,1,\n2,2,\n3,3.5,\n4,4,0.5\n5,5,\n"
+    log.log(2, {"a": 2.5})
+    log.log(3, {"a": 7})
+    assert path.read_text() == "step,a\n1,1\n2,2.5\n3,7\n"
+
+
+def test_without_tensorboard_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(FaroutError, match=r"^TensorBoard is not installed: pip install 'farout\[tensorboard\]'"):
+        require_packages(LoggerSettings(tensorboard=True))

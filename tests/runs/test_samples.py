@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wandb
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from farout.runs.sample_quality import frechet_facts, inception_facts, surest
 from farout.runs.samples import PER_CLASS, Sampler, Samples, Sampling, class_names, jem_of
 from farout.runs.training import train
 from script_loader import load_script
+from wandb_files import items, of_kind, records
 
 CPU = torch.device("cpu")
 TINY = ["scale=smoke", "id_data=digits", "logger=none", "evaluate=false"]
@@ -86,9 +89,23 @@ def test_the_command_writes_everything_and_changes_nothing(
     assert known["frechet_distance"]["features"] == classifier.name
 
 
+def test_wandb_gets_them_into_the_runs_own_run(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    folder = tmp_path / runs[0].name
+    shutil.copytree(runs[0].folder, folder)
+    assert load_script("sample").main([str(folder), "--device", "cpu", "--logger", "wandb", "csv"]) == 0
+    wandb.teardown()  # or what it writes may not be in its file yet
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    log = records(file)
+    (run,) = of_kind(log, "run")
+    assert (run.run_id, run.job_type) == (folder.name, "sample")
+    assert any(name.startswith("samples/samples") for item in items(log, "history") for name in item)
+    assert open_run(folder).record["wandb"]["id"] == folder.name
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--logger", "nope"], "--logger: invalid choice"),
         (["absent"], "is not a run folder"),
         (["--rounds", "-1"], "--rounds -1 must be at least 0"),
         (["--from", "noise", "--rounds", "0"], "leaves noise"),

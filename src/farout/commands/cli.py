@@ -1,6 +1,7 @@
 """The outer entry of train.py and eval.py: Hydra inside, one-line errors and exit statuses outside."""
 
 import argparse
+import hashlib
 import logging
 import os
 import sys
@@ -48,6 +49,7 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     # Hydra would print its own report and exit with 1: ask for the exception instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     typed = list(options.overrides)
+    sweep = sweep_name(typed) if is_sweep(options) else None
     errors: list[Exception] = []
     started = False
 
@@ -56,7 +58,7 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         started = True
         try:
             typed = typed_overrides(before) if config_name == "eval" else None
-            return task(settings_of(config, config_name, typed, composition_of_job()))
+            return task(settings_of(config, config_name, typed, composition_of_job(sweep)))
         except (FaroutError, OSError) as error:
             errors.append(error)
             here = HydraConfig.get()
@@ -99,10 +101,16 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     return DONE
 
 
-def composition_of_job() -> Composition:
+def sweep_name(words: Sequence[str]) -> str:
+    """A sweep's name: the same words, in whatever order, are the same sweep."""
+    own = sorted(word for word in words if not is_hydras(word))
+    return f"sweep-{hashlib.sha256(chr(10).join(own).encode()).hexdigest()[:8]}"
+
+
+def composition_of_job(sweep: str | None) -> Composition:
     """What the job that runs was composed from."""
     here = HydraConfig.get()
-    return Composition(str(here.job.config_name), tuple(here.overrides.task), dict(here.runtime.choices))
+    return Composition(str(here.job.config_name), tuple(here.overrides.task), dict(here.runtime.choices), sweep)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ Exposure: softmax of the cross-entropy network, of one fine-tuned with outliers,
 them. Rows of CIDER: softmax, energy and KNN of the cross-entropy network; KNN and Mahalanobis of SupCon's and
 CIDER's. Rows of JEM: log p(x), max p(y|x) and approximate mass of a classifier of the same network, and of JEM; at
 full scale also the paper's classifier, which has batch norm. Each JEM run is then sampled (its replay buffer as it
-is) and attacked beside the classifiers, shortly where the scale is not full: `python scripts/sample.py` and `python
-scripts/robustness.py` measure longer, and the tables take the samples that lie in the run's folder, and the attack
-with the most images and steps.
+is) and attacked beside the classifiers, shortly where the scale is not full: `python scripts/sample.py` and
+`python scripts/robustness.py` measure longer, and the tables take the samples that lie in the run's folder, and the
+attack with the most images and steps.
 
 Every network is one file of conf/experiment, the same that `python train.py experiment=...` takes; further overrides
 are passed on to all of them.

@@ -10,20 +10,24 @@ IS and FID need the package torch-fidelity and the file of Inception's weights (
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from farout.commands.arguments import Parser, folder_to_write, guarded, number, seed, whole
+from farout.config.compose import compose_settings
 from farout.data import default_paths
 from farout.engine.progress import say
 from farout.metrics.generation import INCEPTION_WEIGHTS
+from farout.places import conf_names
 from farout.report.page.samples import quality_lines
 from farout.runs.environment import choose_device
 from farout.runs.evaluation_files import renew_report
+from farout.runs.logger import known_in_wandb, logged, require_packages
 from farout.runs.run import open_run
 from farout.runs.sample_quality import frechet_facts, inception_facts
 from farout.runs.samples import Sampler, Sampling, class_names, draw_samples, save_samples
+from farout.runs.wandb_log import Session
 
 EPILOG = """\
 examples:
@@ -61,6 +65,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=seed, default=usual.seed, help=f"default: {usual.seed}")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--out", type=Path, help="another folder (default: RUN/samples)")
+    add(
+        "--logger", nargs="+", choices=conf_names("logger"), default=["none"], metavar="LOGGER",
+        help="also tell the run's log there: wandb, tensorboard (default: none)",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -71,12 +79,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def quality_figures(quality: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of samples.json by flat names; those that were not measured are left out."""
+    measured = {
+        "inception_score": quality["inception"].get("inception_score", {}).get("mean"),
+        "fid": quality["inception"].get("fid", {}).get("value"),
+        "frechet_distance": quality.get("frechet_distance", {}).get("samples", {}).get("value"),
+    }
+    return {f"samples/{name}": value for name, value in measured.items() if value is not None}
+
+
 def sample(options: argparse.Namespace) -> None:
     """Everything that was asked for, into one folder."""
     rounds = options.rounds if options.rounds is not None else (0 if options.source == "buffer" else 20)
     names = ("source", "steps", "reinit", "count", "batch_size", "chain_steps", "seed")
     sampling = Sampling(rounds=rounds, **{name: getattr(options, name) for name in names})
     folder_to_write("--out", options.out)
+    settings = compose_settings([f"logger=[{','.join(options.logger)}]"]).logger
+    require_packages(settings)
     run, paths, device = open_run(options.run), default_paths(), choose_device(options.device, "--device")
     classifier = None if options.features is None else open_run(options.features)
     sampler = Sampler(run, sampling, device)
@@ -88,6 +108,10 @@ def sample(options: argparse.Namespace) -> None:
     if classifier is not None:
         quality["frechet_distance"] = frechet_facts(samples, run, classifier, paths, *facts)
     save_samples(folder, samples, quality)
+    if settings.names:
+        pictures = sorted(folder.glob("*.png"))
+        with run.locked(), logged(run, settings, Session("sample", known=known_in_wandb(run))) as logger:
+            logger.samples(pictures, quality_figures(quality))
     written = [folder, *(renew_report(run.folder) if options.out is None else [])]
     for line in [
         f"{run.name}: {len(samples.images):,} samples",

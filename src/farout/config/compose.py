@@ -1,5 +1,6 @@
 """Settings from overrides, and what is wrong with overrides, in one line."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from farout.places import CONF, conf_folders, conf_names, is_group, own_conf
 ConfigStore.instance().store("settings", OmegaConf.create(defaults()), provider="farout")
 # The examples of --help, in the words by which the command was called.
 OmegaConf.register_new_resolver("as_typed", as_typed, replace=True)
+# A variable of the environment, blank ones as if they were not set: for conf/logger.
+OmegaConf.register_new_resolver("variable", lambda name, usual: os.environ.get(name) or usual, replace=True)
 
 
 class OwnConf(SearchPathPlugin):
@@ -47,7 +50,7 @@ class OwnConf(SearchPathPlugin):
 
 Plugins.instance().register(OwnConf)
 
-LISTS = ("score", "experiment")  # groups of which several files can be chosen
+LISTS = ("score", "experiment", "logger")  # groups of which several files can be chosen
 
 
 def compose_settings(overrides: Sequence[str]) -> Settings:

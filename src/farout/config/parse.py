@@ -209,6 +209,7 @@ def _check(settings: Settings) -> None:
             f"backbone={settings.backbone.name} has none: choose backbone=resnet18_cider"
         )
     settings.trainer.check()
+    settings.logger.check()
     _check_names(settings)
     _check_components(settings)
 

@@ -255,13 +255,42 @@ class TrainerSettings:
                 raise ConfigError(f"trainer.{name}={value:g} must not be negative")
 
 
+LoggerName = Literal["wandb", "csv", "tensorboard", "none"]
+
+
 @dataclass(frozen=True)
 class LoggerSettings:
-    """Where curves and results go besides the run folder."""
+    """Where curves and results go besides the JSON lines of the run folder, and what Weights & Biases is told.
 
-    name: Literal["wandb", "none"]
+    Each file of conf/logger switches one on, so that several go together: logger=[wandb,csv].
+    """
+
+    name: LoggerName | None = None  # this one alone (none: none), whatever stands below
+    wandb: bool = False
+    csv: bool = False
+    tensorboard: bool = False
+    mode: Literal["online", "offline", "shared", "disabled"] = "offline"  # of W&B
+    # None: W&B's own variable (WANDB_PROJECT, WANDB_ENTITY, ...), else what `farout.runs.wandb_log` has for it.
     project: str | None = None
-    mode: Literal["online", "offline", "shared", "disabled"] = "offline"
+    entity: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    tags: list[str] | None = None
+    notes: str | None = None
+    # Some fifty times a run: the accuracy on so many images of the holdout, always the same; 0: never.
+    accuracy_images: int = 500
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The loggers that run."""
+        if self.name is not None:
+            return () if self.name == "none" else (self.name,)
+        return tuple(name for name in ("wandb", "csv", "tensorboard") if getattr(self, name))
+
+    def check(self) -> None:
+        """Raise ConfigError where a value means nothing."""
+        if self.accuracy_images < 0:
+            raise ConfigError(f"logger.accuracy_images={self.accuracy_images} must not be negative: 0 draws no curve")
 
 
 @dataclass(frozen=True)
@@ -319,17 +348,22 @@ PRETRAIN = ["epochs", "max_steps", "batch_size", "lr", "lr_end", "momentum", "ne
 
 def defaults() -> dict[str, Any]:
     """Every option that has a default, as it stands before any file of conf/."""
-    groups = {"trainer": defaults_of(TrainerSettings), "paths": defaults_of(Paths), "pretrain": dict.fromkeys(PRETRAIN)}
-    return {**defaults_of(Schedule), **defaults_of(Options), **groups}
+    kinds = {"trainer": TrainerSettings, "logger": LoggerSettings, "paths": Paths}
+    groups = {name: defaults_of(kind) for name, kind in kinds.items()}
+    return {**defaults_of(Schedule), **defaults_of(Options), **groups, "pretrain": dict.fromkeys(PRETRAIN)}
 
 
 @dataclass(frozen=True)
 class Composition:
-    """What Hydra composed settings from: the root file of conf/, all overrides, and the file of each group."""
+    """What Hydra composed settings from: the root file of conf/, all overrides, and the file of each group.
+
+    `sweep` is the name of the sweep whose job it is, where it is one's.
+    """
 
     root: str
     overrides: tuple[str, ...]
     choices: Mapping[str, str]
+    sweep: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

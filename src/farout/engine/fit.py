@@ -32,6 +32,7 @@ TrainImages = Callable[[], Iterable[Batch]]
 Log = Callable[[int, Mapping[str, float]], None]
 OnRestart = Callable[[Restart], None]
 LogImages = Callable[[int, Mapping[str, Tensor]], None]
+Measure = Callable[[int, nn.Module], Mapping[str, float]]
 Select = Callable[[nn.Module], float]
 
 
@@ -111,11 +112,13 @@ class Callbacks:
 
     Args:
         title: of the progress bar.
-        log: gets the averaged losses, the method's `log_scalars`, the rate and the speed, every `log_every` updates and
-            after the last.
+        log: gets the averaged losses, the method's `log_scalars`, the rate, the speed and the seconds so far, every
+            `log_every` updates and after the last.
         log_images: gets the method's images as often.
         on_restart: gets every restart.
         name: of the run, for whoever asks how far it is.
+        measure: gets the step and the network as often as `log`, which is told what it returns; it draws no random
+            number and leaves every tensor of the network as it is.
     """
 
     title: str = "training"
@@ -124,6 +127,7 @@ class Callbacks:
     log_images: LogImages | None = None
     on_restart: OnRestart | None = None
     name: str = ""
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,7 @@ def fit(
             method.prepare(model, batches(0), train_images() if train_images else ())
             loop.begin()
         loop.share_state()
-        with Bar(callbacks.title, total_steps, loop.step) as bar, stopping.deferred():
+        with Bar(callbacks.title, total_steps, loop.step, loop.note, "step") as bar, stopping.deferred():
             _train(loop, batches, seed, select, bar, callbacks)
     except KeyboardInterrupt:
         # Nothing is saved: it may fall amid an update, and half an update is no state to resume from.
@@ -400,6 +404,14 @@ class Loop:
 
     def seconds(self) -> float:
         return self.earlier + time.monotonic() - self.started
+
+    def images_per_s(self) -> float:
+        """Over this session."""
+        return self.images / max(1e-9, time.monotonic() - self.started)
+
+    def note(self) -> str:
+        """Losses and speed as they are now, for whoever watches; waits for the device."""
+        return _noted(self.smoothed.read(), self.images_per_s())
 
     def out_of_time(self) -> bool:
         deadline = self.checkpointing.deadline
@@ -649,17 +661,31 @@ def trunk_compiled(model: nn.Module, usual: bool) -> Iterator[None]:
         model.uses_compiled = False
 
 
+def _noted(losses: Mapping[str, float], rate: float) -> str:
+    parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    return f"{parts} | {rate:,.0f} images/s"
+
+
+def _measured(loop: Loop, callbacks: Callbacks) -> dict[str, float]:
+    """What `callbacks.measure` says of the network, which goes on training as if nobody had looked."""
+    if callbacks.measure is None:
+        return {}
+    found = dict(callbacks.measure(loop.step, loop.model))
+    loop.model.train()
+    return found
+
+
 def _report(loop: Loop, bar: Bar, callbacks: Callbacks) -> None:
     losses = loop.smoothed.read()
     if not all(map(math.isfinite, losses.values())):
         bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
         raise loop.diverged(bad)
     losses |= {name: float(value) for name, value in loop.method.log_scalars(loop.model).items()}
-    rate = loop.images / max(1e-9, time.monotonic() - loop.started)
-    parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-    bar.note(f"{parts} | {rate:,.0f} images/s")
+    rate = loop.images_per_s()
+    bar.note(_noted(losses, rate))
     if callbacks.log is not None:
-        parts_by_name = {f"train/{name}": value for name, value in losses.items()}
-        callbacks.log(loop.step, {**parts_by_name, "lr": loop.rate(loop.step - 1), "images_per_s": rate})
+        parts = {f"train/{name}": value for name, value in losses.items()}
+        facts = {"lr": loop.rate(loop.step - 1), "images_per_s": rate, "seconds": round(loop.seconds(), 2)}
+        callbacks.log(loop.step, {**parts, **facts, **_measured(loop, callbacks)})
     if callbacks.log_images is not None:
         callbacks.log_images(loop.step, loop.method.log_images())

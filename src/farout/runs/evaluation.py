@@ -32,7 +32,7 @@ from farout.runs.environment import choose_device, stamp
 from farout.runs.evaluation_files import keep, renew_overview
 from farout.runs.geometry import Geometry, probed
 from farout.runs.inputs import EvaluationData, ImageSets, evaluation_data
-from farout.runs.logger import RunLogger, run_logger
+from farout.runs.logger import RunLogger, require_packages, run_logger
 from farout.runs.run import Run, open_run, run_of, settings_for
 from farout.runs.scoring import Passes, Predictor, ready_scores, skip_unmeasurable
 from farout.scores import Outputs
@@ -51,6 +51,7 @@ ScoresOfSets = dict[str, dict[str, np.ndarray]]  # data set -> score -> (N,)
 def evaluate(settings: Settings) -> None:
     """`eval.py`: evaluate the run that these settings mean, or the one that `run` names, and append to its results."""
     device = choose_device(settings.trainer.device)
+    require_packages(settings.logger)
     settings = replace(settings, trainer=as_launched(settings.trainer))
     with several_devices(settings.trainer, device) as processes:
         own = device_of(processes, device)
@@ -71,7 +72,7 @@ def _evaluate(settings: Settings, device: torch.device, processes: Processes) ->
     Checks(own).evaluation(train_labels(run, ImageSets(own).paths))
     allow_tf32(False)
     where = f"while {run.name} was evaluated: repeat the command to evaluate it"
-    with run.locked(), run_logger(run, own) as logger, told_as(where):
+    with run.locked(), run_logger(run, own, "evaluate") as logger, told_as(where):
         EvaluationJob(run, own, device, processes).carry_out(logger)
 
 

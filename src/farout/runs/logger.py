@@ -1,153 +1,135 @@
-"""Where curves and results go: JSON lines in the run folder always, Weights & Biases where asked."""
+"""Where curves and results go: JSON lines in the run folder always, W&B, CSV and TensorBoard where asked."""
 
-import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from farout.config.settings import LoggerSettings, Settings
-from farout.engine.progress import say
-from farout.errors import FaroutError, one_line, printable
+from farout.errors import FaroutError, OutOfBudget, one_line
 from farout.files import append_line
+from farout.runs.csv_log import CsvLog
+from farout.runs.records import DamagedResults, read_results
 from farout.runs.run import Run
-
-NAME_LENGTH = 100  # of what W&B is given: folders of that name, with a date before it, must be possible
+from farout.runs.sink import Sink
+from farout.runs.status import FAILED
+from farout.runs.tensorboard_log import TensorBoardLog, require_tensorboard
+from farout.runs.wandb_log import JobType, Session, WandbLog, group_of, reason
 
 
 class RunLogger:
-    """One run's log; training and later evaluations of a run share one W&B run through its name."""
+    """One run's log in one command: the JSON lines, and the other logs that were asked for."""
 
-    def __init__(self, folder: Path, settings: LoggerSettings, config: Mapping[str, Any]) -> None:
-        self.lines = folder / "metrics.jsonl"
-        self.wandb = _start_wandb(folder, settings, config) if settings.name == "wandb" else None
+    def __init__(
+        self, folder: Path, settings: LoggerSettings, config: Mapping[str, Any], session: Session | None = None
+    ) -> None:
+        self.lines, self.step = folder / "metrics.jsonl", 0
+        self.wandb = WandbLog(folder, settings, config, session or Session()) if "wandb" in settings.names else None
+        self.sinks: list[Sink] = [] if self.wandb is None else [self.wandb]
+        self.sinks += [CsvLog(folder)] if "csv" in settings.names else []
+        self.sinks += [TensorBoardLog(folder)] if "tensorboard" in settings.names else []
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """A point of the curves."""
         self._write({"step": step, **values})
-        self._tell(lambda run: run.log({**values, "step": step}))
+        for sink in self.sinks:
+            sink.log(step, values)
 
     def alert(self, step: int, title: str, text: str, facts: Mapping[str, Any]) -> None:
         """Something that a person should know of: a line among the curves, and W&B's alert."""
         self._write({"step": step, "event": title, "text": text, **facts})
-        self._tell(lambda run: run.alert(title=title, text=text))
+        for sink in self.sinks:
+            sink.alert(step, title, text)
+
+    def failed(self, error: Exception) -> None:
+        """What ended the work: the last of the lines, which `scripts/status.py` shows."""
+        text = one_line(str(error)) or type(error).__name__
+        with suppress(FaroutError):  # the disk, which may be what ended it
+            self._write({"step": self.step, "event": FAILED, "text": text})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         append_line(self.lines, json.dumps(line).encode())
+        self.step = line["step"]
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """A picture of the state of training, a file in the run folder."""
-        self._tell(lambda run: run.log({f"pictures/{name}": _image(path), "step": step}))
+        for sink in self.sinks:
+            sink.picture(step, name, path)
 
     def results(self, evaluations: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> None:
         """Final metrics per OOD set, the table and the plots."""
-        columns = ["protocol", "score", "ood", "fpr95", "auroc", "aupr", "n_id", "n_ood"]
-        rows = [_row(evaluation, row, columns) for evaluation in evaluations for row in evaluation["rows"]]
+        number = 0
+        with suppress(DamagedResults):
+            number = len(read_results(self.lines.parent)["evaluations"])
+        for sink in self.sinks:
+            sink.results(number, evaluations, plots)
 
-        def tell(run: Any) -> None:
-            import wandb
-
-            for evaluation in evaluations:
-                run.summary.update(summary_of(evaluation))
-            images = {f"plots/{plot.stem}": _image(plot) for plot in plots}
-            run.log({"results": wandb.Table(columns=list[str | int](columns), data=rows), **images})
-
-        self._tell(tell)
+    def samples(self, pictures: Sequence[Path], figures: Mapping[str, float]) -> None:
+        """What the trained network generates, and how good that is."""
+        for sink in self.sinks:
+            sink.samples(pictures, figures)
 
     def close(self, failed: bool = False) -> None:
-        """Finish the W&B run."""
-        self._tell(lambda run: run.finish(exit_code=1 if failed else 0))
-
-    def _tell(self, what: Callable[[Any], object]) -> None:
-        """Let W&B know, where it runs; what stops it (the disk, the network) does not stop training."""
-        if self.wandb is None:
-            return
-        try:
-            what(self.wandb)
-        except Exception as error:
-            self.wandb = None
-            say(f"note: Weights & Biases stopped ({_reason(error)}); without it the curves are in {self.lines}")
+        """Let every log end."""
+        for sink in self.sinks:
+            sink.close(failed)
 
 
 @contextmanager
-def run_logger(run: Run, settings: Settings) -> Iterator[RunLogger]:
-    """The log of one command's work on a run, closed whatever happens; its folder exists by now."""
-    own = settings.logger if run.writable else replace(settings.logger, name="none")  # nothing can be kept there
-    logger = RunLogger(run.folder, own, config_of(settings, run.identity))
+def run_logger(run: Run, settings: Settings, job_type: JobType, asked: bool = True) -> Iterator[RunLogger]:
+    """The log of one command's work on a run, closed whatever happens; its folder exists by now.
+
+    `asked` is False of a parent that the command's own run needs.
+    """
+    session = Session(job_type, group_of(settings), asked, known_in_wandb(run))
+    with logged(run, settings.logger, session, config_of(settings, run.identity)) as logger:
+        yield logger
+
+
+@contextmanager
+def logged(
+    run: Run, settings: LoggerSettings, session: Session, config: Mapping[str, Any] | None = None
+) -> Iterator[RunLogger]:
+    """The same, where only the logger has settings; the caller holds the run's lock."""
+    own = settings if run.writable else replace(settings, name="none")  # nothing can be kept there
+    logger = RunLogger(run.folder, own, config or {}, session)
     failed = True
     try:
+        if logger.wandb is not None:
+            _keep_identity(run, logger.wandb.identity, session)
         yield logger
         failed = False
+    except OutOfBudget:
+        raise
+    except Exception as error:
+        logger.failed(error)
+        raise
     finally:
         logger.close(failed)
 
 
-def summary_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """Flat names as they stand in W&B: PROTOCOL/SCORE/SET/METRIC, id/accuracy, id/ece."""
-    protocol = evaluation["protocol"]["name"]
-    own = {"id/accuracy": evaluation["id"]["accuracy"], f"{protocol}/id/ece": evaluation["id"]["ece"]}
-    flat = {key: value for key, value in own.items() if value is not None}
-    means = [{**mean, "ood": "mean"} for mean in evaluation["means"]]
-    means += [{**mean, "ood": f"mean_{mean['group']}"} for mean in evaluation.get("group_means", ())]
-    for row in [*evaluation["rows"], *means]:
-        for metric in ("fpr95", "auroc", "aupr"):
-            if row[metric] is not None:
-                flat[f"{protocol}/{row['score']}/{row['ood']}/{metric}"] = row[metric]
-    return flat
+def known_in_wandb(run: Run) -> dict[str, str]:
+    """What W&B called a run before; nothing where it knows none."""
+    return dict(run.record.get("wandb") or {})
 
 
-def _row(evaluation: Mapping[str, Any], row: Mapping[str, Any], columns: Sequence[str]) -> list[Any]:
-    return [{**row, "protocol": evaluation["protocol"]["name"]}[column] for column in columns]
+def _keep_identity(run: Run, identity: Mapping[str, str], session: Session) -> None:
+    """Let later commands find the W&B run that training had; where that had none, the first one's."""
+    if identity and identity != session.known and (session.job_type == "train" or not session.known):
+        run.write_record(wandb=dict(identity))
 
 
-def wandb_id(name: str) -> str:
-    """A run's name as an id that W&B takes: the name itself, or a readable part of it with its hash."""
-    readable = re.sub(r"[^\w.@+-]", "-", name, flags=re.ASCII)
-    if readable == name and len(name) <= NAME_LENGTH:
-        return name
-    return f"{readable[: NAME_LENGTH - 9]}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-
-
-def _image(path: Path) -> Any:
-    import wandb
-
-    return wandb.Image(str(path))
-
-
-def _reason(error: Exception) -> str:
-    return one_line(str(error).strip().split("\n")[0]) or type(error).__name__
-
-
-def require_package(settings: LoggerSettings) -> None:
-    """Raise FaroutError where the logger's package cannot be imported: before a run's folder is made."""
-    if settings.name == "wandb":
+def require_packages(settings: LoggerSettings) -> None:
+    """Raise FaroutError where a logger's package cannot be imported: before a run's folder is made."""
+    if "tensorboard" in settings.names:
+        require_tensorboard()
+    if "wandb" in settings.names:
         try:
             import wandb  # noqa: F401
         except Exception as error:
-            raise FaroutError(f"Weights & Biases cannot be imported ({_reason(error)}): use logger=none") from error
-
-
-def _start_wandb(folder: Path, settings: LoggerSettings, config: Mapping[str, Any]) -> Any:
-    name = folder.name or folder.absolute().name
-    try:
-        import wandb
-
-        return wandb.init(
-            project=settings.project,
-            mode=settings.mode,
-            dir=str(folder),
-            id=wandb_id(name),
-            name=printable(name, NAME_LENGTH),
-            resume="allow",
-            config=dict(config),
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
-        )
-    except Exception as error:
-        offline = " or logger.mode=offline" if settings.mode in ("online", "shared") else ""
-        raise FaroutError(f"Weights & Biases did not start ({_reason(error)}): use logger=none{offline}") from error
+            raise FaroutError(f"Weights & Biases cannot be imported ({reason(error)}): use logger=none") from error
 
 
 def config_of(settings: Settings, identity: Mapping[str, Any]) -> dict[str, Any]:

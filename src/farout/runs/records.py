@@ -38,6 +38,8 @@ SHAPE = {
     "composition?": {"files": [str], "changed": dict},
     "classifier_trained?": bool,
     "files?": dict,
+    "wandb?": {"id": str, "project?": str, "entity?": str},
+    "total_steps?": int,
     "adopted?": RECORD["adopted?"],
 }
 

@@ -27,6 +27,7 @@ from farout.engine.states import has_states
 from farout.errors import ConfigError, FaroutError, UnwritableError, shorten
 from farout.files import remove_leftovers, save_json, writing
 from farout.methods import Method
+from farout.runs.locks import lock_file
 from farout.runs.overrides import check_agrees, record_as_overrides, recorded_scale
 from farout.runs.precision import resolve_precision
 from farout.runs.records import DamagedRun, check_run_name, read_record
@@ -107,7 +108,7 @@ class Run:
                 lock.release()
 
     def _lock(self) -> FileLock | None:
-        path = self.folder.parent / ".locks" / f"{self.name}.lock"
+        path = lock_file(self.folder)
         try:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,12 +46,12 @@ from farout.runs.environment import choose_device, conditions, stamp
 from farout.runs.evaluation import EvaluationJob
 from farout.runs.image_log import ImageLog
 from farout.runs.inputs import TrainingData, training_data
-from farout.runs.logger import RunLogger, require_package, run_logger
+from farout.runs.logger import RunLogger, require_packages, run_logger
 from farout.runs.overrides import evaluation_record
 from farout.runs.precision import TIME_FROM_STEPS, remember, remembered, undecided
 from farout.runs.recovery import recover
 from farout.runs.run import Run, build_backbone, parent_run, run_in, run_of, targets_of
-from farout.runs.validation import validate
+from farout.runs.validation import accuracy_watch, validate
 
 
 def train(settings: Settings, deadline: float | None = None) -> float | None:
@@ -61,7 +61,7 @@ def train(settings: Settings, deadline: float | None = None) -> float | None:
     against the validation corruptions; None where there is no holdout.
     """
     device = choose_device(settings.trainer.device)
-    require_package(settings.logger)
+    require_packages(settings.logger)
     if deadline is None and settings.trainer.budget_minutes is not None:
         deadline = time.monotonic() + 60 * settings.trainer.budget_minutes
     settings = replace(settings, trainer=as_launched(settings.trainer))
@@ -145,7 +145,7 @@ class TrainingJob:
                 return
         parent = None if run.finished else self._trained_parent()
         self._begin_record()
-        with run_logger(run, settings) as logger:
+        with run_logger(run, settings, "train", self.asked) as logger:
             if not run.finished:
                 self._train(parent, logger)
             if settings.evaluate:
@@ -157,7 +157,7 @@ class TrainingJob:
         run.folder.mkdir(parents=True, exist_ok=True)
         if not (run.folder / "run.json").exists():
             known = {"scale": self.settings.scale, "targets": targets_of(self.settings), "data": self.data.record()}
-            run.write_record(**known, **self._precision_timing())
+            run.write_record(**known, total_steps=self.total_steps, **self._precision_timing())
         if self.asked and "evaluation" not in run.record:
             run.write_record(evaluation=evaluation_record(self.settings))
         if self.asked and "composition" not in run.record and self.settings.composition is not None:
@@ -325,7 +325,8 @@ class TrainingJob:
         every = self.settings.trainer.log_every
         image_log = ImageLog(self.run.folder / "samples", batches.transform, self.total_steps, every, logger.picture)
         tell = partial(_tell, self.run, logger)
-        return Callbacks(self.settings.method.name, logger.log, every, image_log, tell, self.run.name)
+        watch = accuracy_watch(self.settings, self.data, self.device, self.total_steps)
+        return Callbacks(self.settings.method.name, logger.log, every, image_log, tell, self.run.name, watch)
 
     @contextmanager
     def _debugged(self, batches: DeviceBatches) -> Iterator[Batches]:

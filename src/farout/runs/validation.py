@@ -1,20 +1,46 @@
-"""What a fresh network is worth on its holdout: what sweeps minimise, and margins are chosen by; never a test set."""
+"""What a network is worth on its holdout: a curve to watch, and what sweeps minimise and margins are chosen by."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from farout.backbones import Backbone
 from farout.config.settings import Settings
-from farout.engine.evaluate import accuracy, collect
+from farout.engine.batches import PASS_SIZE
+from farout.engine.evaluate import accuracy, collect, share_correct
+from farout.engine.fit import Measure
 from farout.methods import Method
 from farout.metrics import detection_metrics
 from farout.runs.geometry import nearest_class_accuracy
-from farout.runs.inputs import ImageSets, TrainingData, capped
+from farout.runs.inputs import ImageSets, TrainingData, capped, spread
 from farout.runs.scoring import head_of, score_file
 from farout.scores import Fitting
+
+POINTS = 50  # of the accuracy curve, about
+
+
+def accuracy_watch(settings: Settings, data: TrainingData, device: torch.device, total_steps: int) -> Measure | None:
+    """Accuracy on a few images of the holdout, always the same, some fifty times a run and at its end; None: no curve.
+
+    Where there is no holdout, none of the classifier's training, or `logger.accuracy_images=0`. Like `ImageLog`, at
+    steps that follow from the run's length. It draws no random number, and chooses nothing.
+    """
+    count, every = settings.logger.accuracy_images, settings.trainer.log_every
+    if not count or not len(data.holdout_rows) or not settings.method.kind.trains_classifier:
+        return None
+    images = data.labelled.subset(data.holdout_rows[spread(len(data.holdout_rows), count)])
+    transform, interval = settings.transform.build(), every * max(1, round(total_steps / (POINTS * every)))
+
+    def measure(step: int, model: nn.Module) -> Mapping[str, float]:
+        if step % interval and step != total_steps:
+            return {}
+        return {"holdout/accuracy": share_correct(cast(Backbone, model), transform, images, device, PASS_SIZE)}
+
+    return measure
 
 
 def validate(

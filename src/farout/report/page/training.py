@@ -66,6 +66,8 @@ def read_training_curves(run: Path) -> TrainingCurves | None:
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     points = list(filter(None, map(_point, lines)))
     for point in points:
+        if "event" in point and "resumed_from" not in point:  # a failure: nothing is taken back
+            continue
         again = point["resumed_from"] + 1 if "resumed_from" in point else point["step"]
         while kept and kept[-1]["step"] >= again:
             kept.pop()
