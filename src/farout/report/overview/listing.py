@@ -77,6 +77,14 @@ def read_run(folder: Path) -> ListedRun:
         return ListedRun(folder.name, "damaged", _said(folder, problem), reported, facts)
 
 
+def figures_of(folder: Path) -> list[dict[str, Any]]:
+    """A run's evaluations, as `ListedRun` has them; none where there is no results.json, or one that cannot be read."""
+    try:
+        return _evaluations(read_record(folder), _facts(folder))
+    except MISSHAPEN:
+        return []
+
+
 def _said(folder: Path, problem: BaseException) -> str:
     """An error in a line, without where the folder lies."""
     text = str(problem) if isinstance(problem, FaroutError) else f"{type(problem).__name__}: {problem}"
