@@ -77,10 +77,11 @@ def read_run(folder: Path) -> ListedRun:
         return ListedRun(folder.name, "damaged", _said(folder, problem), reported, facts)
 
 
-def figures_of(folder: Path) -> list[dict[str, Any]]:
-    """A run's evaluations, as `ListedRun` has them; none where there is no results.json, or one that cannot be read."""
+def figures_of(folder: Path, after: int = 0) -> list[dict[str, Any]]:
+    """A run's evaluations, as `ListedRun` has them, after the first entries; none where results.json cannot be read."""
     try:
-        return _evaluations(read_record(folder), _facts(folder))
+        record = read_record(folder)
+        return _evaluations({**record, "evaluations": record["evaluations"][after:]}, _facts(folder))
     except MISSHAPEN:
         return []
 

@@ -16,6 +16,7 @@ from farout.report.sweeps.records import STATES, SweepFolder
 from farout.report.sweeps.rows import SELECTION, Row, SweepTable, read_table, texts, title
 
 HERE = Path(__file__).parent
+METRICS = ("FPR95", "AUROC")
 
 
 def write_sweep(folder: SweepFolder) -> SweepTable:
@@ -47,9 +48,11 @@ def as_markdown(table: SweepTable) -> str:
 
 
 def as_terminal(table: SweepTable) -> list[str]:
-    """The columns that have something, aligned: numbers, knobs, figures, states, and why."""
+    """Aligned lines of the columns that have something, without runs; beside another protocol without the plain one."""
     lines = [table.head()[:-1], *(texts(table, row)[:-1] for row in table.rows)]
-    shown = [column for column in zip(*lines, strict=True) if set(column[1:]) != {"–"}]
+    plain = [each for each in table.conditions if each[0] == "plain" and len(table.conditions) > 1]
+    hidden = {f"{title(each)} {metric}" for each in plain for metric in METRICS}
+    shown = [column for column in zip(*lines, strict=True) if set(column[1:]) != {"–"} and column[0] not in hidden]
     widths = [max(map(len, column)) for column in shown]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in zip(*shown, strict=True)]
 
@@ -63,7 +66,7 @@ def tally(table: SweepTable) -> str:
 def as_page(table: SweepTable, folder: SweepFolder) -> str:
     """The page: sortable, with a picture over the numeric knobs."""
     best = table.best
-    figures = ["validation FPR95", *(f"{title(each)} {metric}" for each in table.conditions for metric in _METRICS)]
+    figures = ["validation FPR95", *(f"{title(each)} {metric}" for each in table.conditions for metric in METRICS)]
     lines = [_line(table, row, folder.path, row is best) for row in table.rows]
     return document(
         HERE / "sweep",
@@ -76,9 +79,6 @@ def as_page(table: SweepTable, folder: SweepFolder) -> str:
         selection=SELECTION,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
-
-
-_METRICS = ("FPR95", "AUROC")
 
 
 def _line(table: SweepTable, row: Row, folder: Path, best: bool) -> dict[str, Any]:

@@ -88,6 +88,11 @@ class SweepFolder:
         found |= {job.key: job for path in sorted((self.path / "jobs").glob("*.json")) for job in [self._job(path)]}
         return sorted(found.values(), key=lambda job: job.number)
 
+    def job(self, key: str) -> Job | None:
+        """One that has begun, by its key; None where it has not. Raises FaroutError where its file is damaged."""
+        path = self.path / "jobs" / f"{key}.json"
+        return self._job(path) if path.is_file() else None
+
     def _job(self, path: Path) -> Job:
         advice = "remove it and repeat the sweep"
         known = load_object(path, advice)

@@ -12,8 +12,8 @@ from farout.report.sweeps.records import Job, SweepFolder
 
 SELECTION = (
     "Selection is by the validation figure alone: mean FPR95 of the method's own score on held-out training images "
-    "against validation corruptions, lower is better (bold: the lowest). Means over test sets are shown, and nothing is "
-    "ever chosen by them. All figures are percent."
+    "against validation corruptions, lower is better (bold: the lowest). Means over test sets are shown, and nothing "
+    "is ever chosen by them. All figures are percent."
 )
 
 Condition = tuple[str, str, int | None]  # protocol, list of OOD sets, images of a set at most
