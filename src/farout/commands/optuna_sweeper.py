@@ -40,7 +40,8 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run what is missing of `n_trials`; raises FaroutError at the end where one failed, ConfigError at once."""
         words = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(words)
+        every = OverridesParser.create(config_loader=self._loader).parse_overrides(words)
+        parsed = list({each.get_key_element(): each for each in every}.values())  # the last one counts
         spaces = {each.get_key_element(): distribution_of(each) for each in parsed if each.is_sweep_override()}
         fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
         if not spaces:
@@ -86,7 +87,6 @@ class OptunaSweeper(Sweeper):
     def _run(self, study: Any, trials: Sequence[Any], fixed: Sequence[str]) -> list[str]:
         """Launch a batch and tell the study how it went; why those failed that did."""
         jobs = [[*fixed, *(f"{key}={_said(value)}" for key, value in trial.params.items())] for trial in trials]
-        self.validate_batch_is_legal(jobs)
         returned = self._launcher.launch(jobs, initial_job_idx=trials[0].number)
         return [why for pair in zip(trials, returned, strict=True) if (why := told(study, *pair))]
 
@@ -102,7 +102,7 @@ def _is_plugin(name: str) -> bool:
 
 # Hydra takes plugins of its own packages alone, and would want another installed package for this one class.
 _usual = Plugins.is_in_toplevel_plugins_module
-Plugins.is_in_toplevel_plugins_module = staticmethod(_is_plugin)  # type: ignore[method-assign]
+Plugins.is_in_toplevel_plugins_module = staticmethod(_is_plugin)  # type: ignore[assignment, method-assign]
 Plugins.instance().register(OptunaSweeper)
 
 

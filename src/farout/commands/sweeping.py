@@ -204,7 +204,7 @@ def state_after(error: BaseException) -> tuple[str, str]:
 def name_of(command: str, words: Sequence[str], swept: Sequence[str]) -> str:
     """A name that follows from the words, in whatever order: the options swept over, and a hash of all that counts."""
     counted = sorted(word for word in words if _key(word) in swept or not HOW.match(_key(word)))
-    readable = re.sub(r"[^\w.+-]+", "-", "-".join([*(["eval"] if command == "eval" else []), *swept]))
+    readable = re.sub(r"[^\w.+-]+", "-", "-".join([*(["eval"] if command == "eval" else []), *sorted(swept)]))
     digest = hashlib.sha256(json.dumps([command, counted]).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{readable[:READABLE].strip('-.') or 'sweep'}-{digest}"
 
