@@ -4,7 +4,8 @@ const DATA = JSON.parse(document.getElementById('data').textContent);
 const COLOURS = ['--c0', '--c1', '--c2', '--c3', '--c4', '--c5', '--c6'].map(name => `var(${name})`);
 const WIDE = 640, TALL = 320, LEFT = 56, BOTTOM = 40, EDGE = 14;
 const at = id => document.getElementById(id);
-const shown = { x: DATA.knobs[0], y: 0, colour: DATA.knobs[1] ?? '' };
+const others = Object.keys(DATA.rows[0]?.knobs ?? {});
+const shown = { x: DATA.knobs[0], y: 0, colour: others.find(key => key !== DATA.knobs[0]) ?? '' };
 
 function chooser(title, options, key) {
   const select = element('select', { id: `by-${key}` }, ...options.map(([value, words]) => element('option', { value }, words)));
@@ -58,9 +59,8 @@ makeSortable(at('table'), at('lines'));
 if (DATA.knobs.length) {
   document.querySelectorAll('.needs-script').forEach(part => { part.hidden = false; });
   const knobs = DATA.knobs.map(key => [key, key]);
-  const others = Object.keys(DATA.rows[0].knobs).map(key => [key, key]);
   at('choosers').append(chooser('Across', knobs, 'x'), chooser('Upwards', DATA.figures.map((name, i) => [i, name]), 'y'),
-    chooser('Colour', [['', 'one'], ...others], 'colour'));
+    chooser('Colour', [['', 'one'], ...others.map(key => [key, key])], 'colour'));
   draw();
 }
 })();
