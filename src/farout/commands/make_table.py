@@ -12,7 +12,7 @@ from farout.commands.arguments import DONE, Parser, folder_to_write, guarded
 from farout.engine.progress import say
 from farout.errors import ConfigError, shorten
 from farout.report.records import Record, read_ledger, read_record, where
-from farout.report.sweeps.page import as_terminal, tally, write_sweep
+from farout.report.sweeps.page import as_text, write_sweep
 from farout.report.sweeps.records import SweepFolder
 from farout.report.tables.paper import write_tables
 from farout.report.tables.render import to_terminal, width
@@ -78,7 +78,7 @@ def tabulate_sweep(word: str, outputs: Path) -> int:
         raise ConfigError(f"{shorten(word)} is no table: write sweep=NAME, with a folder of {outputs / 'sweeps'}")
     folder = SweepFolder(outputs / "sweeps" / name)
     table = write_sweep(folder)
-    say("\n".join([f"sweep {table.name}: {tally(table)}", *(f"  {line}" for line in as_terminal(table))]))
+    say(as_text(table))
     say(f"written: {folder.path / 'sweep.html'}, sweep.md and sweep.csv")
     return DONE
 

@@ -130,14 +130,14 @@ class Sweep:
     def _tabulate(self, ended: bool) -> None:
         if not self.folder.begun:
             return
-        from farout.report.sweeps.page import as_terminal, tally, write_sweep
+        from farout.report.sweeps.page import as_text, write_sweep
 
         try:
             table = write_sweep(self.folder)
         except (FaroutError, OSError) as problem:
             say(f"note: {self.folder.path} has no new table: {plain(problem)}")
             return
-        say("\n".join([f"sweep {table.name}: {tally(table)}", *(f"  {line}" for line in as_terminal(table))]))
+        say(as_text(table))
         say(f"table: {self.folder.path / 'sweep.html'}, sweep.md, sweep.csv")
         if ended:
             self._publish()

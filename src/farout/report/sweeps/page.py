@@ -47,14 +47,16 @@ def as_markdown(table: SweepTable) -> str:
     return f"{head}\n\n{pipe_table(table.head(), lines, numeric=None)}\n\n{SELECTION}\n"
 
 
-def as_terminal(table: SweepTable) -> list[str]:
-    """Aligned lines of the columns that have something, without runs; beside another protocol without the plain one."""
+def as_text(table: SweepTable) -> str:
+    """Aligned columns for a terminal: those that have something, without runs; beside others no plain protocol."""
     lines = [table.head()[:-1], *(texts(table, row)[:-1] for row in table.rows)]
     plain = [each for each in table.conditions if each[0] == "plain" and len(table.conditions) > 1]
     hidden = {f"{title(each)} {metric}" for each in plain for metric in METRICS}
     shown = [column for column in zip(*lines, strict=True) if set(column[1:]) != {"–"} and column[0] not in hidden]
     widths = [max(map(len, column)) for column in shown]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in zip(*shown, strict=True)]
+    aligned = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in zip(*shown, strict=True)]
+    head = f"sweep {table.name}: {tally(table)}; only the validation figure selects, test sets never do"
+    return "\n  ".join([head, *aligned])
 
 
 def tally(table: SweepTable) -> str:
