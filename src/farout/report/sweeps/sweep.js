@@ -5,7 +5,8 @@ const COLOURS = ['--c0', '--c1', '--c2', '--c3', '--c4', '--c5', '--c6'].map(nam
 const WIDE = 640, TALL = 320, LEFT = 56, BOTTOM = 40, EDGE = 14;
 const at = id => document.getElementById(id);
 const others = Object.keys(DATA.rows[0]?.knobs ?? {});
-const shown = { x: DATA.knobs[0], y: 0, colour: others.find(key => key !== DATA.knobs[0]) ?? '' };
+const few = key => new Set(DATA.rows.map(row => row.knobs[key])).size <= COLOURS.length;
+const shown = { x: DATA.knobs[0], y: 0, colour: others.find(key => key !== DATA.knobs[0] && few(key)) ?? '' };
 
 function chooser(title, options, key) {
   const select = element('select', { id: `by-${key}` }, ...options.map(([value, words]) => element('option', { value }, words)));
@@ -45,7 +46,7 @@ function draw() {
   rows.forEach(row => svg.append(dot(row, x, y, COLOURS[colours.indexOf(row.knobs[shown.colour]) % COLOURS.length])));
   const key = shown.colour ? colours.map((value, i) => element('span', {},
     element('i', { class: 'swatch', style: `background:${COLOURS[i % COLOURS.length]}` }), `${shown.colour}=${value ?? '–'}`)) : [];
-  at('scatter').replaceChildren(element('div', { class: 'key' }, ...key), element('figure', { class: 'chart' }, svg));
+  at('scatter').replaceChildren(element('div', { class: 'key' }, ...key), element('figure', { class: 'chart', style: 'max-width:44rem' }, svg));
 }
 
 function dot(row, x, y, colour) {
