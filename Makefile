@@ -8,21 +8,21 @@ READY   :=
 endif
 SCALE   ?= full
 SEEDS   ?= 1
-ID      ?= cifar10
 INIT    ?=
 TABLE   ?= energy
+ID      ?= $(if $(filter demo%,$(SCALE) $(TABLE)),digits,cifar10)
 DEVICE  ?= cpu
 ARGS    ?=
 # Where pip finds another build of PyTorch than PyPI's, such as the one for CPUs alone (docs/install.md).
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts readme browser architecture docs page hooks clean
+.PHONY: help env demo test torture lint format data reproduce-table1 reproduce-oe reproduce-cider reproduce-jem reproduce-energy-margins campaign bench verdicts readme browser architecture docs page hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-25s %s\n", $$1, $$2}'
 	@echo
-	@echo "  variables: SCALE=full|medium|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem DEVICE=cpu|cuda ARGS=\"key=value ...\""
+	@echo "  variables: SCALE=full|medium|small|demo SEEDS=\"1 2\" ID=cifar10|cifar100|svhn|digits INIT=RUN_FOLDER TABLE=energy|oe|cider|jem DEVICE=cpu|cuda ARGS=\"key=value ...\""
 	@echo "  TORCH_INDEX=URL: take PyTorch from there, for make env without CUDA (docs/install.md)"
 	@echo "  PY=PYTHON: one of yours that has all it takes, and no environment is made"
 
@@ -60,6 +60,9 @@ data: $(READY)  ## list the data sets: ready, from a pack, or missing
 
 reproduce-table1: $(READY)  ## Energy's Table 1: train what is missing, print ours beside the paper's
 	$(PY) scripts/reproduce.py $(ARGS) --scale $(SCALE) --id $(ID) $(if $(INIT),--init $(INIT)) --seeds $(SEEDS)
+
+reproduce-oe: $(READY)  ## Outlier Exposure's table at full scale: train what is missing, print ours beside the paper's
+	$(PY) scripts/reproduce.py $(ARGS) --paper oe --scale $(SCALE) --id $(ID) $(if $(INIT),--init $(INIT)) --seeds $(SEEDS)
 
 reproduce-cider: $(READY)  ## CIDER's table and its embeddings' angles: train what is missing, print beside the paper's
 	$(PY) scripts/reproduce.py $(ARGS) --paper cider --scale $(SCALE) --id $(ID) $(if $(INIT),--init $(INIT)) --seeds $(SEEDS)

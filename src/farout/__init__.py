@@ -12,6 +12,7 @@ Evaluations of what was made elsewhere
     evaluate                     any classifier: scores, a protocol, a table
     evaluate_outputs             the same from logits and features
     Results                      what they found: to_pandas, to_latex, plot_roc, under another protocol
+    load_dataset                 a data set of the catalogue, for evaluate and Detector.from_model
     load_results                 every evaluation below a folder as one data frame
 
 Measures: NumPy arrays or tensors, fractions in [0, 1]
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from farout.backbones.base import Backbone
     from farout.backbones.resnet import ResNet18
     from farout.backbones.wide_resnet import WideResNet
+    from farout.data.named import load_dataset
     from farout.detector import Detector, Prediction
     from farout.errors import ConfigError, FaroutError, MissingDataError, UnwritableError
     from farout.evaluation.classifier import Classifier
@@ -95,6 +97,7 @@ __all__ = [
     "evaluate_outputs",
     "expected_calibration_error",
     "langevin_chain",
+    "load_dataset",
     "load_results",
     "uniform_cross_entropy",
     "update_prototypes",
@@ -104,6 +107,7 @@ _MODULES = {  # where each name is defined
     "farout.backbones.base": ("Backbone",),
     "farout.backbones.resnet": ("ResNet18",),
     "farout.backbones.wide_resnet": ("WideResNet",),
+    "farout.data.named": ("load_dataset",),
     "farout.detector": ("Detector", "Prediction"),
     "farout.evaluation.classifier": ("Classifier",),
     "farout.evaluation.evaluate": ("evaluate", "evaluate_outputs"),

@@ -68,6 +68,7 @@ TABLES = {
 --paper nope -> --paper: invalid choice
 --scale nope -> --scale: invalid choice
 --scale demo --id nope -> experiment=energy/demo/nope_softmax is not there
+--paper oe --scale small -> experiment=oe/small/cifar10_baseline is not there
 {SMALL} --seeds -> expected at least one argument
 {SMALL} --seeds 1 1 -> names one twice
 {SMALL} --seeds -1 -> must be at least 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from farout import papers
 from farout.config.settings import ROOT
 from farout.reproduce import stages
 from farout.reproduce.rows import rows_of
@@ -87,7 +88,7 @@ def test_what_it_refuses_is_one_line(options: list[str], message: str, capsys: p
     assert message in line
 
 
-@pytest.mark.parametrize("paper", ["energy", "cider", "jem"])
+@pytest.mark.parametrize("paper", ["energy", "oe", "cider", "jem"])
 def test_make_passes_everything_on(paper: str) -> None:
     target = "reproduce-table1" if paper == "energy" else f"reproduce-{paper}"
     given = ["SCALE=small", "ID=digits", "SEEDS=1 2", "ARGS=ood_data=energy logger=none --out there"]
@@ -97,6 +98,27 @@ def test_make_passes_everything_on(paper: str) -> None:
     options = load_script("reproduce").parse_arguments(words[words.index("scripts/reproduce.py") + 1 :])
     assert (options.paper, options.scale, options.id, options.seeds) == (paper, "small", "digits", [1, 2])
     assert (options.overrides, options.out) == (["ood_data=energy", "logger=none"], Path("there"))
+
+
+def test_a_demonstration_is_of_digits_where_nothing_else_is_named() -> None:
+    reproduce, campaign = load_script("reproduce"), load_script("campaign")
+    assert reproduce.parse_arguments(["--scale", "demo"]).id == campaign.parse(["--table", "demo_jem"]).id == "digits"
+    assert reproduce.parse_arguments([]).id == campaign.parse([]).id == "cifar10"
+    shown = subprocess.run(
+        ["make", "-n", "reproduce-cider", "SCALE=demo"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--scale demo --id digits" in shown
+
+
+@pytest.mark.parametrize("id_data", ["cifar10", "cifar100", "svhn"])
+def test_outlier_exposures_rows_are_the_papers_files(id_data: str) -> None:
+    reproduce = load_script("reproduce")
+    request = reproduce.request_of(reproduce.parse_arguments(["--paper", "oe", "--id", id_data, "logger=none"]))
+    found = {row: request.settings(row, 2) for row in request.rows}
+    assert [each.method.name for each in found.values()] == ["ce", "oe", "oe_scratch"]
+    kinds = papers.load("oe").kinds
+    assert all(each.method.name == kinds[row].method for row, each in found.items()), "the table's rows are these"
+    assert {(each.protocol.name, each.seed, each.id_data.name) for each in found.values()} == {("oe", 2, id_data)}
 
 
 @pytest.mark.parametrize("id_data", ["cifar10", "cifar100"])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from farout.backbones.any_network import AnyNetwork, find_head
 from farout.errors import FaroutError
@@ -93,6 +94,8 @@ def test_a_named_head_and_wrong_names(net: nn.Module) -> None:
         find_head(nn.Conv2d(3, 4, 3), IMAGES)
     with pytest.raises(FaroutError, match=r"does not take input of shape \(5, 3, 24, 24\)"):
         find_head(nn.Linear(7, 3), IMAGES)
+    with pytest.raises(FaroutError, match=r"does not take input of shape \(5, 3, 24, 24\): Wrong image height! .*32"):
+        find_head(VisionTransformer(32, 8, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8), IMAGES)
     tokens = nn.Sequential(nn.Flatten(2), nn.Linear(576, 4))
     with pytest.raises(FaroutError, match="not one vector an image"):
         find_head(tokens, IMAGES)

@@ -91,6 +91,63 @@ def test_what_cannot_be_computed_is_left_out_and_said(
         evaluate(net, images, {"noise": []})
 
 
+class Grey(nn.Module):
+    """One channel in, and a head without a bias."""
+
+    def __init__(self, through: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.through, self.out = through or nn.Identity(), nn.Linear(24, 4, bias=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.out(self.through(self.body(images)))
+
+
+class Cut(nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.detach()
+
+
+@pytest.fixture(scope="module")
+def grey() -> TensorDataset:
+    return TensorDataset(torch.rand(60, 1, 12, 12, generator=torch.Generator().manual_seed(1)), torch.arange(60) % 4)
+
+
+def test_every_score_takes_a_network_of_one_channel_whatever_its_transform(grey: TensorDataset) -> None:
+    torch.manual_seed(4)
+    network, dark = Classifier(Grey(), device="cpu"), {"dark": TensorDataset(0.3 * torch.rand(40, 1, 12, 12))}
+    names = [name for name in all_scores() if name != "vim"]
+    found = evaluate(network, grey, dark, [*names, VIM], train=grey)
+    assert not found.skipped and len(found.means) == len(all_scores())
+    pictures = np.random.default_rng(2).integers(0, 256, (20, 12, 12, 1), dtype=np.uint8)
+    parts = [v2.Grayscale(1), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    assert not evaluate(Grey(), pictures, {"same": pictures}, "odin", transform=v2.Compose(parts)).skipped
+    colours = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.5,) * 3, (0.2,) * 3)])
+    normalised_before = v2.Compose([colours, v2.Grayscale(1)])
+    found = evaluate(Grey(), pictures, {"same": pictures}, ["msp", "odin"], transform=normalised_before)
+    assert found.skipped["odin"] == "Normalize has 3 channels and the network's input 1: give it as many"
+
+
+def test_what_the_network_does_not_take_is_one_line_with_the_sets_name(grey: TensorDataset) -> None:
+    network = Classifier(Grey(), device="cpu")
+    with pytest.raises(
+        FaroutError, match=r"colours: the model does not take input of shape \(40, 3, 12, 12\): .*channels"
+    ):
+        evaluate(network, grey, {"colours": torch.rand(40, 3, 12, 12)})
+    with pytest.raises(FaroutError, match=r"OOD sets are given by name, .*not as list"):
+        evaluate(network, grey, [grey])  # type: ignore[arg-type]
+    with pytest.raises(FaroutError, match=r"str is no network: give an nn\.Module"):
+        evaluate("resnet18", grey, {"same": grey})  # type: ignore[arg-type]
+
+
+def test_scores_that_need_a_gradient_are_left_out_where_there_is_none(grey: TensorDataset) -> None:
+    network = Classifier(Grey(Cut()), device="cpu")
+    found = evaluate(network, grey, {"same": grey}, ["msp", "odin", "px_grad"])
+    assert list(found.skipped) == ["odin", "px_grad"] and "no gradient by its input" in found.skipped["odin"]
+    with pytest.raises(FaroutError, match="no gradient by its input"):
+        evaluate(network, grey, {"same": grey}, "odin")
+
+
 def test_results_as_frame_latex_curve_and_record(results: Results, tmp_path: Path) -> None:
     frame = results.to_pandas()
     assert len(frame) == 2 * len(all_scores()) and {"fpr95", "auroc", "aupr", "ood", "score"} <= set(frame)
@@ -104,6 +161,10 @@ def test_results_as_frame_latex_curve_and_record(results: Results, tmp_path: Pat
         load_results(tmp_path / "one.json")[["ood", "score", "auroc"]], frame[["ood", "score", "auroc"]]
     )
     shown = str(results)
+    assert max(map(len, shown.splitlines())) < 100, "eighteen scores fit a terminal: they are lines"
+    (line,) = (line for line in shown.splitlines() if line.strip().startswith("rmds"))
+    by_set = {row["ood"]: f"{100 * row['auroc']:.2f}" for row in results.rows if row["score"] == "rmds"}
+    assert by_set["noise"] in line.split("│")[1] and by_set["photos"] in line.split("│")[2]
     assert f"{100 * results.mean('msp')['auroc']:.2f}" in shown and "plain (ID positive)" in shown
     with pytest.raises(FaroutError, match="score nope is not there"):
         results.plot_roc("nope")

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor, v2
 
+import farout
 from farout.data import ImageSet
 from farout.data.given import input_batches, normalisation_std, number_of
 from farout.errors import FaroutError
@@ -118,6 +119,20 @@ def test_labels_that_are_no_whole_numbers_are_none(wanted: Tensor) -> None:
 def test_what_is_no_image_is_refused(given: Any, said: str, transform: v2.Transform) -> None:
     with pytest.raises(FaroutError, match=said):
         joined(given, transform)
+
+
+def test_sets_of_the_catalogue_are_given_by_what_loads_them(
+    transform: v2.Transform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FaroutError, match=r'digits is not there: .*farout\.load_dataset\("digits"\)'):
+        joined("digits", transform)
+    monkeypatch.setenv("FAROUT_DATA", str(tmp_path))
+    digits, noise = farout.load_dataset("digits"), farout.load_dataset("gaussian@20", side=24)
+    found, labels = joined(digits, transform, 50)
+    assert found.shape == (len(digits), 3, 24, 24) and torch.equal(labels, digits.labels)
+    assert torch.equal(joined(noise, transform)[0], noise.images), "fed as it is"
+    with pytest.raises(farout.ConfigError, match=r"near it are gaussian, .*--list"):
+        farout.load_dataset("gausian")
 
 
 def test_transforms_that_do_not_fit_are_named(photos: np.ndarray, wanted: Tensor) -> None:

@@ -236,7 +236,7 @@ def test_the_oe_paper_tells_tuned_from_scratch() -> None:
     protocol = {"protocol": {**PLAIN, "name": "oe", "positive": "ood", "ratio": 5}}
     rows = [row("msp", "svhn", 0.1, base_rate=1 / 6, positive="ood")]
     tuned = record("oe", 1, rows, evaluation=protocol)
-    scratch = {**record("oe", 1, rows, evaluation=protocol, identity={"parent": None}), "run": "scratch"}
+    scratch = record("oe_scratch", 1, rows, evaluation=protocol, identity={"parent": None})
     table = table1([tuned, scratch], "oe", "oe")
     assert close(cell(table, "oe_tune", "svhn").difference, 10 - 4.76)
     assert close(cell(table, "oe_scratch", "svhn").difference, 10 - 2.11)

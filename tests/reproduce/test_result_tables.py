@@ -1,6 +1,9 @@
 """Tables of results/: what they show once, and what has tables of its own."""
 
+import re
+
 from farout.config.settings import ROOT
+from farout.places import conf_file
 from farout.reproduce.ledger import read_files
 from farout.reproduce.result_tables import result_tables
 
@@ -14,3 +17,21 @@ def test_no_table_has_a_column_twice_and_networks_of_others_stand_only_beside_wh
     begun = text.split("### Energy: scale small, from a network that others trained")
     assert len(begun) == 2 and "| softmax | energy | OE | energy fine-tuned |" in begun[1].split("###")[0]
     assert "literature-imported-cifar10_resnet56" not in text
+
+
+def test_every_table_of_a_papers_page_says_what_made_it_and_why_its_levels_are_others() -> None:
+    text = result_tables(read_files(ROOT / "results"), folder="../../results", explained=True)
+    tables = [part for part in text.split("### ") if part]
+    assert len(tables) >= 6
+    for table in tables:
+        assert "Made by<br>`python " in table, table[:80]
+        assert ("[all differences, and why](#" in table) or table.split("\n")[0].count("demo"), table[:80]
+    for name in set(re.findall(r"experiment=(\S+)", text)):
+        assert conf_file(f"experiment/{name}").is_file(), name
+    (full,) = (t for t in tables if t.startswith("Energy: scale full") and "sets of `stand_in`" in t[:90])
+    assert "outliers cifar100, the paper's are 80 Million Tiny Images" in full and "schedule" not in full
+    assert "wrn_40_2, the paper's" not in full and "(../stand_ins.md)" in full
+    (begun,) = (t for t in tables if t.startswith("Energy: scale small, from a network"))
+    assert "fine-tuned from a network that others trained" in begun and "init_from=RUN`, and with seed=2" in begun
+    (small,) = (t for t in tables if t.startswith("CIDER: scale small"))
+    assert "resnet18 of width 16, the paper's is ResNet-18" in small and "epochs: ce 32, supcon 16, cider 16" in small

@@ -155,5 +155,5 @@ def test_named_or_found_a_run_is_evaluated_alike(command, settings, runs):
     )
     done = command("eval", f"run={folder}", "m_in=-3")
     assert done.status == 2
-    assert re.fullmatch(r"error: unknown option m_in: method=ce has [^\n]+\n", done.err)
+    assert re.fullmatch(r"error: unknown option m_in \(of method=energy\): method=ce has [^\n]+\n", done.err)
     assert open_run(folder).record["evaluation"]["corruption_base"] == "digits"

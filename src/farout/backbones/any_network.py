@@ -42,7 +42,7 @@ class AnyNetwork(Backbone):
         return head
 
     def _features(self, images: Tensor) -> Tensor:
-        with _calls({self.head_path: self.head}) as calls:
+        with _calls({self.head_path: self.head}) as calls, _taking(images):
             self.model(images)
         return calls[-1][1]
 
@@ -61,12 +61,8 @@ def find_head(model: nn.Module, example: Tensor, head: str | None = None) -> tup
     """
     layers = _linear_layers(model)
     watched = layers if head is None else {head: layers[head]} if head in layers else {}
-    try:
-        with _evaluating(model), _calls(watched) as calls:
-            output = _logits_of(model(example))
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise FaroutError(f"the model does not take input of shape {tuple(example.shape)}: {reason}") from None
+    with _evaluating(model), _calls(watched) as calls, _taking(example):
+        output = _logits_of(model(example))
     if not calls:
         what = f"head={head} makes no logits" if head else "no linear layer makes the logits"
         raise FaroutError(f"{what} of {type(model).__name__}, and the scores need one: {_choice(layers)}")
@@ -107,6 +103,18 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def _taking(images: Tensor) -> Iterator[None]:
+    """What a model raises within for images that it was not made for, as one line; a full memory stays what it is."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise FaroutError(f"the model does not take input of shape {tuple(images.shape)}: {reason}") from None
 
 
 Call = tuple[str, Tensor, Tensor]  # a layer's name, what it was given, what it made of it

@@ -28,7 +28,7 @@ from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.reproduce import slices
 from farout.reproduce.forecast import Forecaster
-from farout.reproduce.rows import TableRequest, refuse_own, rows_of
+from farout.reproduce.rows import TableRequest, refuse_own, rows_of, usual_id
 from farout.reproduce.stages import Stage, carry_out, check_data, runs_of, stages_of
 from farout.reproduce.tables import tabulate
 from farout.runs.environment import choose_device, device_name, stamp
@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; overrides may stand anywhere, also after --seeds."""
     parser = Parser(description=__doc__, epilog=EPILOG)
     parser.add_argument("--table", default="energy", choices=TABLES, help="whose rows of conf/experiment (%(default)s)")
-    parser.add_argument("--id", default="cifar10", help="the in-distribution set of its rows (%(default)s)")
+    parser.add_argument("--id", help="the in-distribution set of its rows (cifar10; of a demo, digits)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="some of the table's rows, in your order")
     parser.add_argument("--seeds", nargs="+", type=seed, default=[1], metavar="SEED", help="in order (default: 1)")
     parser.add_argument("--scale", help="default: the table's own, which is full for the papers' tables")
@@ -82,6 +82,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     words = [word for word in arguments if re.match(r"[+~]*[\w./@]+=", word)]
     options = parser.parse_args([word for word in arguments if word not in words])
     options.overrides = [*options.overrides, *words]
+    options.id = usual_id(TABLES[options.table][1]) if options.id is None else options.id
     for option in ("rows", "seeds"):
         named = getattr(options, option) or []
         if len(set(named)) < len(named):

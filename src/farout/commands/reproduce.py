@@ -3,16 +3,19 @@
     python scripts/reproduce.py                                  the Energy paper's Table 1 at full scale, seed 1
     python scripts/reproduce.py --scale small --seeds 1 2 outliers=cifar100 ood_data=stand_in
     python scripts/reproduce.py --scale small --init outputs/runs/imported-NAME --seeds 1 2
+    python scripts/reproduce.py --paper oe                       Outlier Exposure's, at full scale alone
     python scripts/reproduce.py --paper cider --scale small      CIDER's table, and the angles of its embeddings
     python scripts/reproduce.py --paper jem --scale small        JEM's tables, its samples and attacks on it
 
 Rows of Energy: softmax and energy of the cross-entropy network, Outlier Exposure, energy fine-tuned. With --init the
-fine-tuning starts from that finished run, which then also supplies the rows softmax and energy. Rows of CIDER: softmax,
-energy and KNN of the cross-entropy network; KNN and Mahalanobis of SupCon's and CIDER's. Rows of JEM: log p(x), max
-p(y|x) and approximate mass of a classifier of the same network, and of JEM; at full scale also the paper's classifier,
-which has batch norm. Each JEM run is then sampled (its replay buffer as it is) and attacked beside the classifiers,
-shortly where the scale is not full: `python scripts/sample.py` and `python scripts/robustness.py` measure longer, and
-the tables take the samples that lie in the run's folder, and the attack with the most images and steps.
+fine-tuning starts from that finished run, which then also supplies the rows softmax and energy. Rows of Outlier
+Exposure: softmax of the cross-entropy network, of one fine-tuned with outliers, and of one trained from scratch with
+them. Rows of CIDER: softmax, energy and KNN of the cross-entropy network; KNN and Mahalanobis of SupCon's and
+CIDER's. Rows of JEM: log p(x), max p(y|x) and approximate mass of a classifier of the same network, and of JEM; at
+full scale also the paper's classifier, which has batch norm. Each JEM run is then sampled (its replay buffer as it
+is) and attacked beside the classifiers, shortly where the scale is not full: `python scripts/sample.py` and `python
+scripts/robustness.py` measure longer, and the tables take the samples that lie in the run's folder, and the attack
+with the most images and steps.
 
 Every network is one file of conf/experiment, the same that `python train.py experiment=...` takes; further overrides
 are passed on to all of them.
@@ -32,12 +35,13 @@ from farout.errors import ConfigError
 from farout.report.tables.cells import Table
 from farout.report.tables.render import to_terminal, width
 from farout.reproduce.remarks import demo_remarks
-from farout.reproduce.rows import SCALES, TableRequest, refuse_own, rows_of
+from farout.reproduce.rows import SCALES, TableRequest, refuse_own, rows_of, usual_id
 from farout.reproduce.stages import carry_out, check_data, stages_of
 from farout.reproduce.tables import tabulate
 from farout.runs.environment import choose_device
 
-PAPERS = ("cider", "energy", "jem")  # those with rows at every scale
+PAPERS = ("cider", "energy", "jem", "oe")
+FINE_TUNING = ("energy", "oe")
 OWN_OPTIONS = {"experiment": "--paper, --scale and --recipe", "scale": "--scale", "seed": "--seeds"}
 
 
@@ -46,7 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = Parser(description=__doc__)
     parser.add_argument("--paper", default="energy", choices=PAPERS, help="whose table (default: energy)")
     parser.add_argument("--scale", default="full", choices=SCALES, help="full is the paper's (default)")
-    parser.add_argument("--id", default="cifar10", help="in-distribution set: cifar10 (default), cifar100, digits")
+    parser.add_argument("--id", help="in-distribution set: cifar10 (default), cifar100, svhn (oe), digits (demo)")
     parser.add_argument("--seeds", nargs="+", type=seed, default=[1], help="default: 1")
     parser.add_argument("--init", metavar="RUN", help="start fine-tuning from this finished run (an imported one, say)")
     parser.add_argument("--recipe", help="folder of conf/experiment to take the rows from (default: PAPER/SCALE)")
@@ -54,6 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="also write a record per run there (the ledger)")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="passed on, e.g. outliers=cifar100")
     options = parser.parse_intermixed_args(arguments)
+    options.id = usual_id(options.scale) if options.id is None else options.id
     check(options)
     return options
 
@@ -65,7 +70,7 @@ def check(options: argparse.Namespace) -> None:
     refuse_own(options.overrides, OWN_OPTIONS)
     for option in ("out", "record"):
         folder_to_write(f"--{option}", getattr(options, option))
-    if options.init is not None and options.paper != "energy":
+    if options.init is not None and options.paper not in FINE_TUNING:
         raise ConfigError(f"--init is for fine-tuning, and {options.paper} trains every network from scratch")
 
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from farout.command_names import as_typed
 from farout.config.coerce import unknown
-from farout.config.parse import check_holdout, known_root_keys, parse
+from farout.config.parse import check_holdout, known_root_keys, parse, unknown_of_method
 from farout.config.renamed import renamed
 from farout.config.settings import Composition, Settings, defaults
 from farout.errors import ConfigError, one_line, shorten
@@ -212,7 +212,10 @@ def no_file(group: str, name: object) -> ConfigError:
     now = renamed(group, name)
     if now is not None:
         return ConfigError(f"{group}={name} is now {now}: use that")
-    return ConfigError(f"{group}={shorten(name)} is not there: choose from {', '.join(conf_names(group))}")
+    names, folder = conf_names(group), str(name).partition("/")[0] + "/"
+    listed = [each for each in names if each.startswith(folder)] or names
+    others = "; all are in --help" if len(listed) < len(names) else ""
+    return ConfigError(f"{group}={shorten(name)} is not there: choose from {', '.join(listed)}{others}")
 
 
 def require_jobs(words: Sequence[str]) -> None:
@@ -277,7 +280,7 @@ def _unknown_key(key: str, config_name: str, words: Sequence[str]) -> ConfigErro
         allowed = known_root_keys(config.method._target_, config_name)
         if key in allowed:
             return ConfigError(f"{key} does not take the names that it is given: set {key}.NAME=VALUE, see --help")
-        return unknown([key], f"method={config.method.name}", allowed)
+        return unknown_of_method([key], config.method.name, allowed)
     found = config
     for part in section.split("."):
         found = found.get(part) if isinstance(found, DictConfig) else None

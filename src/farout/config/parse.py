@@ -42,6 +42,15 @@ def known_root_keys(method_target: str, root: str = "train") -> list[str]:
     return [*signature_of(method_target), *schedule, *_scalars(root), *GROUPS, "paths", "pretrain"]
 
 
+def unknown_of_method(keys: Sequence[str], method: str, allowed: Sequence[str]) -> ConfigError:
+    """The error for root keys that a method does not have; it names the methods that have the first."""
+    files = {name: OmegaConf.load(conf_file(f"method/{name}")) for name in conf_names("method")}
+    having = [f"method={name}" for name, file in files.items() if keys[0] in file]
+    error = unknown(keys, f"method={method}", allowed)
+    told = f"{keys[0]} (of {' and '.join(having)}):"
+    return ConfigError(str(error).replace(f"{keys[0]}:", told, 1)) if having else error
+
+
 def parse(
     config: DictConfig,
     root: str = "eval",
@@ -65,7 +74,7 @@ def parse(
     allowed = known_root_keys(target, root)
     strange = [key for key in raw if key not in allowed]
     if strange:
-        raise unknown(strange, f"method={method_part.get('name')}", allowed)
+        raise unknown_of_method(strange, str(method_part.get("name")), allowed)
     absent = [key for key in SCALARS if key not in raw]
     if absent:
         raise ConfigError(f"{absent[0]} is missing: set {absent[0]}=...")

@@ -97,8 +97,9 @@ def load_entry(name: str, paths: DataPaths) -> dict[str, Any]:
         raise ConfigError(f"{name!r} is no name of a data set: give one of conf/dataset, e.g. cifar10, not a path")
     file = paths.entry(name)
     if not file.is_file():
-        near = difflib.get_close_matches(name, dataset_names(paths), n=3, cutoff=0.5) or dataset_names(paths)
-        raise ConfigError(f"no data set '{name}' in {file.parent}; there are: {', '.join(near)}")
+        near = difflib.get_close_matches(name, dataset_names(paths), n=3, cutoff=0.5)
+        hint = f"near it are {', '.join(near)}" if near else f"there are {', '.join(dataset_names(paths))}"
+        raise ConfigError(f"no data set '{name}' in {file.parent}; {hint}; all: python scripts/prepare_data.py --list")
     try:
         entry = deepcopy(_parsed(file.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValueError, RecursionError) as error:

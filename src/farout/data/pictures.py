@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from farout.data.catalogue import dataset_names
 from farout.data.decode import ResizeCrop, decoded, naming, read_file
 from farout.data.listing import list_images, reaching
+from farout.data.paths import default_paths
 from farout.errors import FaroutError, printable
 
 Picture: TypeAlias = Tensor | np.ndarray | Image.Image | str | Path
@@ -47,7 +49,9 @@ def _images_at(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     what = "no regular file" if place.exists() else "not there"
-    raise FaroutError(f"{printable(place)} is {what}: give image files, or folders of images")
+    named = "" if place.name != str(place) or place.name not in dataset_names(default_paths()) else place.name
+    hint = f'; the data set of that name is farout.load_dataset("{named}")' if named else ""
+    raise FaroutError(f"{printable(place)} is {what}: give image files, or folders of images{hint}")
 
 
 def batches(pictures: Pictures, side: int, size: int) -> Iterator[Tensor]:
@@ -92,7 +96,8 @@ def channels_first(array: np.ndarray) -> Tensor:
         array = array[None]
     elif array.ndim not in (3, 4) or shape[-3] not in (1, 3):
         raise FaroutError(
-            f"an array of a picture is (H, W, 3) or (3, H, W), of several (N, ...); here is one of {shape}"
+            "an array of a picture is (H, W, 3) or (3, H, W), a grey one (H, W); of several (N, H, W, 3), grey ones "
+            f"(N, H, W, 1); here is one of {shape}"
         )
     return torch.from_numpy(np.array(array))  # a copy, for torch takes neither all strides nor what is read-only
 

@@ -2,7 +2,8 @@
 
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from farout.engine.progress import Bar
 from farout.errors import FaroutError
 from farout.places import conf_file
 from farout.runs.environment import choose_device
-from farout.runs.scoring import Passes, score_file
+from farout.runs.scoring import Passes, score_file, skip
 from farout.scores import ImageScore, Outputs, Score
 
 PROBED = 2  # images of the pass that finds the last linear layer
@@ -93,8 +94,8 @@ class ReadyClassifier:
 
     @property
     def std(self) -> tuple[float, ...]:
-        """What the transform's Normalize divides by, per channel; ones where there is none to be seen."""
-        return normalisation_std(self.transform) or (1.0, 1.0, 1.0)
+        """What the transform's Normalize divides by, per channel; (1.0,), for any channels, where none is seen."""
+        return normalisation_std(self.transform) or (1.0,)
 
     def inputs(self, given: Given) -> Iterator[Inputs]:
         """Batches of the network's input."""
@@ -103,12 +104,12 @@ class ReadyClassifier:
     def passes(self, given: Given, scores: Sequence[Score] = (), title: str = "images") -> Passes:
         """Outputs of one forward pass over the images, and the scores of those that need a gradient, on the CPU.
 
-        Raises FaroutError where there is no image.
+        Raises FaroutError where there is no image, and naming the set where the network does not take its images.
         """
         logits, features, labels = HostRows(), HostRows(), list[Tensor | None]()
         slopes = {score: HostRows() for score in scores if isinstance(score, ImageScore) and "images" in score.needs}
         std = torch.tensor(self.std, device=self.device)
-        with full_fp32(), Bar(f"  {title}", number_of(given)) as bar:
+        with full_fp32(), Bar(f"  {title}", number_of(given)) as bar, _said_of(title):
             for batch in self.inputs(given):
                 images = to_device(batch.images, self.device)
                 with torch.inference_mode():
@@ -118,16 +119,44 @@ class ReadyClassifier:
                     rows.add(score.on_images(self.network, images, std).detach())
                 labels.append(batch.labels)
                 bar.advance(len(images))
-        if not labels:
-            raise FaroutError(f"{title}: there is no image")
+            if not labels:
+                raise FaroutError("there is no image")
         there = [each for each in labels if each is not None]
         known = torch.cat(there) if len(there) == len(labels) else None
         return Passes(Outputs(logits.all(), features.all(), known), {s.name: rows.all() for s, rows in slopes.items()})
 
+    def with_gradient(self, scores: Mapping[str, Score], example: Given, skipped: dict[str, str]) -> dict[str, Score]:
+        """Those that this network can compute; others go to `skipped`, found on the first of these images."""
+        found, std = dict(scores), torch.tensor(self.std, device=self.device)
+        asking = {k: s for k, s in scores.items() if isinstance(s, ImageScore) and "images" in s.needs}
+        if not asking:
+            return found
+        few = next(input_batches(example, self.transform, PROBED)).images[:PROBED].to(self.device)
+        for name, score in asking.items():
+            try:
+                score.on_images(self.network, few, std)
+            except FaroutError as error:
+                if len(found) == 1:
+                    raise
+                skip(name, str(error), skipped)
+                del found[name]
+        return found
+
+
+@contextmanager
+def _said_of(title: str) -> Iterator[None]:
+    """Errors within name the set of images."""
+    try:
+        yield
+    except FaroutError as error:
+        raise type(error)(f"{title}: {error}") from None
+
 
 def as_classifier(model: nn.Module | Classifier, transform: Preprocess | None, num_classes: int | None) -> Classifier:
     """A bare model with its transform; a Classifier has its own, and raises FaroutError beside another."""
-    if not isinstance(model, Classifier):
+    if not isinstance(model, nn.Module | Classifier):
+        raise FaroutError(f"{type(model).__name__} is no network: give an nn.Module, or a farout.Classifier of one")
+    if isinstance(model, nn.Module):
         return Classifier(model, transform, num_classes)
     if transform is not None or num_classes is not None:
         raise FaroutError("a Classifier has its transform and num_classes: give them there")

@@ -56,6 +56,7 @@ def evaluate(
     outputs = ready.passes(train, title="train").outputs if wanted else None
     skipped: dict[str, str] = {}
     fitted = fitted_scores(chosen, head_of(ready.network), outputs, skipped)
+    fitted = ready.with_gradient(fitted, id_data, skipped)
     passes = {
         name: ready.passes(given, list(fitted.values()), name) for name, given in _named(id_data, ood_sets).items()
     }
@@ -89,6 +90,8 @@ def evaluate_outputs(
 
 
 def _named(id_data: Any, ood_sets: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(ood_sets, Mapping):
+        raise FaroutError(f'OOD sets are given by name, as {{"textures": images}}, not as {type(ood_sets).__name__}')
     if not ood_sets:
         raise FaroutError("there is no OOD set: give at least one, by name")
     if "id" in ood_sets:

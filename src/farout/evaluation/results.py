@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRICS = ("fpr95", "auroc", "aupr")
+ACROSS = 6  # scores that are columns of a printed table at most: more are lines
 WIDTH = 1000  # a line stays a line; the table takes only what it needs
 
 
@@ -95,7 +96,7 @@ class Results:
         return {**self.facts, "protocol": asdict(self.protocol), **parts, **skipped}
 
     def __str__(self) -> str:
-        """FPR95 and AUROC in percent: OOD sets are lines, scores are columns."""
+        """FPR95 and AUROC in percent: a line is an OOD set, or a score where there are many."""
         console = Console(width=WIDTH, highlight=False)
         with console.capture() as text:
             console.print(self._heading(), markup=False)
@@ -110,14 +111,17 @@ class Results:
         return f"{self.name}: {known}; FPR95 / AUROC in percent, protocol {self.protocol.name} ({positive} positive)"
 
     def _table(self) -> Table:
-        table = Table("OOD set", show_edge=False)
+        cells = {(row["ood"], row["score"]): _percent(row) for row in self.rows}
+        cells |= {("mean", row["score"]): _percent(row) for row in self.means}
+        sets = [*dict.fromkeys(row["ood"] for row in self.rows), "mean"]
         names = [mean["score"] for mean in self.means]
-        for name in names:
-            table.add_column(name, justify="right")
-        by_set = {(row["ood"], row["score"]): _percent(row) for row in self.rows}
-        for ood in dict.fromkeys(row["ood"] for row in self.rows):
-            table.add_row(ood, *(by_set[ood, name] for name in names))
-        table.add_row("mean", *map(_percent, self.means))
+        turned = len(names) > ACROSS
+        head, columns, lines = ("score", sets, names) if turned else ("OOD set", names, sets)
+        table = Table(head, show_edge=False)
+        for column in columns:
+            table.add_column(column, justify="right")
+        for line in lines:
+            table.add_row(line, *(cells[(column, line) if turned else (line, column)] for column in columns))
         return table
 
 

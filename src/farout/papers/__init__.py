@@ -89,6 +89,7 @@ class Paper:
     base_rates: Mapping[str, float] = field(default_factory=dict)  # of sets where it is another
     metrics: tuple[str, ...] = METRICS  # those of METRICS that it reports
     extra_tables: Mapping[str, ExtraTable] = field(default_factory=dict)  # by the name of the table
+    backbones: Mapping[str, str] = field(default_factory=dict)  # id_data -> the network, as the paper writes it
 
     def value(self, id_data: str, row: str, ood: str, metric: str) -> ReportedValue:
         """What one cell reports (`ood` may be "mean"); an unknown ReportedValue where the paper has none."""
@@ -133,6 +134,7 @@ def load(name: str) -> Paper:
             for id_data, block in raw["results"].items()
         },
         extra_tables={title: _extra_table(part) for title, part in raw.get("extra_tables", {}).items()},
+        backbones={id_data: block["backbone"] for id_data, block in raw["results"].items() if "backbone" in block},
     )
 
 

@@ -15,7 +15,7 @@ from farout.reproduce.trials import Trial
 # Method -> the end of its experiment's name, by the folder of conf/experiment that a protocol's rows lie in.
 EXPERIMENTS = {
     "energy": {"ce": "softmax", "energy": "energy_ft", "oe": "oe_ft"},
-    "oe": {"ce": "baseline", "oe": "oe_tune"},
+    "oe": {"ce": "baseline", "oe": "oe_tune", "oe_scratch": "oe_scratch"},
     "cider": {"ce": "ce", "cider": "cider", "supcon": "supcon"},
     "jem": {"ce": "ce", "jem": "jem"},
 }
@@ -117,7 +117,7 @@ def command_of(trial: Trial) -> str:
         return f"scripts/import_checkpoint.py {file} --id {trial.id_data}; eval.py run=outputs/runs/{trial.run} {tail}"
     protocols = [other["protocol"]["name"] for other in trial.record["evaluations"]]
     method, scale = str(name_of(identity["method"])), str(identity.get("scale"))
-    for paper in dict.fromkeys(protocols):
+    for paper in dict.fromkeys([*protocols, *EXPERIMENTS]):
         row = EXPERIMENTS.get(paper, {}).get(method)
         name = f"{paper}/{scale}/{trial.id_data}_{row}"
         if row is not None and conf_file(f"experiment/{name}").is_file():
@@ -125,7 +125,8 @@ def command_of(trial: Trial) -> str:
             words += [f"outliers={name_of(identity['outliers'])}"] if identity.get("outliers") else []
             words += [tail, *(["init_from=RUN"] if trial.from_others else [])]
             return f"train.py {' '.join(words)}"
-    return f"train.py method={method} scale={scale} seed={trial.seed} {tail}"
+    words = [f"{key}={value}" for key, value in (("method", method), ("id_data", trial.id_data), ("scale", scale))]
+    return f"train.py {' '.join(words)} seed={trial.seed} {tail}"
 
 
 def _recorded(composition: Mapping[str, Any], seed: int) -> str:

@@ -30,7 +30,7 @@ def paper_blocks(
     mine = [verdict for verdict in verdicts if verdict.claim.paper == name]
     return {
         "published": published(load(name)),
-        "ours": result_tables(records, folder=folder, names=[name]) or NONE_KEPT,
+        "ours": result_tables(records, folder=folder, names=[name], explained=True) or NONE_KEPT,
         "claims": matrix(mine),
         "verdicts": claim_details(mine, folder),
     }

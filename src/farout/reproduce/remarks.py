@@ -7,7 +7,7 @@ from farout.report.tables.cells import Table
 
 STEPS = (("energy", "softmax"), ("energy_ft", "energy"), ("energy_ft", "oe"))  # the paper's: the first is better
 REFERENCE = "cifar10"  # where the paper says so
-COMMAND = "make reproduce-table1 SCALE=small"  # the cheapest that does so here
+COMMAND = "python scripts/reproduce.py --scale small"  # the cheapest that does so here
 
 
 class Step(NamedTuple):

@@ -11,6 +11,7 @@ from farout.report.blocks import pipe_table
 from farout.report.records import Record, name_of
 from farout.report.tables.cells import mean_of_votes
 from farout.report.tables.render import TITLES
+from farout.reproduce.provenance import made_by, reasons
 from farout.reproduce.trials import FROM_OTHERS, LITERATURE, Trial, attack_of_run, trials_of
 
 Seeds = tuple[Trial, ...]
@@ -40,11 +41,13 @@ def result_tables(
     folder: str = "../results",
     names: Sequence[str] = tuple(SHOWN),
     lists: Sequence[str] | None = None,
+    explained: bool = False,
 ) -> str:
     """Every table of these papers as Markdown under a heading of its own, each with what it was measured on.
 
     Networks that others trained have tables of their own (farout.reproduce.literature), but for what began with them.
-    `folder` is where links to records lead; `lists` are the lists of OOD sets (conf/ood_data), None for all.
+    `folder` is where links to records lead; `lists` are the lists of OOD sets (conf/ood_data), None for all. Where
+    `explained`, each says which commands made it, and why its levels are not the paper's.
     """
     trials = [trial for trial in trials_of(records) if lists is None or trial.entry.get("ood_data") in lists]
     parts: list[str] = []
@@ -53,7 +56,7 @@ def result_tables(
         mine = [trial for trial in trials if trial.entry["protocol"]["name"] == _protocol(paper, trial)]
         for scale in (scale for scale in scales if scale != LITERATURE):
             for group in _groups(mine, scale):
-                parts += _table(paper, scale, group)
+                parts += _table(paper, scale, group, _docs(folder) if explained else None)
     return "\n".join(parts).replace(LINK, folder)
 
 
@@ -103,7 +106,12 @@ def _began_with(child: Trial, other: Trial) -> bool:
     return (child.network, child.conditions) == (other.network, other.conditions) and child.child_of(other)
 
 
-def _table(paper: Paper, scale: str, group: Sequence[Trial]) -> list[str]:
+def _docs(folder: str) -> str:
+    """Where docs/ is, seen from a page whose links to results/ begin with `folder`."""
+    return folder.removesuffix("../results")
+
+
+def _table(paper: Paper, scale: str, group: Sequence[Trial], docs: str | None) -> list[str]:
     columns = [column for key in paper.table for column in _columns(paper.kinds[key], group)]
     if not columns:
         return []
@@ -112,7 +120,11 @@ def _table(paper: Paper, scale: str, group: Sequence[Trial]) -> list[str]:
     what = f"{title}, {first.network[0]}, sets of `{first.entry.get('ood_data')}`"
     heading = f"### {PAPERS[paper.name]}: scale {SCALES[scale]}, {what}"
     head = ["", *(column.label for column in columns)]
-    return [heading, "", _caption(columns), "", pipe_table(head, _lines(paper, columns), 1), ""]
+    parts = [heading, "", _caption(columns), "", pipe_table(head, _lines(paper, columns), 1), ""]
+    if docs is not None:
+        trials = [trial for column in columns for trial in column.seeds]
+        parts += [made_by(trials), "", reasons(paper, trials, docs), ""]
+    return parts
 
 
 def _columns(kind: RowKind, group: Sequence[Trial]) -> list[Column]:

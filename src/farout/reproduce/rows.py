@@ -26,6 +26,11 @@ def rows_of(paper: str, scale: str) -> tuple[str, ...]:
     return tuple(row for row in ROWS[paper] if scale == "full" or row not in AT_FULL_SCALE)
 
 
+def usual_id(scale: str) -> str:
+    """The in-distribution set of a table that names none: the demonstrations have digits alone."""
+    return "digits" if scale == "demo" else "cifar10"
+
+
 def refuse_own(overrides: Sequence[str], own: Mapping[str, str]) -> None:
     """Raise ConfigError for an override of what an option of the command decides; `own`: override -> option."""
     for word in overrides:

@@ -39,7 +39,8 @@ def score_file(name: str) -> Component:
 
 def head_of(model: Backbone) -> Head:
     """A network's last linear layer, on the CPU."""
-    return Head(model.head.weight.detach().cpu(), model.head.bias.detach().cpu())
+    weight, bias = model.head.weight.detach().cpu(), model.head.bias
+    return Head(weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().cpu())
 
 
 def _by_images(score: Score) -> TypeGuard[ImageScore]:
