@@ -24,7 +24,7 @@ FENCE = re.compile(r"(?:^<!-- (not run|run by): ([^\n]+) -->\n)?^```(\w*)\n(.*?)
 TARGET = re.compile(r"^([a-z0-9-]+):", flags=re.MULTILINE)
 VARIABLE = re.compile(r"^([A-Z_]+) +\?=", re.MULTILINE)
 OVERRIDE = re.compile(r"[+~]*[\w./@]+=")
-OTHERS = {"source", "conda", "pip", "echo"}  # programs that are not ours
+OTHERS = {"source", "conda", "pip", "echo", "wandb"}  # programs that are not ours
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,15 @@ def _check_job(root: str, words: Sequence[str]) -> None:
     overrides = [word for word in options.overrides if not word.startswith(("run=", "init_from="))]
     jobs = [overrides]
     if cli.is_sweep(options):
-        parsed = OverridesParser.create().parse_overrides(overrides)
+        parsed = OverridesParser.create().parse_overrides([_discrete(word) for word in overrides])
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     for job in jobs:
         compose_after([], job, root, job if root == "eval" else None)
+
+
+def _discrete(word: str) -> str:
+    """A range to search, as Optuna's sweeper takes it, by its lower end."""
+    return re.sub(r"=(?:tag\(\w+,)?interval\(([^,]+),.*", r"=\1", word)
 
 
 class _Parsed(BaseException):

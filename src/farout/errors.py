@@ -41,6 +41,10 @@ class OutOfBudget(FaroutError):
     """The time that was given is spent; what is done is saved, and the same command goes on from it."""
 
 
+class Pruned(FaroutError):
+    """A sweep saw that others do better on the holdout, and ended the training of this job; no failure."""
+
+
 def printable(name: object, limit: int = 400) -> str:
     """A file's name as one line can show it: what is no text, or breaks the line, as escapes; long ones cut."""
     text = "".join(c if c.isprintable() else _escaped(c) for c in str(name))

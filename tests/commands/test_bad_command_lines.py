@@ -140,6 +140,9 @@ in/file --id digits --outputs in/file -> --outputs in/file cannot be a folder
 --results in/folder --where scale=nope -> there are no records
 --run -> expected at least one argument
 --out in/file -> --out in/file cannot be a folder
+sweep=nowhere -> there is no sweep in outputs/sweeps/nowhere
+sweep=../in -> sweep=../in is no table: write sweep=NAME
+in/folder -> in/folder is no table: write sweep=NAME
 """,
     "prepare_data": """
 -> name a data set, or --all, or --list

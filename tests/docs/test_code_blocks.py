@@ -15,7 +15,8 @@ from worked_examples import copy_of_the_repository, run_line
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 EXAMPLES = {"README.md": "", "CONTRIBUTING.md": "Add a network"}  # sections with files of their own
-EXECUTED = "tests/docs/test_extending.py"  # runs blocks about files that are not there yet
+# These run their blocks, which are about files that are not there yet, or in which something fails.
+EXECUTED = {"tests/docs/test_extending.py", "tests/commands/test_sweeps.py"}
 OWN = re.compile(r"^# conf/dataset/(\w+)\.yaml$", flags=re.MULTILINE)  # a set that a page defines
 LANGUAGES = {"bash", "python", "yaml", "math", "bibtex", ""}
 SHELL = re.compile(r"^(?:python|make|pip|git) ", flags=re.MULTILINE)
@@ -79,7 +80,7 @@ def classes(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("classes")
 def test_every_command_of_the_pages_composes_or_parses():
     for block in _of("bash"):
-        for words in commands(block.text) if block.says != EXECUTED else ():
+        for words in commands(block.text) if block.says not in EXECUTED else ():
             _check(words, block)
 
 

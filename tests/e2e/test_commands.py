@@ -79,7 +79,7 @@ def test_a_sweep_of_margins_shares_one_parent(python, tmp_path):
     assert len(list(tmp_path.glob("runs/ce-*/weights.safetensors"))) == 1
     assert done.stdout.count("which is trained first") == 1
     assert done.stdout.count("starts from ce-") == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "sweeps"]
 
 
 def test_help_shows_groups_and_examples(python):

@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from wandb_files import Record, items, of_kind, records
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["id_data=digits", "backbone=resnet20", "scale=smoke", "evaluate=false"]
 
 pytestmark = pytest.mark.e2e
 
@@ -68,3 +72,44 @@ def test_table_and_plots(log, folder):
         (image,) = (path for path in files if path.startswith(f"media/images/plots/{plot}"))
         assert (offline / "files" / image).read_bytes().startswith(b"\x89PNG")
     assert any(record.WhichOneof("record_type") == "exit" and record.exit.exit_code == 0 for record in log)
+
+
+def as_an_agent_types_it(sweep: dict, chosen: dict[str, int]) -> list[str]:
+    """The words of the command, its marks filled in as W&B documents them."""
+    marks = {"${env}": ["/usr/bin/env"], "${program}": [sweep["program"]]}
+    marks["${args_no_hyphens}"] = [f"{name}={value}" for name, value in chosen.items()]
+    return [word for part in sweep["command"] for word in marks.get(part, [part])]
+
+
+def test_the_command_of_a_wandb_sweep_has_its_metric_in_the_summary(python, tmp_path):
+    sweep = yaml.safe_load((ROOT / "conf/wandb_sweep.yaml").read_text())
+    chosen = {name: space["min"] for name, space in sweep["parameters"].items()}
+    env, program, script, *words = as_an_agent_types_it(sweep, chosen)
+    assert (env, program, script) == ("/usr/bin/env", "python", "train.py") and (ROOT / script).is_file()
+    offline = ["logger.mode=offline" if word == "logger.mode=online" else word for word in words]
+    assert offline != words and not any("$" in word for word in words)
+    done = python(script, *offline, *TINY, f"paths.outputs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (run,) = tmp_path.glob("runs/energy-*")
+    validation = json.loads((run / "run.json").read_text())["validation"]
+    (path,) = run.glob("wandb/offline-run-*/*.wandb")
+    summary = {key: value for update in items(records(path), "summary") for key, value in update.items()}
+    assert sweep["metric"] == {"name": "validation/fpr95", "goal": "minimize"}
+    assert summary["validation/fpr95"] == pytest.approx(validation["fpr95"])
+    (name,) = [record.run.project for record in records(path) if record.WhichOneof("record_type") == "run"]
+    assert name == sweep["project"]
+
+
+def test_a_sweep_is_one_table_of_a_run_of_its_own(cold_python, tmp_path):
+    words = ["-m", "method=ce", "seed=1,-2", *TINY, "logger=wandb", "sweep=two", f"paths.outputs={tmp_path}"]
+    assert cold_python("train.py", *words).returncode == 2  # W&B's folder for media is one of the process that loads it
+    folder = tmp_path / "sweeps/two"
+    (offline,) = folder.glob("wandb/offline-run-*")
+    (path,) = offline.glob("*.wandb")
+    (run,) = [record.run for record in records(path) if record.WhichOneof("record_type") == "run"]
+    assert (run.run_id, run.run_group, run.job_type) == ("sweep-two", "two", "sweep")
+    (table,) = offline.glob("files/media/table/sweep_*.json")
+    content = json.loads(table.read_text())
+    head, *lines = (folder / "sweep.csv").read_text().splitlines()
+    assert content["columns"] == head.split(",")
+    assert [row[content["columns"].index("state")] for row in content["data"]] == ["done", "failed"] and len(lines) == 2

@@ -147,7 +147,7 @@ def test_the_group_is_the_sweep_or_the_table() -> None:
     row = compose_settings(["experiment=energy/full/cifar100_energy_ft"])
     assert group_of(row) == "energy-full-cifar100" and group_of(compose_settings([])) is None
     assert row.composition is not None
-    assert group_of(replace(row, composition=replace(row.composition, sweep="sweep-1"))) == "sweep-1"
+    assert group_of(replace(row, sweep="first")) == "first"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """The outer entry of train.py and eval.py: Hydra inside, one-line errors and exit statuses outside."""
 
 import argparse
-import hashlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,21 +14,23 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from hydra.version import setbase
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from farout.commands import optuna_sweeper  # noqa: F401
 from farout.commands.arguments import DONE, FAILED, plain, reported
-from farout.config.compose import compose_after, explain, hydra_folder, require_jobs, settings_of
+from farout.commands.optuna_study import reporter
+from farout.commands.sweeping import Sweep
+from farout.config.compose import compose_after, explain, require_jobs, settings_of
 from farout.config.settings import Composition, Settings
 from farout.engine import stopping
 from farout.engine.progress import say
-from farout.errors import ConfigError, FaroutError
+from farout.errors import ConfigError, FaroutError, Pruned
 from farout.places import CONF
 from farout.version import __version__
 
-Task = Callable[[Settings], Any]
+Task = Callable[..., Any]  # of settings; training also takes `report`
 
 
 def main(config_name: str, task: Task) -> NoReturn:
@@ -44,44 +46,25 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     """What `main` does with `words`; in a sweep every job is tried, a failing one is reported, and the status tells."""
     parser, options = read(words)
     if options.info is None:  # Hydra prints that with a logger of its own
-        logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
-        logging.getLogger("farout").setLevel(logging.INFO)
+        _hear()
     # Hydra would print its own report and exit with 1: ask for the exception instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    typed = list(options.overrides)
-    sweep = sweep_name(typed) if is_sweep(options) else None
-    errors: list[Exception] = []
-    started = False
-
-    def job(config: DictConfig) -> Any:
-        nonlocal started
-        started = True
-        try:
-            typed = typed_overrides(before) if config_name == "eval" else None
-            return task(settings_of(config, config_name, typed, composition_of_job(sweep)))
-        except (FaroutError, OSError) as error:
-            errors.append(error)
-            here = HydraConfig.get()
-            if here.mode == RunMode.MULTIRUN:
-                say(f"job {here.job.num} failed: {plain(error)}")
-                if not all("._internal." in part._target_ for part in (here.sweeper, here.launcher)):
-                    raise  # a sweeper that searches must know, and another process has an `errors` of its own
-            return None
-
-    before: list[str] = []
+    typed, before = list(options.overrides), list[str]()
+    jobs = Jobs(config_name, task, before)
     try:
         if config_name == "eval":  # run=PATH: what the run's record says comes before what was typed
             from farout.runs.overrides import overrides_before
 
             before += overrides_before(typed)
         checked = refuse(options, config_name, before)
-        sweeps_into = hydra_folder(typed, config_name) if is_sweep(options) else None
-        options.overrides = [*before, *typed]
-        with stopping.signals(), tidied(sweeps_into), copied_once() if options.help else nullcontext():
+        if is_sweep(options):
+            jobs.sweep = Sweep.of(config_name, typed, before)
+        options.overrides = [*before, *typed] if jobs.sweep is None else jobs.sweep.words
+        with stopping.signals(), _kept(jobs.sweep), copied_once() if options.help else nullcontext():
             if checked is None:
-                _run_hydra(options, parser, job, str(CONF), config_name)
+                _run_hydra(options, parser, jobs.function(), str(CONF), config_name)
             else:  # composed already, and nothing is left that Hydra would do
-                started = True
+                jobs.started = True
                 task(checked)
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):  # of rich, where nobody reads any more
@@ -93,24 +76,93 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
         if isinstance(error, FaroutError | OSError) and not isinstance(error, HydraException):  # some are both
             raise
         # Before a job starts, whatever Hydra raises (also plain ValueError) is about the command line.
-        if started and not isinstance(error, HydraException | OmegaConfBaseException):
+        if jobs.started and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
         raise explain(error, config_name, [*before, *typed]) from None
-    if errors:
-        raise errors[0]
+    if jobs.errors:
+        raise jobs.errors[0]
     return DONE
 
 
-def sweep_name(words: Sequence[str]) -> str:
-    """A sweep's name: the same words, in whatever order, are the same sweep."""
-    own = sorted(word for word in words if not is_hydras(word))
-    return f"sweep-{hashlib.sha256(chr(10).join(own).encode()).hexdigest()[:8]}"
+def _hear() -> None:
+    """Messages alone on standard output; of Hydra's plugins (launchers, sweepers) also what they do."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
+    for name in ("farout", "hydra_plugins"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
-def composition_of_job(sweep: str | None) -> Composition:
+@contextmanager
+def _kept(sweep: Sweep | None) -> Iterator[None]:
+    """Of a sweep its table stays, and nothing that only Hydra would have use for."""
+    if sweep is None:
+        yield
+        return
+    with tidied(sweep.folder.path), sweep.tabulated():
+        yield
+
+
+@dataclass
+class Jobs:
+    """What Hydra calls for each job of a command, in this process or in another one.
+
+    Attributes:
+        errors: what the jobs of this process failed with.
+        started: whether any began.
+        sweep: that they are of; None for a single one.
+    """
+
+    config_name: str
+    task: Task
+    before: list[str]
+    errors: list[Exception] = field(default_factory=list)
+    started: bool = False
+    sweep: Sweep | None = None
+
+    def function(self) -> Callable[[DictConfig], Any]:
+        """As Hydra wants it."""
+
+        def job(config: DictConfig) -> Any:
+            return self.carry_out(config)
+
+        return job
+
+    def carry_out(self, config: DictConfig) -> Any:
+        """One job; in a sweep every one is tried, and a failing one is reported."""
+        self.started = True
+        try:
+            return self._of_sweep(config) if self.sweep is not None else self.task(self._settings(config))
+        except (FaroutError, OSError) as error:
+            here = HydraConfig.get()
+            if not isinstance(error, Pruned):
+                self.errors.append(error)
+            if self.sweep is not None:
+                word = "pruned" if isinstance(error, Pruned) else "failed"
+                number = self.sweep.job_of(here.overrides.task, here.job.num).number
+                say(f"job {number} {word}: {plain(error)}")
+                if not all("._internal." in part._target_ for part in (here.sweeper, here.launcher)):
+                    raise  # a sweeper that searches must know, and another process has an `errors` of its own
+            return None
+
+    def _settings(self, config: DictConfig) -> Settings:
+        typed = typed_overrides(self.before) if self.config_name == "eval" else None
+        return settings_of(config, self.config_name, typed, composition_of_job())
+
+    def _of_sweep(self, config: DictConfig) -> Any:
+        assert self.sweep is not None
+        here = HydraConfig.get()
+        with self.sweep.job(here.overrides.task, here.job.num) as watched:
+            settings = self._settings(config)
+            if not watched.begins(settings):
+                return None
+            report = reporter(self.sweep.folder.path, here)
+            return self.task(settings) if report is None else self.task(settings, report=report)
+
+
+def composition_of_job() -> Composition:
     """What the job that runs was composed from."""
     here = HydraConfig.get()
-    return Composition(str(here.job.config_name), tuple(here.overrides.task), dict(here.runtime.choices), sweep)
+    words = tuple(word for word in here.overrides.task if not word.startswith("sweep="))
+    return Composition(str(here.job.config_name), words, dict(here.runtime.choices))
 
 
 @contextmanager
@@ -176,15 +228,14 @@ def refuse(options: argparse.Namespace, config_name: str, before: Sequence[str])
         return None
     typed = options.overrides if config_name == "eval" else None
     settings = compose_after(before, options.overrides, config_name, typed)
+    if settings.sweep is not None:
+        raise ConfigError(f"sweep={settings.sweep} names a sweep: add -m, and values, e.g. seed=1,2")
     return None if any(is_hydras(word) for word in options.overrides) else settings
 
 
 @contextmanager
-def tidied(folder: Path | None) -> Iterator[None]:
-    """Leave nothing of Hydra's in the folder that a sweep gives it: nobody reads that, and an empty one is litter."""
-    if folder is None:
-        yield
-        return
+def tidied(folder: Path) -> Iterator[None]:
+    """Leave nothing of Hydra's in a sweep's folder: nobody reads that, and an empty one is litter."""
     record = folder / "multirun.yaml"
     mine = not record.exists()
     absent = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -9,13 +9,14 @@ from farout.engine import stopping
 
 if TYPE_CHECKING:
     from farout.config.settings import Settings
+    from farout.runs.validation import Report
 
 
-def train(settings: Settings) -> Any:
+def train(settings: Settings, report: Report | None = None) -> Any:
     """`farout.runs.training.train`, loaded when there is something to train: a refused command needs none of it."""
     from farout.runs.training import train
 
-    return train(settings)
+    return train(settings, report=report)
 
 
 def evaluate(settings: Settings) -> Any:

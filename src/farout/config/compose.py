@@ -235,15 +235,17 @@ def require_jobs(words: Sequence[str]) -> None:
                 raise ConfigError(f"{override.input_line} names nothing, so the sweep has no job: give it values")
 
 
-def hydra_folder(words: Sequence[str], config_name: str) -> Path:
-    """The folder that Hydra makes for a sweep with these words, or would with the values that stand there anyway."""
-    relevant = [word for word in words if re.match(r"(paths|hydra)\.", word)]
+def sweep_config(words: Sequence[str], config_name: str) -> DictConfig | None:
+    """What a sweep with these words composes to before its jobs do, `hydra` in it; of what is swept over, the usual.
+
+    None where that fails: whoever composes in earnest says so.
+    """
     try:
         with hydra_on_conf():
-            config = hydra.compose(config_name, relevant, return_hydra_config=True)
-            return Path(str(config.hydra.sweep.dir))
-    except Exception:  # swept over, or wrong: whoever composes in earnest says so
-        return Path("outputs/.hydra")
+            fixed = [str(each.input_line) for each in check_overrides(words) if not each.is_sweep_override()]
+            return hydra.compose(config_name, fixed, return_hydra_config=True)
+    except Exception:  # of many kinds
+        return None
 
 
 def explain(error: Exception, config_name: str, words: Sequence[str]) -> ConfigError:

@@ -187,6 +187,7 @@ def _check(settings: Settings) -> None:
     if settings.holdout > 0 and settings.id_data.corruption_base is None:
         raise ConfigError(f"id_data={settings.id_data.name} has no validation corruptions: set holdout=0")
     _check_keep(settings)
+    _check_validations(settings.validations, settings.holdout)
     if not 0 <= settings.seed < 2**32:
         raise ConfigError(f"seed={settings.seed} must not be negative, nor reach 2^32")
     for name in ("max_eval_images", "max_fit_images", "max_tune_images", "max_outlier_images"):
@@ -217,6 +218,14 @@ def _check(settings: Settings) -> None:
 def check_holdout(holdout: float, prefix: str = "") -> None:
     if not 0 <= holdout < 1:
         raise ConfigError(f"{prefix}holdout={holdout:g} is a share of the training images: give one in [0, 1)")
+
+
+def _check_validations(validations: int, holdout: float) -> None:
+    """Raise ConfigError where nothing could be looked at."""
+    if validations < 0:
+        raise ConfigError(f"validations={validations} must not be negative: 0 looks at the holdout at the end alone")
+    if validations and holdout <= 0:
+        raise ConfigError(f"validations={validations} looks at held-out images: add holdout=0.1, or validations=0")
 
 
 def _check_keep(settings: Settings) -> None:

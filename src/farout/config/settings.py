@@ -329,6 +329,8 @@ class Options:
     holdout_rule: HoldoutRule = field(default="permuted", metadata=LATER)
     # The last update's weights; best: of the epoch of highest accuracy on the holdout.
     keep: Keep = field(default="last", metadata=LATER)
+    # So many times while it trains the figure on the holdout, evenly spaced: for curves, and for sweeps that prune.
+    validations: int = 0
     init_from: str | None = None  # auto: the matching cross-entropy run, trained first if need be; a run folder
     evaluate: bool = True  # after training, with ood_data, score and protocol
     max_eval_images: int | None = None  # of each evaluated set (smoke runs); None: all
@@ -339,6 +341,7 @@ class Options:
     linear_probe: bool = False  # also fit a logistic regression on the training images' features, give its accuracy
     # Let a method that needs a network without batch norm (jem) train one that has it all the same.
     allow_batch_norm: bool = False
+    sweep: str | None = None  # of a sweep (-m) its folder in outputs/sweeps; null: a name that follows from the words
 
 
 # What `pretrain` shows of how the parent of a fine-tuning run (the cross-entropy network) may differ from this scale's
@@ -355,15 +358,11 @@ def defaults() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Composition:
-    """What Hydra composed settings from: the root file of conf/, all overrides, and the file of each group.
-
-    `sweep` is the name of the sweep whose job it is, where it is one's.
-    """
+    """What Hydra composed settings from: the root file of conf/, all overrides, and the file of each group."""
 
     root: str
     overrides: tuple[str, ...]
     choices: Mapping[str, str]
-    sweep: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

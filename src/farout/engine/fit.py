@@ -116,6 +116,7 @@ class Callbacks:
             `log_every` updates and after the last.
         log_images: gets the method's images as often.
         on_restart: gets every restart.
+        on_update: gets the number of updates so far, after each; what it raises ends training.
         name: of the run, for whoever asks how far it is.
         measure: gets the step and the network as often as `log`, which is told what it returns; it draws no random
             number and leaves every tensor of the network as it is.
@@ -126,6 +127,7 @@ class Callbacks:
     log_every: int = 50
     log_images: LogImages | None = None
     on_restart: OnRestart | None = None
+    on_update: Callable[[int], None] | None = None
     name: str = ""
     measure: Measure | None = None
 
@@ -265,6 +267,8 @@ def _train(loop: "Loop", batches: Batches, seed: int, select: Select | None, bar
                 loop.select_when_due(select, callbacks)
             if loop.step % callbacks.log_every == 0 or loop.step == loop.total:
                 _report(loop, bar, callbacks)
+            if callbacks.on_update is not None:
+                callbacks.on_update(loop.step)
             loop.save_when_due()
         except Diverged as problem:
             restart = loop.restart(problem)

@@ -138,9 +138,15 @@ def renew_report(folder: Path) -> list[Path]:
 def renew_overview(run: Run, paths: Paths) -> None:
     """The page of all runs beside the run's folder, where that is one of paths.outputs; what goes wrong is one line."""
     outputs = Path(paths.outputs)
+    if run.writable and run.folder.resolve().parent == (outputs / "runs").resolve():
+        renew_page(paths)
+
+
+def renew_page(paths: Paths) -> None:
+    """The page of all runs of paths.outputs; what goes wrong is one line."""
+    outputs = Path(paths.outputs)
     try:
-        if run.writable and run.folder.resolve().parent == (outputs / "runs").resolve():
-            write_overview(outputs, paths.data_paths().store)
-    except Exception as problem:  # whatever it is, the evaluation is done and kept
+        write_overview(outputs, paths.data_paths().store)
+    except Exception as problem:  # whatever it is, what the page would show is done and kept
         said = problem if isinstance(problem, FaroutError) else f"{type(problem).__name__}: {problem}"
         say(one_line(f"  note: {outputs / 'index.html'} stays as it was: {said}"))

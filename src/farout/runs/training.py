@@ -51,11 +51,13 @@ from farout.runs.overrides import evaluation_record
 from farout.runs.precision import TIME_FROM_STEPS, remember, remembered, undecided
 from farout.runs.recovery import recover
 from farout.runs.run import Run, build_backbone, parent_run, run_in, run_of, targets_of
-from farout.runs.validation import accuracy_watch, validate
+from farout.runs.validation import Report, accuracy_watch, logged, validate, validation_steps
 
 
-def train(settings: Settings, deadline: float | None = None) -> float | None:
+def train(settings: Settings, deadline: float | None = None, report: Report | None = None) -> float | None:
     """Train (or resume, or find finished) the run of these settings, then evaluate it.
+
+    `report` gets the figure of a sweep while training goes on, as often as `validations` says.
 
     Returns the validation figure for sweepers, to be minimised: mean FPR95 of the method's own score on the holdout
     against the validation corruptions; None where there is no holdout.
@@ -68,13 +70,15 @@ def train(settings: Settings, deadline: float | None = None) -> float | None:
     with several_devices(settings.trainer, device) as processes:
         own = device_of(processes, device)
         if processes.rank == 0:
-            return _train(settings, own, deadline, processes)
+            return _train(settings, own, deadline, processes, report)
         follow(processes, own)
         return None
 
 
-def _train(settings: Settings, device: torch.device, deadline: float | None, processes: Processes) -> float | None:
-    job = replace(TrainingJob.of(settings, device, deadline), processes=processes)
+def _train(
+    settings: Settings, device: torch.device, deadline: float | None, processes: Processes, report: Report | None
+) -> float | None:
+    job = replace(TrainingJob.of(settings, device, deadline), processes=processes, report=report)
     if not job.run.finished:
         if settings.composition is not None:
             say(summary(job.run.name, settings.composition))
@@ -94,6 +98,7 @@ class TrainingJob:
         asked: whether a command asked for this very run. Such a run keeps how its command evaluates; a parent's own
             command may yet say otherwise.
         processes: those that train together, of which this one leads.
+        report: what hears the figure on the holdout while training goes on.
     """
 
     run: Run
@@ -103,6 +108,7 @@ class TrainingJob:
     deadline: float | None = None
     asked: bool = True
     processes: Processes = ALONE
+    report: Report | None = None
 
     @classmethod
     def of(cls, settings: Settings, device: torch.device, deadline: float | None = None) -> "TrainingJob":
@@ -176,7 +182,7 @@ class TrainingJob:
             say(f"note: {parent.name} was trained on the holdout too; {kept_out}")
         if parent is None or settings.init_from != "auto":
             return parent
-        own = replace(parent_settings(settings), evaluate=False)
+        own = replace(parent_settings(settings), evaluate=False, validations=0)
         with parent.locked():
             job = replace(self, run=parent, settings=own, data=training_data(own), asked=False)
             recover(parent, own, job.data)
@@ -273,7 +279,7 @@ class TrainingJob:
         allow_tf32(False)  # what follows measures
         again = "goes on from its last checkpoint" if has_states(run.checkpoint) else "starts it afresh"
         with told_as(f"after the last step of {run.name}, before its weights were written: the same command {again}"):
-            self._finish(model, method, result)
+            self._finish(model, method, result, logger)
 
     def _warn_of_emulation(self) -> None:
         """Whoever asks for bf16 on a processor without it should know."""
@@ -285,7 +291,7 @@ class TrainingJob:
     def _fit(self, model: Backbone, method: Method, start: Callable[[], None] | None, logger: RunLogger) -> FitResult:
         """The training loop; `start` reads weights of others where no state is resumed."""
         schedule, batches = self.settings.schedule, self.batches()
-        callbacks = self._callbacks(batches, logger)
+        callbacks = replace(self._callbacks(batches, logger), on_update=self._validating(model, method, logger))
         compiled = self._compiles()
         if compiled:
             model.compile_trunk()
@@ -326,7 +332,24 @@ class TrainingJob:
         image_log = ImageLog(self.run.folder / "samples", batches.transform, self.total_steps, every, logger.picture)
         tell = partial(_tell, self.run, logger)
         watch = accuracy_watch(self.settings, self.data, self.device, self.total_steps)
-        return Callbacks(self.settings.method.name, logger.log, every, image_log, tell, self.run.name, watch)
+        title, name = self.settings.method.name, self.run.name
+        return Callbacks(title, logger.log, every, image_log, tell, name=name, measure=watch)
+
+    def _validating(self, model: Backbone, method: Method, logger: RunLogger) -> Callable[[int], None] | None:
+        """Looks at the holdout after some updates; nothing that it does changes what is trained."""
+        due = validation_steps(self.total_steps, self.settings.validations)
+        if not due:
+            return None
+
+        def look(step: int) -> None:
+            if step in due:
+                found = validate(model, method, self.settings, self.data, self.device)
+                model.train()
+                logger.log(step, logged(found))
+                if self.report is not None:
+                    self.report(due[step], found["fpr95"])
+
+        return look
 
     @contextmanager
     def _debugged(self, batches: DeviceBatches) -> Iterator[Batches]:
@@ -366,7 +389,7 @@ class TrainingJob:
             conditions={**conditions(self.device, trainer.channels_last, compiled), "devices": self.processes.size},
         )
 
-    def _finish(self, model: Backbone, method: Method, result: FitResult) -> None:
+    def _finish(self, model: Backbone, method: Method, result: FitResult, logger: RunLogger) -> None:
         """Validate, record, export. The weights come last: their presence means that the run is whole."""
         run = self.run
         model.eval()
@@ -375,6 +398,7 @@ class TrainingJob:
             parts["classifier_trained"] = False
         if len(self.data.holdout_rows):
             parts["validation"] = validate(model, method, self.settings, self.data, self.device)
+            logger.log(result.step, logged(parts["validation"]))
         contents = {run.method_state: weights_content(method)} if method.state_dict() else {}
         contents[run.weights] = weights_content(model)
         files = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}

@@ -1,6 +1,6 @@
 """What a network is worth on its holdout: a curve to watch, and what sweeps minimise and margins are chosen by."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from farout.runs.inputs import ImageSets, TrainingData, capped, spread
 from farout.runs.scoring import head_of, score_file
 from farout.scores import Fitting
 
+Report = Callable[[int, float], None]  # to a sweep: the how manieth look it is, the figure; may raise Pruned
 POINTS = 50  # of the accuracy curve, about
 
 
@@ -75,3 +76,18 @@ def validate(
         **{metric: float(np.mean([row[metric] for row in rows.values()])) for metric in ("fpr95", "auroc")},
         "corruptions": rows,
     }
+
+
+def validation_steps(total: int, times: int) -> dict[int, int]:
+    """After which updates of `total` the holdout is looked at while training goes on, evenly spaced: update -> look.
+
+    Looks count from 1, so that runs of other lengths compare. What falls together, or on the end, is left out.
+    """
+    steps = {round(total * k / (times + 1)): k for k in range(times, 0, -1)}
+    return {step: look for step, look in sorted(steps.items()) if 0 < step < total}
+
+
+def logged(validation: Mapping[str, Any]) -> dict[str, float]:
+    """The figures as curves and W&B's summary have them."""
+    known = {metric: validation.get(metric) for metric in ("fpr95", "auroc", "accuracy")}
+    return {f"validation/{metric}": float(value) for metric, value in known.items() if value is not None}

@@ -135,8 +135,7 @@ def names_of(folder: Path, settings: LoggerSettings, session: Session) -> dict[s
     """
     name, known = folder.name or folder.absolute().name, session.known
     found = {
-        "project": _chosen(settings.project, "WANDB_PROJECT", known.get("project", PROJECT)),
-        "entity": _chosen(settings.entity, "WANDB_ENTITY", known.get("entity")),
+        **place_of(settings, known),
         "id": (session.asked and os.environ.get("WANDB_RUN_ID")) or known.get("id") or wandb_id(name),
     }
     if session.asked and os.environ.get("WANDB_SWEEP_ID"):
@@ -148,6 +147,15 @@ def names_of(folder: Path, settings: LoggerSettings, session: Session) -> dict[s
         "name": _chosen(None, "WANDB_NAME", printable(name, NAME_LENGTH)),
         "tags": settings.tags,
         "notes": settings.notes,
+    }
+
+
+def place_of(settings: LoggerSettings, known: Mapping[str, Any] | None = None) -> dict[str, str | None]:
+    """Project and entity of a run, by what it was `known` by before; None leaves it to W&B."""
+    before = known or {}
+    return {
+        "project": _chosen(settings.project, "WANDB_PROJECT", before.get("project", PROJECT)),
+        "entity": _chosen(settings.entity, "WANDB_ENTITY", before.get("entity")),
     }
 
 
@@ -164,7 +172,7 @@ def group_of(settings: Settings) -> str | None:
         return agent or None
     row = re.fullmatch(r"(\w+)/(\w+)/\w+", str(composition.choices.get("experiment")))
     table = None if row is None else f"{row[1]}-{row[2]}-{settings.id_data.name}"
-    return composition.sweep or table
+    return settings.sweep or table
 
 
 @contextmanager

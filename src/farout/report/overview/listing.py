@@ -77,6 +77,15 @@ def read_run(folder: Path) -> ListedRun:
         return ListedRun(folder.name, "damaged", _said(folder, problem), reported, facts)
 
 
+def figures_of(folder: Path, after: int = 0) -> list[dict[str, Any]]:
+    """A run's evaluations, as `ListedRun` has them, after the first entries; none where results.json cannot be read."""
+    try:
+        record = read_record(folder)
+        return _evaluations({**record, "evaluations": record["evaluations"][after:]}, _facts(folder))
+    except MISSHAPEN:
+        return []
+
+
 def _said(folder: Path, problem: BaseException) -> str:
     """An error in a line, without where the folder lies."""
     text = str(problem) if isinstance(problem, FaroutError) else f"{type(problem).__name__}: {problem}"

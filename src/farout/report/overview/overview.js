@@ -1,5 +1,4 @@
-'use strict';
-// The page of all runs: sorting, filters, panels by OOD set, comparison. Every text from a run becomes a text node.
+// The page of all runs: filters, panels by OOD set, comparison. Every text from a run becomes a text node.
 (() => {
 const DATA = JSON.parse(document.getElementById('data').textContent);
 const MOST = 4, LETTERS = 'ABCD', PANELS = 40, IMAGES = 2000, ROWS = 24;
@@ -12,61 +11,8 @@ const colourOf = method => COLOURS[methods.indexOf(method) % COLOURS.length];
 let chosen = []; // rows, in the order in which they were ticked
 let scoreOf = new Map(), setShown = '', pairShown = [0, 1];
 
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  return filled(made, attributes, children);
-}
-
-function drawn(name, attributes = {}, ...children) {
-  return filled(document.createElementNS('http://www.w3.org/2000/svg', name), attributes, children);
-}
-
-function filled(made, attributes, children) {
-  for (const [key, value] of Object.entries(attributes)) if (value !== null) made.setAttribute(key, value);
-  made.append(...children.filter(child => child !== null));
-  return made;
-}
-
 const percent = value => value === null || value === undefined ? '–' : value.toFixed(2);
 const isBaseOf = (row, score) => score || (row.evaluation.own ?? '');
-
-// ---- the table: sorting by the buttons of its head ----
-
-function leafHeads() {
-  const [top, below] = [...table.tHead.rows].map(row => [...row.cells]);
-  return top.flatMap(cell => cell.rowSpan > 1 ? [cell] : below.splice(0, cell.colSpan));
-}
-
-function makeSortable() {
-  leafHeads().forEach((head, column) => {
-    const group = head.dataset.score ? `${head.dataset.score}: ` : '';
-    const button = element('button', { type: 'button', 'aria-label': `sort by ${group}${head.textContent}` });
-    button.append(...head.childNodes);
-    button.addEventListener('click', () => sortBy(head, column));
-    head.append(button);
-  });
-}
-
-function sortBy(head, column) {
-  const descending = head.getAttribute('aria-sort') === 'ascending';
-  leafHeads().forEach(other => other.removeAttribute('aria-sort'));
-  head.setAttribute('aria-sort', descending ? 'descending' : 'ascending');
-  const keyed = rows.map(row => ({ row, key: sortKey(row.line.cells[column]) }));
-  keyed.sort((a, b) => compared(a.key, b.key, descending ? -1 : 1));
-  lines.append(...keyed.map(({ row }) => row.line));
-}
-
-function sortKey(cell) {
-  if (cell.dataset.v !== undefined) return Number(cell.dataset.v);
-  const text = cell.textContent.trim();
-  return text === '–' || text === '' ? null : text;
-}
-
-function compared(a, b, sign) { // what is absent comes last, either way
-  if (a === null || b === null) return (a === null) - (b === null);
-  if (typeof a === 'number' && typeof b === 'number') return sign * (a - b);
-  return sign * String(a).localeCompare(String(b), 'en', { numeric: true });
-}
 
 // ---- filters ----
 
@@ -322,14 +268,6 @@ function histograms(there) {
   return element('figure', { class: 'chart' }, element('figcaption', {}, 'Histograms, on one axis'), svg, element('p', { class: 'note' }, note));
 }
 
-function ticks(low, high) {
-  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough || 1));
-  const step = [1, 2, 5, 10].map(factor => factor * power).find(size => size >= rough) ?? power;
-  const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high && found.length < 12; value += step) found.push(Number(value.toPrecision(6)));
-  return found;
-}
-
 function rocCurves(there) {
   const side = 270, left = 40, x = value => left + side * value, y = value => 8 + side * (1 - value);
   const svg = frame(`ROC curves of ${there.map(each => LETTERS[each.place]).join(', ')}`, side + left + 110, side + 46);
@@ -443,7 +381,7 @@ function rowNumbers(found, set, a) { // rows of scores/SET.npz, as farout.report
 
 // ---- begin ----
 
-makeSortable();
+makeSortable(table, lines);
 document.querySelectorAll('.needs-script').forEach(part => { part.hidden = false; });
 filters.forEach(filter => filter.addEventListener('change', applyFilters));
 at('search').addEventListener('input', applyFilters);

@@ -1,28 +1,27 @@
 """index.html from the runs of a folder: one file that loads nothing, its script and data inside."""
 
-import base64
-import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from farout.errors import FaroutError, MissingDataError
+from farout.errors import FaroutError, MissingDataError, one_line
 from farout.files import write_text, writing
 from farout.report.overview.curves import sources
 from farout.report.overview.digests import read_runs
+from farout.report.overview.document import document
 from farout.report.overview.listing import ListedRun
 from farout.report.overview.references import references
 from farout.report.overview.thumbnails import contact_sheet
-from farout.report.page.style import style_sheet
+from farout.report.sweeps.records import STATES as JOB_STATES
+from farout.report.sweeps.records import SweepFolder, sweeps_of
 
 HERE = Path(__file__).parent
 NAME = "index.html"
@@ -56,13 +55,13 @@ def write_overview(outputs: Path, store: Path | None = None) -> Path:
         try:
             # Whoever comes last reads the folders last: no run that is done is missing from the page that stays.
             with FileLock(lock, timeout=PATIENCE):
-                write_text(path, page(read_runs(outputs), store))
+                write_text(path, page(read_runs(outputs), store, sweeps_of(outputs)))
         except Timeout:
             raise FaroutError(f"{path} is being written by another process: repeat the command") from None
     return path
 
 
-def page(runs: Sequence[ListedRun], store: Path | None = None) -> str:
+def page(runs: Sequence[ListedRun], store: Path | None = None, sweeps: Sequence[SweepFolder] = ()) -> str:
     """The whole document."""
     rows = [row for run in runs for row in _rows(run)]
     reported = references({(run.facts["method"], run.facts["data"]) for run in runs if run.facts})
@@ -74,12 +73,9 @@ def page(runs: Sequence[ListedRun], store: Path | None = None) -> str:
         "curves": curves,
         "sheets": {} if store is None else dict(_sheets(curves.values(), store)),
     }
-    script = (HERE / "overview.js").read_text("utf-8")
-    return _template().render(
-        style=f"{style_sheet()}\n{(HERE / 'overview.css').read_text('utf-8')}",
-        script=script,
-        policy=_policy(script),
-        data=_inside_script(data),
+    return document(
+        HERE / "overview",
+        data,
         rows=rows,
         references=[row for row in reported if any(value is not None for value in row["mean"])],
         scores=scores,
@@ -87,32 +83,22 @@ def page(runs: Sequence[ListedRun], store: Path | None = None) -> str:
         states=STATES,
         tally=Counter(run.state for run in runs),
         problems=[run for run in runs if run.problem],
+        sweeps=[_sweep(each) for each in sweeps],
         without_curves=[run.name for run in runs if run.curves and run.name not in curves],
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
 
 
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    # Names in run folders may hold anything: every value is escaped but what the template itself marks as ours.
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("overview.html.j2")
-
-
-def _policy(script: str) -> str:
-    """Nothing is loaded, and no script runs but ours, whatever stands in the names of runs."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
-
-
-def _inside_script(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _sweep(folder: SweepFolder) -> dict[str, Any]:
+    """A sweep's name, what became of its jobs, and where its own page is."""
+    reported = (folder.path / "sweep.html").is_file()
+    try:
+        states = Counter(job.state for job in folder.jobs())
+        said = ", ".join(f"{states[state]} {state}" for state in JOB_STATES if states[state])
+    except FaroutError as problem:
+        said = one_line(str(problem).replace(f"{folder.path}/", ""))
+    link = f"sweeps/{quote(os.fsencode(folder.name))}/sweep.html" if reported else None
+    return {"name": folder.name, "said": said, "link": link}
 
 
 def _rows(run: ListedRun) -> Iterator[dict[str, Any]]:

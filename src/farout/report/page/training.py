@@ -68,10 +68,11 @@ def read_training_curves(run: Path) -> TrainingCurves | None:
     for point in points:
         if "event" in point and "resumed_from" not in point:  # a failure: nothing is taken back
             continue
-        again = point["resumed_from"] + 1 if "resumed_from" in point else point["step"]
+        ours = any(name.startswith(LOGGED) for name in point)  # no event, nor a figure on the holdout
+        again = point.get("resumed_from", point["step"] - ours) + 1
         while kept and kept[-1]["step"] >= again:
             kept.pop()
-        if any(name.startswith(LOGGED) for name in point):  # no event, nor the figure by which an epoch is chosen
+        if ours:
             kept.append(point)
     steps = np.array([point["step"] for point in kept], dtype=np.float64)
     names = dict.fromkeys(name for point in kept for name in point if name.startswith(LOGGED))
