@@ -22,7 +22,7 @@ JobType = Literal["train", "evaluate", "sample"]
 AGENT = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 # What training logs has the step of training as its axis, what evaluations find the number of evaluations so far.
 STEP, EVALUATION = "step", "evaluation"
-TRAINING = ("train/*", "holdout/*", "pictures/*", "lr", "images_per_s", "seconds", "selection")
+TRAINING = ("train/*", "holdout/*", "validation/*", "pictures/*", "lr", "images_per_s", "seconds", "selection")
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def names_of(folder: Path, settings: LoggerSettings, session: Session) -> dict[s
     }
 
 
-def place_of(settings: LoggerSettings, known: Mapping[str, Any] | None = None) -> dict[str, str | None]:
+def place_of(settings: LoggerSettings, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Project and entity of a run, by what it was `known` by before; None leaves it to W&B."""
     before = known or {}
     return {
