@@ -1,6 +1,6 @@
 """The study of an Optuna sweep: a journal in the sweep's folder, which any process can tell of a trial."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ def _study(folder: Path, sweeper: DictConfig) -> Any:
 
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     startup = sweeper.startup_trials
-    pruners = {
+    pruners: dict[str | None, Callable[[], Any]] = {
         "median": partial(optuna.pruners.MedianPruner, n_startup_trials=startup),
         "halving": optuna.pruners.SuccessiveHalvingPruner,
         None: optuna.pruners.NopPruner,

@@ -113,7 +113,7 @@ def distribution_of(override: Override) -> Any:
     value = override.value()
     if isinstance(value, IntervalSweep):
         whole = isinstance(value.start, int) and isinstance(value.end, int)
-        kind = IntDistribution if whole else FloatDistribution
+        kind: Any = IntDistribution if whole else FloatDistribution
         return kind(value.start, value.end, log="log" in value.tags)
     if isinstance(value, RangeSweep) and not value.shuffle:
         values = list(value.range())
@@ -121,7 +121,8 @@ def distribution_of(override: Override) -> Any:
         step = values[1] - values[0] if even else 0
         return IntDistribution(values[0], values[-1], step=step) if even else CategoricalDistribution(values)
     assert isinstance(value, ChoiceSweep | RangeSweep)
-    return CategoricalDistribution(list(override.sweep_iterator(transformer=Transformer.encode)))
+    choices: Any = list(override.sweep_iterator(transformer=Transformer.encode))
+    return CategoricalDistribution(choices)
 
 
 def _check(options: DictConfig) -> None:
