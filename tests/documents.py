@@ -70,6 +70,8 @@ def check_command(words: Sequence[str]) -> None:
     """Raise where a command is none that there is, or where its own parser refuses its words."""
     program, *rest = words
     program = program.removeprefix(".venv/bin/")
+    if program == "torchrun":  # what follows its own options is run by python
+        program, rest = "python", rest[rest.index("train.py") :]
     if program == "make":
         _check_make(rest)
     elif program == "python" and rest[0] in ("train.py", "eval.py"):
