@@ -71,9 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"{options.interruptions} interruptions over {', '.join(stages)}; the same moments again: --seed {seed}")
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         torture = Torture((options.folder or Path(scratch)).absolute(), random.Random(seed), options)
-        torture.carry_out(shares(stages, options.interruptions))
-    for line in torture.tally.lines(stages):
-        say(line)
+        try:
+            torture.carry_out(shares(stages, options.interruptions))
+        finally:  # also where somebody has seen enough
+            for line in torture.tally.lines(stages):
+                say(line)
     return verdict(torture.tally, seed)
 
 
@@ -106,7 +108,7 @@ class Torture:
         self.folder, self.moments, self.options = folder, moments, options
         self.tally = Tally()
         self.victims: dict[str, Victim] = {}
-        self.given: dict[tuple[tuple[str, ...], tuple[str, ...]], Path] = {}
+        self.given: dict[tuple[str, ...], Path] = {}
 
     def carry_out(self, counts: dict[str, int]) -> None:
         """All stages; in each the subjects take turns, beginning with another one than the stage before."""
@@ -142,16 +144,13 @@ class Torture:
 
     def _given(self, subject: Subject) -> Path:
         """A folder with the end of the commands that come before the subject's."""
-        key = subject.given, subject.without
-        if key not in self.given:
+        if subject.given not in self.given:
             folder = self.folder / "given" / str(len(self.given))
             folder.mkdir(parents=True)
             for command in subject.given:
                 Command(filled(command, folder), folder, folder.with_suffix(".txt")).succeeded()
-            for path in [path for pattern in subject.without for path in folder.glob(pattern)]:
-                path.unlink()
-            self.given[key] = folder
-        return self.given[key]
+            self.given[subject.given] = folder
+        return self.given[subject.given]
 
     def _interrupt(self, stage: str, victim: Victim, count: int) -> None:
         interrupt, done, missed = STAGES[stage][2], 0, 0

@@ -24,7 +24,7 @@ METHODS = {
     "jem": f"{JEM} holdout=0.2 epochs=2 batch_size=60 keep=best",
     "jem_restarts": f"{JEM} {DIVERGING}",
 }
-EVALUATE = f"{TRAIN} method=ce backbone=resnet20 ood_data=smoke max_eval_images=50"
+EVALUATE = f"{TRAIN} method=ce backbone=resnet20 ood_data=smoke ood_data.sets=[hopper_patches] max_eval_images=50"
 BUILD = "scripts/prepare_data.py digits hopper_patches gaussian@500 --data {folder}/store"
 
 

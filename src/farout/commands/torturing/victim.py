@@ -122,7 +122,10 @@ class Victim:
     def _furnish(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.given.rglob("*")):
-            target = folder / path.relative_to(self.given)
+            name = path.relative_to(self.given)
+            target = folder / name
+            if any(name.match(pattern) for pattern in self.subject.without):
+                continue
             if path.is_dir():
                 target.mkdir(exist_ok=True)
             else:
