@@ -138,8 +138,8 @@ class Torture:
         if subject.name not in self.victims:
             folder = self.folder / subject.name
             victim = Victim(subject, folder, self._given(subject), self.moments, self.tally)
-            victim.learn()
             self.victims[subject.name] = victim
+            victim.learn()
         return self.victims[subject.name]
 
     def _given(self, subject: Subject) -> Path:
@@ -161,7 +161,7 @@ class Torture:
             except NotPermitted:
                 raise
             except FaroutError as fault:
-                hits = self._fault(stage, victim, fault)
+                hits = self._fault(stage, victim, fault, "disk" if stage.endswith("disk") else f"SIG{sent}")
             done, missed = done + hits, 0 if hits else missed + 1
             if missed > MISSES:
                 raise FaroutError(f"{stage}, {victim.subject.name}: {MISSES} tries came too late, one after the other")
@@ -169,11 +169,11 @@ class Torture:
             if victim.pending:
                 victim.settle(stage)
         except FaroutError as fault:
-            self._fault(stage, victim, fault)
+            self._fault(stage, victim, fault, victim.pending[-1])
 
-    def _fault(self, stage: str, victim: Victim, fault: FaroutError) -> int:
+    def _fault(self, stage: str, victim: Victim, fault: FaroutError, how: str) -> int:
         """A command that ended as it should not: what led there counts as different."""
-        self.tally.add(stage, victim.pending or ["SIGKILL"], equal=False)
+        self.tally.add(stage, victim.pending or [how], equal=False)
         victim.condemn(stage, str(fault))
         victim.begin()
         return 1
