@@ -43,7 +43,7 @@ test: $(READY)  ## lint, types and all tests
 	@$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
-torture: $(READY)  ## 50 random kills of train.py over all methods must end bit-equal (ARGS="--kills 8 --seed 1")
+torture: $(READY)  ## 200 interruptions of all commands must end bit-equal (ARGS="--interruptions 8 --stages train --seed 1")
 	$(PY) scripts/torture.py $(ARGS)
 
 lint: $(READY)  ## ruff and mypy

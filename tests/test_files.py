@@ -142,6 +142,15 @@ def test_only_what_a_dead_process_left_is_removed(tmp_path, dead):
     assert sorted(os.listdir(tmp_path)) == sorted(stays), "the lock settles it where no machine is named"
 
 
+def test_a_file_that_is_written_again_removes_what_dead_processes_left_of_it(tmp_path, dead):
+    host = temporary_name(tmp_path / "x").name.rpartition("@")[2].removesuffix(".tmp")
+    stays = [f".a.json.{os.getppid()}@{host}.tmp", f".b.json.{dead}@{host}.tmp", f".a.json.sum.{dead}@{host}.tmp"]
+    for name in [*stays, f".a.json.{dead}@{host}.tmp"]:
+        (tmp_path / name).touch()
+    save_json(tmp_path / "a.json", {})
+    assert sorted(os.listdir(tmp_path)) == sorted([*stays, "a.json"])
+
+
 def test_what_is_damaged_is_kept_under_other_names(tmp_path):
     path = tmp_path / "run.json"
     for content in (b"1", b"2", b"3"):

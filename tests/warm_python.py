@@ -61,6 +61,15 @@ class WarmPython:
         out, err = (path.read_text() for path in self._streams)
         return out, err
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
     def kill(self) -> None:
         self._process.kill()
 
@@ -89,9 +98,10 @@ def _one_thread() -> Iterator[None]:
 def _become(arguments: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
     """In the child: the command, `-c CODE ...` or `FILE ...`, as the interpreter would run it."""
     for number, path in ((1, out), (2, err)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        file = 1 if number == 2 and err == out else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
-        os.close(file)
+        if file > 2:
+            os.close(file)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

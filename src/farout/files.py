@@ -19,7 +19,7 @@ import numpy as np
 from farout.errors import FaroutError, MissingDataError, UnwritableError
 
 # .NAME.PID@HOST.tmp is a file that process PID of that machine is about to finish; versions before had no host.
-TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)(?:@(?P<host>[^/@]*))?\.tmp", re.DOTALL)
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?:@(?P<host>[^/@]*))?\.tmp", re.DOTALL)
 BUILDING = "-building-"  # .NAME-building-... is a folder that is about to become NAME
 LONGEST_WRITE = 24 * 3600  # seconds after which nobody is still writing, whatever process has that number now
 
@@ -53,7 +53,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """The name of a neighbouring temporary file to fill: flushed and renamed over `path` at the end, gone on an error.
 
-    Raises OSError.
+    So are then those of the same name that killed processes left. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
@@ -65,6 +65,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+    remove_leftovers([path.parent], of=path.name)
     _flush_folder(path.parent)
 
 
@@ -202,8 +203,8 @@ def _host() -> str:
     return re.sub(r"[/@\0]", "", socket.gethostname())[:40]
 
 
-def remove_leftovers(folders: Iterable[Path], sole_writer: bool = False) -> None:
-    """Remove the temporary files that killed processes left directly in these folders.
+def remove_leftovers(folders: Iterable[Path], sole_writer: bool = False, of: str | None = None) -> None:
+    """Remove the temporary files that killed processes left directly in these folders; `of`: those of that file only.
 
     A file of a process that may still be at work stays: one that runs on this machine, or on another one within the
     last day. `sole_writer` says that a lock keeps all others out, which settles it for files that name no machine.
@@ -215,7 +216,11 @@ def remove_leftovers(folders: Iterable[Path], sole_writer: bool = False) -> None
             continue
         for entry in found:
             known = TEMPORARY.fullmatch(entry.name)
-            if known and ((sole_writer and known["host"] is None) or not _may_be_written(Path(entry.path), known)):
+            if (
+                known
+                and of in (None, known["name"])
+                and ((sole_writer and known["host"] is None) or not _may_be_written(Path(entry.path), known))
+            ):
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
 

@@ -284,7 +284,9 @@ in/list_run --results in/file -> --results in/file cannot be a folder
 """,
     "torture": """
 --nope -> unrecognized arguments: --nope
---kills 0 -> --kills 0 must be at least 1
+--interruptions 0 -> --interruptions 0 must be at least 1
+--stages nope -> --stages: invalid choice
+--signals INT -> --signals: invalid choice
 --methods nope -> --methods: invalid choice
 --seed -1 -> --seed -1 must be at least 0
 --folder in/file -> --folder in/file cannot be a folder

@@ -37,13 +37,16 @@ def weights(tmp_path):
     return lambda: {path.parent.name: path.read_bytes() for path in tmp_path.glob("outputs/runs/*/weights.safetensors")}
 
 
-def test_sigterm_saves_at_the_next_step_and_the_same_command_ends_as_if_nothing_had_been(
-    signalled, command, runs, weights, tmp_path
+@pytest.mark.parametrize(
+    ("number", "word", "status"), [(signal.SIGTERM, "terminated", 143), (signal.SIGUSR1, "stopped", 138)]
+)
+def test_the_state_is_saved_at_the_next_step_and_the_same_command_ends_as_if_nothing_had_been(
+    signalled, command, runs, weights, tmp_path, number, word, status
 ):
-    done = signalled(signal.SIGTERM, 3, *TINY)
-    assert done.status == 143
+    done = signalled(number, 3, *TINY)
+    assert done.status == status
     (name,) = runs()
-    assert done.err == f"terminated at step 3 of 4 of {name}: the same command goes on from step 3\n"
+    assert done.err == f"{word} at step 3 of 4 of {name}: the same command goes on from step 3\n"
     assert (tmp_path / "outputs/runs" / name / "checkpoint.pt").exists() and not weights()
     again = command("train", *TINY)
     assert again.status == 0 and f"{name} resumes" in again.out
@@ -82,7 +85,8 @@ def test_sigterm_ends_a_sweep(signalled, runs):
 
 
 @pytest.mark.parametrize(
-    ("number", "word", "status"), [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)]
+    ("number", "word", "status"),
+    [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130), (signal.SIGUSR1, "stopped", 138)],
 )
 def test_a_signal_amid_an_evaluation(command, monkeypatch, runs, number, word, status):
     monkeypatch.setattr(EvaluationJob, "carry_out", lambda *_: os.kill(os.getpid(), number))

@@ -4,11 +4,13 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from farout.commands.torturing import process
 from script_loader import load_script
 from warm_python import WarmPython
 
@@ -99,31 +101,31 @@ def test_two_jobs_that_need_one_parent_train_it_once(tmp_path, start_python):
     assert said.count("starts from ce-") == 1
 
 
-def warm(command, cwd, env, stdout, stderr):
-    """`subprocess.Popen` of a Python command, what it says in a file; what it complains of in another."""
+def warm(command, cwd, env, stdout, stderr, start_new_session):
+    """`subprocess.Popen` of a Python command, all that it says in one file; of another command Popen itself."""
+    if command[0] != sys.executable:
+        return subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
     said = Path(stdout.name)
-    return WarmPython(command[1:], cwd, env, said.parent, (said.name, "complaints.txt"))
+    return WarmPython(command[1:], cwd, env, said.parent, (said.name, said.name))
 
 
-def test_random_kills_of_a_training_that_diverges_and_restarts(tmp_path, capsys, monkeypatch):
-    """The short form of `make torture`: the replay buffer, the states that a divergence returns to, and their files."""
-    torture = load_script("torture")
-    monkeypatch.setattr(torture, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": warm}))
-    assert torture.main(["--kills", "2", "--methods", "jem_restarts", "--seed", "3", "--folder", str(tmp_path)]) == 0
+def test_every_stage_interrupted_once_ends_as_if_nothing_had_been(tmp_path, capsys, monkeypatch):
+    """The short form of `make torture`; the training is one with a replay buffer, restarts and their states."""
+    monkeypatch.setattr(process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": warm}))
+    words = ["--interruptions", "12", "--methods", "jem_restarts", "--seed", "3", "--folder", str(tmp_path)]
+    status = load_script("torture").main(words)
     said = capsys.readouterr().out
-    assert "--seed 3" in said and "kill 2 of 2" in said and "the same end" in said
-    assert "0 restarts" not in said, "the test would show nothing of them"
+    assert status == 0, said
+    assert "--seed 3" in said and "and nothing was left over" in said
+    refused = said.count("| not permitted here |")
+    assert sum(line.count(" 1 of 1 |") + 2 * line.count(" 2 of 2 |") for line in table(said)) == 12 - refused
+    (record,) = tmp_path.glob("jem_restarts/whole/runs/*/run.json")
+    assert json.loads(record.read_text())["trained"]["restarts"], "the test would show nothing of them"
 
 
-def test_the_comparison_of_the_torture_can_fail(tmp_path):
-    torture = load_script("torture")
-    for name, content in (("whole", b"1"), ("killed", b"2")):
-        folder = tmp_path / name / "runs/jem"
-        folder.mkdir(parents=True)
-        (folder / "weights.safetensors").write_bytes(content)
-    victim = torture.Victim("jem", tmp_path, None, whole=torture.ends(tmp_path / "whole"))
-    assert not victim.compared()
-    assert len(list(tmp_path.glob("killed.differs*/runs/jem"))) == 1, "what differs is kept"
+def table(said: str) -> list[str]:
+    """Its rows of stages."""
+    return [line for line in said.splitlines() if line.startswith("| ") and not line.startswith(("| stage", "| all"))]
 
 
 # train.py's first lines, told to end before PyTorch is there.
@@ -142,7 +144,7 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138)])
 def test_a_signal_while_the_command_starts(cold_python, name, status):
     done = cold_python("-c", BEFORE_TORCH, name)
     assert done.returncode == status

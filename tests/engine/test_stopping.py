@@ -13,16 +13,41 @@ def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_sigterm_ends_at_once_outside_and_at_the_end_of_what_is_held() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_it_ends_at_once_outside_and_at_the_end_of_what_is_held(number: int) -> None:
+    with stopping.signals(), pytest.raises(stopping.Terminated):
+        send(number)
     with stopping.signals():
-        with pytest.raises(stopping.Terminated):
-            send(signal.SIGTERM)
         done = []
-        with pytest.raises(stopping.Terminated), stopping.deferred():
+        with pytest.raises(stopping.Terminated) as stop, stopping.deferred():
             assert not stopping.asked()
-            send(signal.SIGTERM)
+            send(number)
             done.append(stopping.asked())
         assert done == [True]
+        assert stopping.word_and_status(stop.value)[1] == 128 + number
+
+
+@pytest.mark.parametrize("then", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_warning_that_something_follows_still_waits_for_the_end_of_the_step(then: int) -> None:
+    with stopping.signals():
+        done = []
+        with pytest.raises(stopping.Terminated) as stop, stopping.deferred():
+            send(signal.SIGUSR1)
+            send(then)
+            done.append(1)
+        assert done == [1]
+        assert stopping.word_and_status(stop.value)[1] == 128 + then
+
+
+def test_what_a_launcher_does_at_a_warning_stays() -> None:
+    heard: list[int] = []
+    usual = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    try:
+        with stopping.signals():
+            send(signal.SIGUSR1)
+        assert heard == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
 
 
 def test_a_second_sigterm_does_not_wait() -> None:
@@ -50,7 +75,8 @@ def test_after_the_first_sigint_the_system_handles_the_second() -> None:
 
 
 def test_handlers_are_given_back_and_other_threads_have_none() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
     with stopping.signals():
         assert signal.getsignal(signal.SIGTERM) is stopping.on_terminate
         seen: list[str] = []
@@ -63,7 +89,7 @@ def test_handlers_are_given_back_and_other_threads_have_none() -> None:
         thread.start()
         thread.join()
     assert seen == ["worked"]
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_neither_is_taken_for_a_failing_job() -> None:

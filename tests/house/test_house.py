@@ -170,8 +170,8 @@ def test_no_import_goes_round_in_a_circle() -> None:
 
 def test_only_work_on_the_repository_asks_where_it_lies() -> None:
     """All else asks `farout.places` for files of conf/ and for folders: a wheel has no repository."""
-    folders = {"commands/bench.py", "commands/torture.py", "commands/verdicts.py", "reproduce/pages.py"}
-    folders.add("reproduce/paper_page.py")
+    folders = {"commands/bench.py", "commands/verdicts.py", "reproduce/pages.py", "reproduce/paper_page.py"}
+    folders |= {"commands/torturing/process.py", "commands/torturing/disks.py"}
     folders |= {"commands/benchmark/page.py", "commands/benchmark/start_up.py", "runs/environment.py"}
     named = {"places.py", "config/settings.py"}  # where it is defined, and handed on to tests
     asking = {

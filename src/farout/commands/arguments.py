@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from farout.command_names import as_typed
-from farout.engine.stopping import INTERRUPTED, TERMINATED, Terminated, signals
+from farout.engine.stopping import Terminated, signals, word_and_status
 from farout.errors import ConfigError, FaroutError, one_line, shorten
 from farout.places import INSTALLED
 
@@ -125,7 +125,8 @@ def plain(error: BaseException) -> str:
 def guarded(main: Main) -> Main:
     """`main` of a command: what a user can cause becomes one line on stderr and a status; bugs keep their traceback.
 
-    SIGTERM, by which schedulers end jobs, works like Ctrl-C, with a status of its own: `farout.engine.stopping`.
+    SIGTERM and SIGUSR1, by which schedulers end jobs, work like Ctrl-C, with statuses of their own:
+    `farout.engine.stopping`.
     """
 
     @functools.wraps(main)
@@ -142,7 +143,7 @@ def reported(main: Main, arguments: Sequence[str] | None = None) -> int:
     try:
         status = main(arguments)
     except (KeyboardInterrupt, Terminated) as stop:
-        word, status = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+        word, status = word_and_status(stop)
         _complain(f"{word} {stop}" if str(stop) else f"{word}: repeat the command")
     except SystemExit as leaving:  # argparse after --help, rich where nobody reads any more
         if isinstance(leaving.__context__, BrokenPipeError):

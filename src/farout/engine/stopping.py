@@ -1,4 +1,8 @@
-"""How a command ends early: SIGTERM of a scheduler, Ctrl-C of a person. Light to import: it comes before torch does."""
+"""How a command ends early: SIGTERM or SIGUSR1 of a scheduler, Ctrl-C of a person.
+
+Slurm sends SIGTERM when it ends a job, and before the time limit whatever `--signal` names, by custom SIGUSR1. Both ask
+for the same, an end with the state saved; the exit status tells which it was. Light to import: it comes before torch.
+"""
 
 import signal
 import sys
@@ -6,8 +10,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import ClassVar
 
-INTERRUPTED, TERMINATED = 130, 143  # exit statuses, as a shell would say them
+WARNING = getattr(signal, "SIGUSR1", None)  # that time runs out; not every system has it
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", WARNING: "stopped"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -15,22 +21,25 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Terminated(BaseException):
-    """SIGTERM. No Exception: whoever survives a failing job (a sweep, a progress bar) must not survive this."""
+    """SIGTERM or SIGUSR1. No Exception: whoever survives a failing job (a sweep, a bar) must not survive this."""
 
 
 class _Requests:
     """What the signals of this process have asked for."""
 
     holding = False
-    terminate = False
+    came: ClassVar[list[int]] = []  # in their order, of those that end the command
 
 
 def on_terminate(number: int, frame: FrameType | None) -> None:
-    """End at once; amid training (`deferred`) at the end of the step, unless asked again."""
-    if _Requests.holding and not _Requests.terminate:
-        _Requests.terminate = True
-        return
-    raise Terminated
+    """End at once; amid training (`deferred`) at the end of the step, unless SIGTERM comes again.
+
+    A warning that comes twice, or SIGTERM after it, is no impatience: schedulers do that.
+    """
+    again = number == signal.SIGTERM and number in _Requests.came
+    _Requests.came.append(number)
+    if again or not _Requests.holding:
+        raise Terminated
 
 
 def on_interrupt(number: int, frame: FrameType | None) -> None:
@@ -41,14 +50,19 @@ def on_interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def signals() -> Iterator[None]:
-    """Our handlers for the time of one command; only a process's main thread may have any."""
+    """Our handlers for the time of one command; only a process's main thread may have any.
+
+    What a launcher has arranged for SIGUSR1 in its own processes (submitit: requeue the job) stays.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, on_terminate)
     signal.signal(signal.SIGINT, on_interrupt)
-    _Requests.terminate = False
+    if WARNING is not None and signal.getsignal(WARNING) == signal.SIG_DFL:
+        usual[WARNING] = signal.signal(WARNING, on_terminate)
+    _Requests.came = []
     try:
         yield
     finally:
@@ -69,9 +83,9 @@ def told_as(where: str) -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """SIGTERM waits for the end of this block, which asks for it (`asked`): half an update is no state to resume from.
+    """SIGTERM and SIGUSR1 wait for the end of this block, which asks for them (`asked`).
 
-    A second SIGTERM does not wait.
+    Half an update is no state to resume from. A second SIGTERM does not wait.
     """
     _Requests.holding = True
     try:
@@ -83,13 +97,19 @@ def deferred() -> Iterator[None]:
 
 
 def asked() -> bool:
-    """Whether SIGTERM came while it was held."""
-    return _Requests.terminate
+    """Whether SIGTERM or SIGUSR1 came while they were held."""
+    return bool(_Requests.came)
+
+
+def word_and_status(stop: BaseException) -> tuple[str, int]:
+    """What happened, in a word, and the exit status: 128 and the signal's number, so that a scheduler can tell."""
+    ended_by = (_Requests.came or [signal.SIGTERM])[-1] if isinstance(stop, Terminated) else signal.SIGINT
+    return WORDS[ended_by], 128 + ended_by
 
 
 def report_stop(stop: BaseException) -> int:
     """Say in one line on standard error how a command ended early; returns its exit status."""
-    word, status = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+    word, status = word_and_status(stop)
     where = str(stop) or "before training or evaluation began: nothing is lost, repeat the command"
     print(f"{word} {where}", file=sys.stderr)
     return status

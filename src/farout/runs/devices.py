@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from farout.config.settings import TrainerSettings
+from farout.engine import stopping
 from farout.engine.processes import ALONE, PATIENCE, Processes
 from farout.engine.progress import console
 from farout.errors import ConfigError, FaroutError
@@ -91,7 +92,7 @@ def device_of(processes: Processes, device: torch.device) -> torch.device:
 def follow(processes: Processes, device: torch.device) -> None:
     """Do what the leader sends, until it sends None."""
     console.quiet = True
-    for number in (signal.SIGINT, signal.SIGTERM):  # the leader hears them
+    for number in filter(None, (signal.SIGINT, signal.SIGTERM, stopping.WARNING)):  # the leader hears them
         signal.signal(number, signal.SIG_IGN)
     while (task := processes.receive()) is not None:
         task.carry_out(processes, device)
