@@ -88,7 +88,7 @@ class Processes:
         tensors = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.batch_norm == "local":
             tensors += [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        for dtype in {tensor.dtype for tensor in tensors}:
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # in the same order everywhere
             self._average([tensor for tensor in tensors if tensor.dtype == dtype])
 
     def _average(self, tensors: list[Tensor]) -> None:

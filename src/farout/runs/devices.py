@@ -69,7 +69,8 @@ def several_devices(trainer: TrainerSettings, device: torch.device) -> Iterator[
             for process in started:
                 process.kill()
                 process.join()
-            dist.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
 
 
 def as_launched(trainer: TrainerSettings) -> TrainerSettings:
