@@ -18,9 +18,9 @@ from farout.reproduce import slices
 from farout.runs import training
 from farout.runs.geometry import Geometry, method_state
 from farout.runs.inputs import training_data
-from farout.runs.logger import summary_of
 from farout.runs.run import Run, run_of
 from farout.runs.scoring import Predictor
+from farout.runs.sink import summary_of
 from farout.runs.training import train
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import yaml
 
 from farout.config.compose import compose_settings
 from farout.config.settings import ROOT
-from farout.runs.logger import summary_of
 from farout.runs.overrides import compose_evaluation
+from farout.runs.sink import summary_of
 from farout.runs.training import train
 
 SETS = ["china_patches", "hopper_patches", "gaussian@50"]
