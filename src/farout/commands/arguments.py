@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import logging
 import math
 import os
 import re
@@ -154,6 +155,13 @@ def reported(main: Main, arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         status = _status_of(error)
     return _flushed(status)
+
+
+def hear() -> None:
+    """Messages alone on standard output; of Hydra's plugins (launchers, sweepers) also what they do."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
+    for name in ("farout", "hydra_plugins"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _status_of(error: Exception) -> int:

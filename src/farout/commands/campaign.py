@@ -4,14 +4,16 @@
     python scripts/campaign.py --minutes 9 --state campaign   one slice; repeat until it says "campaign complete"
     python scripts/campaign.py --id cifar100 --seeds 1 2 3 outliers=cifar100 ood_data=stand_in logger=none
 
+    python scripts/campaign.py --launcher slurm hydra.launcher.partition=gpu --seeds 1 2 3   every stage a job of Slurm
+    python scripts/campaign.py --launcher slurm --seeds 1 2 3 --status                       where they stand
+
 Most valuable first: of seed 1 the pre-training, the fine-tunings and their evaluations, then of seed 2, and so on. JEM
 is sampled before its evaluation and attacked after it. When all is done the tables are written and printed: the same
 stages as `python scripts/reproduce.py` has, which does them in one go.
-Overrides (NAME=VALUE) are added to every row, as for `python train.py`.
+Overrides (NAME=VALUE) are added to every row, as for `python train.py`; hydra.launcher.NAME=VALUE is for Slurm.
 """
 
 import argparse
-import logging
 import math
 import re
 import sys
@@ -22,16 +24,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from farout.commands.arguments import DONE, Parser, folder_to_write, guarded, number, seed
-from farout.commands.reproduce import show
+from farout.commands.arguments import DONE, Parser, folder_to_write, guarded, hear, number, seed
+from farout.commands.campaign_jobs import PREFIX, Jobs, parameters_of
+from farout.commands.reproduce import write_tables
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.reproduce import slices
 from farout.reproduce.forecast import Forecaster
 from farout.reproduce.rows import TableRequest, refuse_own, rows_of, usual_id
-from farout.reproduce.stages import Stage, carry_out, check_data, runs_of, stages_of
-from farout.reproduce.tables import tabulate
-from farout.runs.environment import choose_device, device_name, stamp
+from farout.reproduce.stages import Stage, carry_out, check_data, runs_of, stages_here
+from farout.runs.environment import device_name, stamp
 
 MORE_TO_DO = 3
 TABLES = {  # --table -> whose rows, at which scale
@@ -53,7 +55,12 @@ OWN_OPTIONS = {
 }
 
 EPILOG = """\
-exit status: 0 campaign complete; 3 the budget is spent and there is more to do; 2 an error, in one line.
+exit status: 0 campaign complete; 3 the budget is spent and there is more to do (--status: not all is done); 2 an error,
+in one line. With --launcher: 0 everything that is not done is in the queue.
+
+On a cluster (--launcher slurm) trainings come first, what needs them waits for them, and the tables are written when
+all is done. The same command again submits what failed and what is missing, never what is in the queue. Jobs that are
+preempted, or whose time runs out, are put back and go on. Options of the jobs: conf/hydra/launcher/slurm.yaml.
 
 The state folder (--state) carries a campaign to another machine. At the end of a slice, also of one that an error
 or Ctrl-C ends (then with the last checkpoint), the campaign's runs are packed into campaign.tar.NNN, at most 15 MiB
@@ -77,16 +84,24 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, metavar="FOLDER", help="pick up from here, and leave the state here")
     parser.add_argument("--init", type=Path, metavar="RUN_FOLDER", help="fine-tune this run; no pre-training")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="default: %(default)s")
+    parser.add_argument("--launcher", choices=("slurm",), help="submit every stage as a job that waits for its parents")
+    parser.add_argument("--status", action="store_true", help="print where every stage stands; does nothing")
     parser.add_argument("--dry-run", action="store_true", help="print the plan (with --state: pick up first)")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="added to every row, e.g. logger=none")
     words = [word for word in arguments if re.match(r"[+~]*[\w./@]+=", word)]
     options = parser.parse_args([word for word in arguments if word not in words])
     options.overrides = [*options.overrides, *words]
+    options.launcher_words = [word for word in options.overrides if word.lstrip("+").startswith(PREFIX)]
+    options.overrides = [word for word in options.overrides if word not in options.launcher_words]
     options.id = usual_id(TABLES[options.table][1]) if options.id is None else options.id
     for option in ("rows", "seeds"):
         named = getattr(options, option) or []
         if len(set(named)) < len(named):
             raise ConfigError(f"--{option} {' '.join(map(str, named))} names one twice: name each once")
+    if options.launcher_words and options.launcher is None:
+        raise ConfigError(f"{options.launcher_words[0]} is about jobs of Slurm: add --launcher slurm")
+    if options.launcher and options.state:
+        raise ConfigError("--state carries a campaign to another machine, --launcher leaves it here: choose one")
     for option in ("outputs", "state"):
         folder_to_write(f"--{option}", getattr(options, option))
     return options
@@ -96,8 +111,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """One slice; returns the exit status."""
     started = time.monotonic()
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
-    logging.getLogger("farout").setLevel(logging.INFO)
+    hear()
     options = parse(sys.argv[1:] if arguments is None else arguments)
     return run_slice(options, started)
 
@@ -107,12 +121,16 @@ def run_slice(options: argparse.Namespace, started: float) -> int:
     if options.state:
         slices.restore(options.state, options.outputs / "runs")
     request = request_of(options)
-    stages = planned(request)
+    stages = stages_here(request)
     for name, reason in check_data(stages).items():
         say(f"will be left out: {name} - {reason}")
     if options.dry_run:
         print_plan(stages, options.minutes)
         return DONE
+    if options.status:
+        return MORE_TO_DO if Jobs(request, stages, options.outputs).show() else DONE
+    if options.launcher:
+        return submit(Jobs(request, stages, options.outputs), options)
     try:
         complete = carry_out(stages, started + 60 * options.minutes)
     finally:
@@ -124,6 +142,13 @@ def run_slice(options: argparse.Namespace, started: float) -> int:
         return MORE_TO_DO
     write_tables(request, stages, options.outputs)
     say("campaign complete")
+    return DONE
+
+
+def submit(jobs: Jobs, options: argparse.Namespace) -> int:
+    """Leave the work to the cluster."""
+    count = jobs.submit(parameters_of(options.launcher_words))
+    say(f"{count or 'no'} new jobs, logs: {jobs.folder}; the same command with --status tells where they stand")
     return DONE
 
 
@@ -144,23 +169,6 @@ def request_of(options: argparse.Namespace) -> TableRequest:
     request.check(options.table)
     refuse_own(request.overrides, OWN_OPTIONS)
     return request
-
-
-def planned(request: TableRequest) -> list[Stage]:
-    """All stages, on the device that trainer.device chooses."""
-    first = request.settings(request.rows[0], request.seeds[0])
-    return stages_of(request, choose_device(first.trainer.device))
-
-
-def write_tables(request: TableRequest, stages: Sequence[Stage], outputs: Path) -> None:
-    """The tables of what was evaluated; rows that cannot stand in one leave a complete campaign complete."""
-    out = outputs / "tables" / f"{request.label}-{request.id_data}"
-    if not any(stage.kind == "evaluate" for stage in stages):
-        return
-    try:
-        show(tabulate(request, stages, out), out)
-    except ConfigError as problem:
-        say(f"no tables: {problem}")
 
 
 def leave_state(stages: Sequence[Stage], options: argparse.Namespace) -> None:

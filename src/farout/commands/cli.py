@@ -1,7 +1,6 @@
 """The outer entry of train.py and eval.py: Hydra inside, one-line errors and exit statuses outside."""
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +17,8 @@ from hydra.version import setbase
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from farout.commands import optuna_sweeper  # noqa: F401
-from farout.commands.arguments import DONE, FAILED, plain, reported
+from farout.commands import hydra_plugins  # noqa: F401
+from farout.commands.arguments import DONE, FAILED, hear, plain, reported
 from farout.commands.optuna_study import reporter
 from farout.commands.sweeping import Sweep
 from farout.config.compose import compose_after, explain, require_jobs, settings_of
@@ -46,7 +45,7 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     """What `main` does with `words`; in a sweep every job is tried, a failing one is reported, and the status tells."""
     parser, options = read(words)
     if options.info is None:  # Hydra prints that with a logger of its own
-        _hear()
+        hear()
     # Hydra would print its own report and exit with 1: ask for the exception instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     typed, before = list(options.overrides), list[str]()
@@ -82,13 +81,6 @@ def command(config_name: str, task: Task, words: Sequence[str]) -> int:
     if jobs.errors:
         raise jobs.errors[0]
     return DONE
-
-
-def _hear() -> None:
-    """Messages alone on standard output; of Hydra's plugins (launchers, sweepers) also what they do."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)
-    for name in ("farout", "hydra_plugins"):
-        logging.getLogger(name).setLevel(logging.INFO)
 
 
 @contextmanager
@@ -223,6 +215,9 @@ def refuse(options: argparse.Namespace, config_name: str, before: Sequence[str])
     if is_sweep(options):
         require_jobs(options.overrides)
         return None
+    for word in options.overrides:
+        if word.startswith(("hydra/launcher=", "hydra/sweeper=")):
+            raise ConfigError(f"{word} is about sweeps: add -m")
     elsewhere = options.config_dir or options.config_path or options.config_name
     if elsewhere or any("${hydra:" in word for word in options.overrides):  # which only a job can look up
         return None

@@ -96,16 +96,6 @@ def _said(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _is_plugin(name: str) -> bool:
-    return name == f"{__name__}.{OptunaSweeper.__name__}" or _usual(name)
-
-
-# Hydra takes plugins of its own packages alone, and would want another installed package for this one class.
-_usual = Plugins.is_in_toplevel_plugins_module
-Plugins.is_in_toplevel_plugins_module = staticmethod(_is_plugin)  # type: ignore[assignment, method-assign]
-Plugins.instance().register(OptunaSweeper)
-
-
 def distribution_of(override: Override) -> Any:
     """Optuna's search space of an option: interval(a,b), range(a,b,step), choice(...) or values with commas."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

@@ -36,9 +36,8 @@ from farout.report.tables.cells import Table
 from farout.report.tables.render import to_terminal, width
 from farout.reproduce.remarks import demo_remarks
 from farout.reproduce.rows import SCALES, TableRequest, refuse_own, rows_of, usual_id
-from farout.reproduce.stages import carry_out, check_data, stages_of
+from farout.reproduce.stages import Stage, carry_out, check_data, stages_here
 from farout.reproduce.tables import tabulate
-from farout.runs.environment import choose_device
 
 PAPERS = ("cider", "energy", "jem", "oe")
 FINE_TUNING = ("energy", "oe")
@@ -95,10 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     request = request_of(options)
     out = options.out or Path("outputs/tables") / f"{request.label}-{options.id}"
-    first = request.settings(request.rows[0], request.seeds[0])
-    stages = stages_of(request, choose_device(first.trainer.device))
+    stages = stages_here(request)
     folder_to_write("--out", out)
-    folder_to_write("paths.outputs", Path(first.paths.outputs))
+    folder_to_write("paths.outputs", Path(stages[0].settings.paths.outputs))
     check_data(stages)
     carry_out(stages)
     tables = tabulate(request, stages, out, options.record)
@@ -107,6 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in demo_remarks(tables[papers.load("energy").output]):
             say(line)
     return 0
+
+
+def write_tables(request: TableRequest, stages: Sequence[Stage], outputs: Path) -> None:
+    """The tables of what was evaluated, printed too; rows that cannot stand in one are no error."""
+    out = outputs / "tables" / f"{request.label}-{request.id_data}"
+    if not any(stage.kind == "evaluate" for stage in stages):
+        return
+    try:
+        show(tabulate(request, stages, out), out)
+    except ConfigError as problem:
+        say(f"no tables: {problem}")
 
 
 def show(tables: Mapping[str, Table], out: Path) -> None:

@@ -482,7 +482,7 @@ class Loop:
         rule = self.checkpointing
         by_time = rule.minutes is not None and time.monotonic() - self.saved_at >= 60 * rule.minutes
         by_steps = rule.steps is not None and self.step - self.saved_step >= rule.steps
-        if by_time or by_steps:
+        if by_time or by_steps or stopping.save_asked():
             self.save()
 
     def save(self) -> None:

@@ -33,8 +33,15 @@ def say(message: str) -> None:
     console.print(as_typed(message), markup=False)
 
 
+def draw_no_bars() -> None:
+    """Lines alone from now on: other processes have the same terminal, and bars would be drawn over each other."""
+    Lines.alone = True
+
+
 def for_terminal() -> Console | None:
     """Where a bar can be drawn; None where neither stream is a terminal: batch jobs, notebooks, pipes."""
+    if Lines.alone:
+        return None
     if sys.stdout.isatty():
         return console
     return errors if sys.stderr.isatty() else None  # of `train.py > log`, say
@@ -97,6 +104,7 @@ class Bar:
 class Lines:
     """The lines of one `Bar`: the first soon after its start, then one a minute, also over many short bars."""
 
+    alone = False  # whether this process draws no bars
     last = -NEXT_LINE  # when any piece of work of this process had one
 
     def __init__(self, progress: Progress, task: TaskID, note: Callable[[], str] | None, unit: str = "") -> None:

@@ -1,19 +1,21 @@
-"""How a command ends early: SIGTERM or SIGUSR1 of a scheduler, Ctrl-C of a person.
+"""How a command ends early: SIGTERM, SIGUSR1 or SIGUSR2 of a scheduler, Ctrl-C of a person.
 
-Slurm sends SIGTERM when it ends a job, and before the time limit whatever `--signal` names, by custom SIGUSR1. Both ask
-for the same, an end with the state saved; the exit status tells which it was. Light to import: it comes before torch.
+Slurm sends SIGTERM when it ends a job, and before the time limit whatever `--signal` names, by custom SIGUSR1 or
+SIGUSR2. All ask for the same, an end with the state saved; the exit status tells which it was. Light to import: it
+comes before torch.
 """
 
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import ClassVar
 
-WARNING = getattr(signal, "SIGUSR1", None)  # that time runs out; not every system has it
-WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", WARNING: "stopped"}
+# That time runs out; not every system has these.
+WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", **dict.fromkeys(WARNINGS, "stopped")}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -21,13 +23,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGUSR1. No Exception: whoever survives a failing job (a sweep, a bar) must not survive this."""
+    """SIGTERM or a warning. No Exception: whoever survives a failing job (a sweep, a bar) must not survive this."""
 
 
 class _Requests:
     """What the signals of this process have asked for."""
 
     holding = False
+    save = False  # the state, and go on
     came: ClassVar[list[int]] = []  # in their order, of those that end the command
 
 
@@ -52,7 +55,7 @@ def on_interrupt(number: int, frame: FrameType | None) -> None:
 def signals() -> Iterator[None]:
     """Our handlers for the time of one command; only a process's main thread may have any.
 
-    What a launcher has arranged for SIGUSR1 in its own processes (submitit: requeue the job) stays.
+    In a process of somebody's who has arranged something for a warning, that stays.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -60,14 +63,63 @@ def signals() -> Iterator[None]:
     usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, on_terminate)
     signal.signal(signal.SIGINT, on_interrupt)
-    if WARNING is not None and signal.getsignal(WARNING) == signal.SIG_DFL:
-        usual[WARNING] = signal.signal(WARNING, on_terminate)
-    _Requests.came = []
+    for number in (each for each in WARNINGS if signal.getsignal(each) == signal.SIG_DFL):
+        usual[number] = signal.signal(number, on_terminate)
+    _Requests.came, _Requests.save = [], False
     try:
         yield
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def saved_before_requeue() -> Iterator[None]:
+    """In a job whose launcher requeues it on a warning (submitit's handler): what the launcher does, after a save.
+
+    SIGTERM means nothing there but that a warning or the end follows: the state is saved, and the work goes on, because
+    of a job that ends by itself nobody knows that it was to come back.
+    """
+    launchers: dict[int, Callable[..., object]] = {}
+    for number in WARNINGS:
+        if callable(handler := signal.getsignal(number)):
+            launchers[number] = handler
+            signal.signal(number, on_terminate)
+    usual = signal.signal(signal.SIGTERM, on_save)
+    _Requests.came, _Requests.save = [], False
+    try:
+        yield
+    except Terminated:
+        handler = launchers[_Requests.came[-1]]
+        handler(_Requests.came[-1], None)
+        raise
+    finally:
+        for number, handler in {**launchers, signal.SIGTERM: usual}.items():
+            signal.signal(number, handler)
+
+
+def on_save(number: int, frame: FrameType | None) -> None:
+    """Have the state saved at the end of the step."""
+    _Requests.save = True
+
+
+def save_asked() -> bool:
+    """Whether the state is to be saved while the work goes on; asked once, it is no longer."""
+    asked_for, _Requests.save = _Requests.save, False
+    return asked_for
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What is started in this block hears no signal that ends a command: schedulers send them to every process."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, *WARNINGS))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -83,7 +135,7 @@ def told_as(where: str) -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 wait for the end of this block, which asks for them (`asked`).
+    """SIGTERM and warnings wait for the end of this block, which asks for them (`asked`).
 
     Half an update is no state to resume from. A second SIGTERM does not wait.
     """
@@ -97,7 +149,7 @@ def deferred() -> Iterator[None]:
 
 
 def asked() -> bool:
-    """Whether SIGTERM or SIGUSR1 came while they were held."""
+    """Whether SIGTERM or a warning came while they were held."""
     return bool(_Requests.came)
 
 

@@ -21,6 +21,7 @@ from farout.reproduce.costs import attack_seconds, evaluation_seconds, sampling_
 from farout.reproduce.rows import TableRequest
 from farout.runs.checks import Checks
 from farout.runs.dependencies import already_evaluated
+from farout.runs.environment import choose_device
 from farout.runs.evaluation import evaluate
 from farout.runs.inputs import ImageSets, training_data
 from farout.runs.recovery import set_aside_damage
@@ -59,6 +60,11 @@ class Stage(ABC):
         return settings_for(self.settings, self.run) if self.settings.run else self.settings
 
     @property
+    def needed_runs(self) -> list[Run]:
+        """Those that must be trained before it can begin, besides its own."""
+        return []
+
+    @property
     @abstractmethod
     def done(self) -> bool:
         """Whether nothing of it is left."""
@@ -80,6 +86,11 @@ class Train(Stage):
     """Train a row's network."""
 
     kind = "train"
+
+    @property
+    def needed_runs(self) -> list[Run]:
+        parent = parent_run(self.settings, self.device) if self.settings.init_from is not None else None
+        return [] if parent is None else [parent]
 
     @property
     def done(self) -> bool:
@@ -124,6 +135,10 @@ class Sample(Stage):
     classifier: Stage | None  # whose features measure the samples of all seeds, so that distances compare
 
     @property
+    def needed_runs(self) -> list[Run]:
+        return [] if self.classifier is None else [self.classifier.run]
+
+    @property
     def _folder(self) -> Path:
         return self.run.folder / "samples"
 
@@ -157,6 +172,10 @@ class Attack(Stage):
     kind = "attack"
     plan: AttackPlan
     classifiers: tuple[Stage, ...]
+
+    @property
+    def needed_runs(self) -> list[Run]:
+        return [classifier.run for classifier in self.classifiers]
 
     def _comparisons(self) -> Iterable[tuple[Run | None, AttackPlan]]:
         """Each classifier with what is to be measured beside it: ascents beside the first, which stay."""
@@ -206,6 +225,12 @@ def stages_of(request: TableRequest, device: torch.device) -> list[Stage]:
     return stages
 
 
+def stages_here(request: TableRequest) -> list[Stage]:
+    """All stages, on the device that trainer.device chooses."""
+    first = request.settings(request.rows[0], request.seeds[0])
+    return stages_of(request, choose_device(first.trainer.device))
+
+
 def _add(stages: list[Stage], stage: Stage) -> None:
     """Append a stage unless it is there already, after the training of its parent."""
     settings = stage.settings
@@ -213,6 +238,18 @@ def _add(stages: list[Stage], stage: Stage) -> None:
         _add(stages, Train("pre-training", parent_settings(settings), stage.device))
     if not any((other.kind, other.run.folder) == (stage.kind, stage.run.folder) for other in stages):
         stages.append(stage)
+
+
+def before(stage: Stage, stages: Sequence[Stage]) -> list[Stage]:
+    """Which of the stages must be done before one of them: earlier ones of its run, and trainings that it needs."""
+    needed = [run.folder for run in stage.needed_runs]
+    earlier = stages[: stages.index(stage)]
+    same = stage.run.folder
+    return [
+        each
+        for each in earlier
+        if (folder := each.run.folder) == same or (isinstance(each, Train) and folder in needed)
+    ]
 
 
 def runs_of(stages: Sequence[Stage]) -> list[Run]:

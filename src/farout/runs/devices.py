@@ -93,7 +93,7 @@ def device_of(processes: Processes, device: torch.device) -> torch.device:
 def follow(processes: Processes, device: torch.device) -> None:
     """Do what the leader sends, until it sends None."""
     console.quiet = True
-    for number in filter(None, (signal.SIGINT, signal.SIGTERM, stopping.WARNING)):  # the leader hears them
+    for number in (signal.SIGINT, signal.SIGTERM, *stopping.WARNINGS):  # the leader hears them
         signal.signal(number, signal.SIG_IGN)
     while (task := processes.receive()) is not None:
         task.carry_out(processes, device)
@@ -123,8 +123,9 @@ def _followers(here: Processes, meeting: Path, device: torch.device) -> list[Bas
     threads = max(1, torch.get_num_threads() // here.size)
     others = [Processes(rank, here.size, here.batch_norm) for rank in range(1, here.size)]
     processes = [start(target=_follower, args=(each, meeting, device, threads), daemon=True) for each in others]
-    for process in processes:
-        process.start()
+    with stopping.unheard():  # by the leader's followers: it hears them itself
+        for process in processes:
+            process.start()
     return list(processes)
 
 
