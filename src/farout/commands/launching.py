@@ -133,8 +133,6 @@ class JoblibLauncher(ProcessLauncher):
     heard = True
 
     def __init__(self, n_jobs: int | None) -> None:
-        if n_jobs is not None and (not isinstance(n_jobs, int) or n_jobs < 1):
-            raise ConfigError(f"hydra.launcher.n_jobs={n_jobs} is no number of processes")
         self.n_jobs = n_jobs
 
     def job(self, words: Sequence[str], number: int) -> SweepJob:
@@ -146,6 +144,8 @@ class JoblibLauncher(ProcessLauncher):
         import torch
         from joblib.externals.loky import get_reusable_executor
 
+        if self.n_jobs is not None and (not isinstance(self.n_jobs, int) or self.n_jobs < 1):
+            raise ConfigError(f"hydra.launcher.n_jobs={self.n_jobs} is no number of processes")
         at_once = min(len(jobs), self.n_jobs or max(2, torch.cuda.device_count()))
         say(f"{len(jobs)} jobs, {at_once} at a time, in processes of this machine")
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, torch.get_num_threads() // at_once))

@@ -21,7 +21,6 @@ class SlurmLauncher(ProcessLauncher):
     """One array of jobs, waited for; the options are those of conf/hydra/launcher/slurm.yaml."""
 
     def __init__(self, cluster: str, folder: str, **parameters: Any) -> None:
-        slurm.require_submitit("hydra/launcher=slurm")
         self.cluster, self.folder = cluster, Path(folder)
         self.parameters = {
             key: OmegaConf.to_container(each) if OmegaConf.is_config(each) else each for key, each in parameters.items()
@@ -29,6 +28,7 @@ class SlurmLauncher(ProcessLauncher):
 
     def carry_out(self, jobs: Sequence[SweepJob]) -> Iterator[tuple[int, Returned]]:
         """As they end; those that an earlier command has in the queue are not submitted again."""
+        slurm.require_submitit("hydra/launcher=slurm")
         executor = slurm.executor_of(self.cluster, self.folder, self.parameters, OPTION)
         waiting = self._in_queue()
         old = {job.number: slurm.job_before(waiting[key], self.folder) for job in jobs if (key := _key(job)) in waiting}
