@@ -1,7 +1,9 @@
 """train.py and eval.py that are told to stop: one line that is true, the status that says so, nothing lost."""
 
+import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +120,18 @@ def test_a_method_that_takes_long_to_prepare_is_not_waited_for(command, monkeypa
     done = command("train", "method=energy", "init_from=null", "evaluate=false")
     assert done.status == 143
     assert "at step 0 of 3" in done.err and "no checkpoint was written yet" in done.err
+
+
+def test_a_finished_run_that_can_only_be_read_is_finished_with_a_state_that_a_kill_has_left(
+    command, runs, tmp_path, monkeypatch
+):
+    assert command("train", *TINY).status == 0
+    state = tmp_path / "outputs/runs" / runs()[0] / "checkpoint.pt"
+    state.touch()
+
+    def refuse(path, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    done = command("train", *TINY)
+    assert (done.status, done.err) == (0, "") and "nothing left to do" in done.out and state.exists()

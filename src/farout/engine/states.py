@@ -14,7 +14,7 @@ import torch
 from farout.engine.checkpoint import DamagedState, read_state
 from farout.engine.progress import say
 from farout.errors import FaroutError
-from farout.files import set_aside
+from farout.files import set_aside, writing
 
 CPU = torch.device("cpu")
 
@@ -43,9 +43,10 @@ def state_files(path: Path) -> list[Path]:
 
 
 def remove_states(path: Path) -> None:
-    """Remove the states of a run that needs them no more, also those of versions before."""
+    """Remove the states of a run that needs them no more, also those of versions before. Raises UnwritableError."""
     for file in (*state_files(path), path.with_suffix(".earlier.pt")):
-        file.unlink(missing_ok=True)
+        with writing(file):
+            file.unlink(missing_ok=True)
 
 
 def has_states(path: Path) -> bool:

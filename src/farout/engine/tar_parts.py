@@ -68,7 +68,8 @@ def pack(folder: Path, name: str, files: Mapping[str, Path], facts: Mapping[str,
     current = {part["name"] for part in parts}
     for stale in folder.glob(f"{name}.tar.[0-9][0-9][0-9]"):
         if stale.name not in current:
-            stale.unlink()
+            with writing(stale):
+                stale.unlink()
     return manifest
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -36,7 +36,7 @@ from farout.engine.restarts import Restart
 from farout.engine.states import has_states, remove_states
 from farout.engine.stopping import told_as
 from farout.engine.timing import Trial, in_turns, random_states_kept, seconds_per_step
-from farout.errors import OutOfBudget
+from farout.errors import OutOfBudget, UnwritableError
 from farout.files import write_bytes
 from farout.methods import Method
 from farout.runs.checks import Checks
@@ -144,7 +144,8 @@ class TrainingJob:
         recover(run, settings, self.data)
         evaluation = EvaluationJob(run, settings, self.device, self.processes)
         if run.finished:
-            remove_states(run.checkpoint)  # killed between the weights and this
+            with suppress(UnwritableError):  # whoever can only read a finished run loses nothing by what is left
+                remove_states(run.checkpoint)  # killed between the weights and this
             say(f"{run.name} is finished: {run.folder}")
             if not settings.evaluate or evaluation.done():
                 say(f"nothing left to do; results: {run.results}")
