@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -16,6 +18,7 @@ import farout.engine.tar_parts
 import farout.reproduce.costs
 import farout.reproduce.stages
 import farout.runs.robustness
+from fake_slurm import FakeSlurm
 from farout.commands.campaign import TABLES
 from farout.config.settings import ROOT
 from farout.reproduce.rows import TableRequest, rows_of
@@ -30,6 +33,15 @@ ROWS = ["--rows", "softmax", "energy_ft"]
 LIMITLESS = ["--minutes", "600"]
 
 Slice = Callable[..., int]
+
+
+@dataclass
+class Asked:
+    """What the command said."""
+
+    status: int
+    out: str
+    err: str
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +316,83 @@ def test_jem_is_sampled_and_attacked_in_slices_and_reproduce_finds_nothing_left(
     assert names <= {path.name for path in written.iterdir()}
     for name in names:
         assert (written / name).read_text() == (tmp_path / "tables" / name).read_text()
+
+
+class TestOnACluster:
+    """Every stage a job of Slurm that waits for those that it needs."""
+
+    @pytest.fixture
+    def cluster(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
+        pytest.importorskip("submitit", reason="submitit is an extra: pip install farout[slurm]")
+        found = FakeSlurm(tmp_path / "cluster")
+        for name, value in found.environment.items():
+            monkeypatch.setenv(name, value)
+        yield found
+        found.release()
+        found.wait()
+
+    @pytest.fixture
+    def campaign(self, script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Asked]:
+        def call(*words: str) -> Asked:
+            capsys.readouterr()
+            status = script.main([*SMALL, *ROWS, "--outputs", str(tmp_path / "outputs"), *OVERRIDES, *words])
+            said = capsys.readouterr()
+            return Asked(status, said.out, said.err)
+
+        return call
+
+    def test_it_ends_with_the_networks_and_tables_of_one_go(
+        self, campaign: Callable[..., Asked], cluster: FakeSlurm, in_one_go: Path, tmp_path: Path
+    ) -> None:
+        submit = ["--launcher", "slurm", "hydra.launcher.partition=held"]
+        assert campaign("--status").out.count("not submitted") == 4
+        said = campaign(*submit)
+        assert said.status == 0 and "4 stages submitted" in said.out
+        jobs = cluster.jobs()
+        waits = {job["flags"]["job-name"].split("-seed-1-")[-1]: awaited(job) for job in jobs.values()}
+        assert waits == {
+            "softmax-train": [], "energy_ft-train": ["1"], "softmax-evaluate": ["1"], "energy_ft-evaluate": ["2"],
+            "demo-tables": ["1", "2", "3", "4"],
+        }  # fmt: skip
+        again = campaign(*submit)
+        assert "no stages submitted" in again.out and len(cluster.jobs()) == 5, "nothing is submitted twice"
+        stands = campaign("--launcher", "slurm", "--status")
+        assert stands.status == 3 and stands.out.count("pending") == 4 and "0 of 4 stages are done" in stands.out
+        cluster.release()
+        cluster.wait()
+        done = campaign("--status")
+        assert done.status == 0 and "4 of 4 stages are done" in done.out
+        ours, theirs = weights(tmp_path / "outputs"), weights(in_one_go)
+        assert ours.keys() == theirs.keys() and len(ours) == 2
+        assert all(tensors_equal(load_file(ours[name]), load_file(theirs[name])) for name in ours)
+        table = "tables/demo-digits/table1.md"
+        assert (tmp_path / "outputs" / table).read_text() == (in_one_go / table).read_text()
+
+    def test_what_failed_is_told_and_submitted_again(self, campaign: Callable[..., Asked], cluster: FakeSlurm) -> None:
+        campaign("--launcher", "slurm", "hydra.launcher.partition=broken")
+        cluster.wait(20)
+        assert [job["state"] for job in cluster.jobs().values()] == ["FAILED", *["CANCELLED"] * 4]
+        said = campaign("--status").out
+        assert said.count("failed before it began") == 1 and said.count("cancelled, because") == 3
+        campaign("--launcher", "slurm", "hydra.launcher.partition=held-and-broken")
+        assert len(cluster.jobs()) == 10
+
+    @pytest.mark.parametrize(
+        ("words", "line"),
+        [
+            (["--launcher", "slurm", "hydra.launcher.partition=closed"], "Slurm refuses the job"),
+            (["--launcher", "slurm", "hydra.launcher.cluster=local"], "hydra.launcher.cluster=local: jobs that wait"),
+            (["--launcher", "slurm", "--state", "there"], "--state carries a campaign"),
+            (["hydra.launcher.partition=gpu"], "hydra.launcher.partition=gpu is about jobs of Slurm"),
+        ],
+    )
+    def test_what_cannot_be_is_one_line(
+        self, campaign: Callable[..., Asked], cluster: FakeSlurm, words: list[str], line: str
+    ) -> None:
+        asked = campaign(*words)
+        assert asked.status == 2 and asked.err.startswith(f"error: {line}") and asked.err.count("\n") == 1
+        assert not cluster.jobs()
+
+
+def awaited(job: dict[str, Any]) -> list[str]:
+    return re.findall(r"\d+", job["flags"].get("dependency", ""))

@@ -179,7 +179,9 @@ def test_a_job_that_leaves_nothing_is_a_line_with_its_log(
 ) -> None:
     monkeypatch.setattr("submitit.SlurmJob._results_timeout_s", 1)  # for files of slow file systems
     done = sweep("slurm", "hydra.launcher.partition=broken", *SWEEP[1:])
-    assert done.status == 2 and re.search(r"error: job 1 ended without a result \(.*\), see .*1_0_log\.err\n$", done.err)
+    assert done.status == 2 and re.search(
+        r"error: job 1 ended without a result \(.*\), see .*1_0_log\.err\n$", done.err
+    )
 
 
 @pytest.mark.parametrize(

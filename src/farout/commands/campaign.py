@@ -148,7 +148,7 @@ def run_slice(options: argparse.Namespace, started: float) -> int:
 def submit(jobs: Jobs, options: argparse.Namespace) -> int:
     """Leave the work to the cluster."""
     count = jobs.submit(parameters_of(options.launcher_words))
-    say(f"{count or 'no'} new jobs, logs: {jobs.folder}; the same command with --status tells where they stand")
+    say(f"{count or 'no'} stages submitted, logs: {jobs.folder}; the same command with --status tells where they stand")
     return DONE
 
 

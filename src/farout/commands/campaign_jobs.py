@@ -66,7 +66,7 @@ class Jobs:
         self.states = slurm.in_queue() if self.numbers else {}
 
     def submit(self, parameters: Mapping[str, object]) -> int:
-        """Submit what is neither done nor in the queue, each with what it waits for; how many that were."""
+        """Submit what is neither done nor in the queue, each with what it waits for; how many stages that were."""
         count = 0
         for key, stage in self.stages.items():
             if not stage.done and not self._in_queue(key):
@@ -106,7 +106,14 @@ class Jobs:
             return f"{self.states[number].lower()}{_progress(stage)}"
         if number is None:
             return "not submitted"
-        return f"failed: {slurm.job_before(number, self.folder).paths.stderr}"
+        if (log := Path(slurm.job_before(number, self.folder).paths.stderr)).exists():
+            return f"failed: {log}"
+        missing = [name for name in self._needed(stage) if not self.stages[name].done]
+        return f"cancelled, because {missing[0]} is not done" if missing else "failed before it began"
+
+    def _needed(self, stage: Stage) -> list[str]:
+        needed = before(stage, list(self.stages.values()))
+        return [name for name, other in self.stages.items() if other in needed]
 
     def show(self) -> int:
         """Print where every stage stands; how many are not done."""

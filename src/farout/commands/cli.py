@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farout.commands import hydra_plugins  # noqa: F401
 from farout.commands.arguments import DONE, FAILED, hear, plain, reported
 from farout.commands.optuna_study import reporter
-from farout.commands.sweeping import Sweep
+from farout.commands.sweeping import Sweep, state_after
 from farout.config.compose import compose_after, explain, require_jobs, settings_of
 from farout.config.settings import Composition, Settings
 from farout.engine import stopping
@@ -128,9 +128,8 @@ class Jobs:
             if not isinstance(error, Pruned):
                 self.errors.append(error)
             if self.sweep is not None:
-                word = "pruned" if isinstance(error, Pruned) else "failed"
                 number = self.sweep.job_of(here.overrides.task, here.job.num).number
-                say(f"job {number} {word}: {plain(error)}")
+                say(f"job {number} {state_after(error)[0]}: {plain(error)}")
                 if not all("._internal." in part._target_ for part in (here.sweeper, here.launcher)):
                     raise  # a sweeper that searches must know, and another process has an `errors` of its own
             return None
