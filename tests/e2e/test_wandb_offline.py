@@ -81,7 +81,7 @@ def as_an_agent_types_it(sweep: dict, chosen: dict[str, int]) -> list[str]:
     return [word for part in sweep["command"] for word in marks.get(part, [part])]
 
 
-def test_the_command_of_a_wandb_sweep_has_its_metric_in_the_summary(python, tmp_path):
+def test_the_command_of_a_wandb_sweep_has_its_metric_in_the_summary(python, tmp_path, monkeypatch):
     sweep = yaml.safe_load((ROOT / "conf/wandb_sweep.yaml").read_text())
     chosen = {name: space["min"] for name, space in sweep["parameters"].items()}
     env, program, script, *words = as_an_agent_types_it(sweep, chosen)
@@ -98,6 +98,13 @@ def test_the_command_of_a_wandb_sweep_has_its_metric_in_the_summary(python, tmp_
     assert summary["validation/fpr95"] == pytest.approx(validation["fpr95"])
     (name,) = [record.run.project for record in records(path) if record.WhichOneof("record_type") == "run"]
     assert name == sweep["project"]
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")  # where another agent chooses the same values
+    monkeypatch.setenv("WANDB_RUN_ID", "agent2")
+    assert "nothing left to do" in python(script, *offline, *TINY, f"paths.outputs={tmp_path}").stdout
+    (again,) = run.glob("wandb/offline-run-*-agent2/*.wandb")
+    summary = {key: value for update in items(records(again), "summary") for key, value in update.items()}
+    assert summary["validation/fpr95"] == pytest.approx(validation["fpr95"])
+    assert json.loads((run / "run.json").read_text())["wandb"]["id"] == run.name, "it stays the run that trained"
 
 
 def test_a_sweep_is_one_table_of_a_run_of_its_own(cold_python, tmp_path):

@@ -52,6 +52,7 @@ from farout.runs.precision import TIME_FROM_STEPS, remember, remembered, undecid
 from farout.runs.recovery import recover
 from farout.runs.run import Run, build_backbone, parent_run, run_in, run_of, targets_of
 from farout.runs.validation import Report, accuracy_watch, logged, validate, validation_steps
+from farout.runs.wandb_log import under_an_agent
 
 
 def train(settings: Settings, deadline: float | None = None, report: Report | None = None) -> float | None:
@@ -149,15 +150,29 @@ class TrainingJob:
             say(f"{run.name} is finished: {run.folder}")
             if not settings.evaluate or evaluation.done():
                 say(f"nothing left to do; results: {run.results}")
+                self._tell_agent()
                 return
         parent = None if run.finished else self._trained_parent()
         self._begin_record()
         with run_logger(run, settings, "train", self.asked) as logger:
             if not run.finished:
                 self._train(parent, logger)
+            else:
+                self._tell_agent(logger)
             if settings.evaluate:
                 with told_as(f"while {run.name}, which is trained, was evaluated: repeat the command to evaluate it"):
                     evaluation.carry_out(logger)
+
+    def _tell_agent(self, logger: RunLogger | None = None) -> None:
+        """The agent of a W&B sweep that asks for a run which is there already: its figure on the holdout, once more."""
+        validation = self.run.record.get("validation")
+        if validation is None or not (self.asked and under_an_agent()):
+            return
+        if logger is None:
+            with run_logger(self.run, self.settings, "evaluate") as own:
+                self._tell_agent(own)
+        elif logger.wandb is not None:
+            logger.wandb.log(self.total_steps, logged(validation))
 
     def _begin_record(self) -> None:
         run = self.run

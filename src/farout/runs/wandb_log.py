@@ -138,7 +138,7 @@ def names_of(folder: Path, settings: LoggerSettings, session: Session) -> dict[s
         **place_of(settings, known),
         "id": (session.asked and os.environ.get("WANDB_RUN_ID")) or known.get("id") or wandb_id(name),
     }
-    if session.asked and os.environ.get("WANDB_SWEEP_ID"):
+    if session.asked and under_an_agent():
         found = dict.fromkeys(found)
     return {
         **found,
@@ -148,6 +148,11 @@ def names_of(folder: Path, settings: LoggerSettings, session: Session) -> dict[s
         "tags": settings.tags,
         "notes": settings.notes,
     }
+
+
+def under_an_agent() -> bool:
+    """Whether the agent of a W&B sweep has started this command."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
 def place_of(settings: LoggerSettings, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
