@@ -32,12 +32,12 @@ Sweep = Callable[..., Done]
 def sweep(tiny: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sweep:
     """`python train.py -m hydra/launcher=NAME ...` of the tiny problem."""
 
-    def call(launcher: str, *words: str) -> Done:
+    def call(launcher: str, *words: str, task: Callable[..., object] = train) -> Done:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", ["train.py", "-m", f"hydra/launcher={launcher}", *tiny, *words])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main("train", train)
+            main("train", task)
         said = capsys.readouterr()
         return Done(int(str(ended.value.code)), said.out, said.err)
 
@@ -90,6 +90,15 @@ def test_told_to_end_they_save_their_states(tiny: list[str], tmp_path: Path) -> 
     assert err.count("the same command goes on from step") == 2
     assert len([*tmp_path.glob("outputs/runs/*/checkpoint.pt")]) == 2
     assert states(tmp_path / "outputs") == ["interrupted", "interrupted"]
+
+
+def test_a_mistake_of_ours_is_shown_by_the_job_and_named_by_the_command(sweep: Sweep, tmp_path: Path) -> None:
+    def mistaken(settings: object) -> None:
+        raise ZeroDivisionError("of all things")
+
+    done = sweep("joblib", "hydra.launcher.n_jobs=1", "sweep=mine", "seed=1,2", task=mistaken)
+    assert done.status == 2 and "error: ZeroDivisionError: of all things (a mistake of farout's own" in done.err
+    assert states(tmp_path / "outputs") == ["failed", "failed"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed, wait
 from contextlib import suppress
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, open_dict
 from farout.commands.arguments import hear, plain
 from farout.engine import stopping
 from farout.engine.progress import Bar, draw_no_bars, say
-from farout.errors import ConfigError, FaroutError, Pruned
+from farout.errors import ConfigError, FaroutError, Pruned, one_line
 
 PATIENCE = 60.0  # seconds for a job to save its state
 
@@ -72,7 +73,12 @@ class SweepJob:
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        return Returned(overrides=self.words, status=done.status, _return_value=done._return_value)
+        value = done._return_value
+        if isinstance(value, Exception) and not isinstance(value, FaroutError | OSError):
+            traceback.print_exception(value)  # here, where the frames are
+            said = one_line(f"{type(value).__name__}: {value}")
+            return failed(FaroutError(f"{said} (a mistake of farout's own: the job has printed where)"))
+        return Returned(overrides=self.words, status=done.status, _return_value=value)
 
 
 def device_of_job(config: DictConfig, number: int) -> str:

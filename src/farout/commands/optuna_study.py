@@ -33,6 +33,7 @@ def _study(folder: Path, sweeper: DictConfig) -> Any:
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # job lines and the summary say what its lines would
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     startup = sweeper.startup_trials
     pruners: dict[str | None, Callable[[], Any]] = {

@@ -125,7 +125,6 @@ def _check(options: DictConfig) -> None:
         if not isinstance(options[key], int) or options[key] < (key in ("n_trials", "n_jobs")):
             raise ConfigError(f"hydra.sweeper.{key}={options[key]} is no number of trials or times")
     try:
-        import optuna
+        import optuna  # noqa: F401
     except ImportError:
         raise FaroutError("hydra/sweeper=optuna needs Optuna: pip install farout[optuna]") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # job lines and the summary say what its lines would
