@@ -37,6 +37,7 @@ REFUSALS = {
     errno.EEXIST: ("a file stands where its folder should be", _IN_THE_WAY),
     errno.EISDIR: ("a folder stands in its place", _IN_THE_WAY),
 }
+WHEN_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no reader ever meets these
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -135,8 +136,13 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        why, advice = REFUSALS.get(error.errno, (error.strerror, "look at the disk, then repeat the command"))
-        raise UnwritableError(f"{path} cannot be written ({why}): {advice}") from None
+        raise UnwritableError(refusal(path, error)) from None
+
+
+def refusal(path: Path | str, error: OSError) -> str:
+    """What the disk refused, why, and what to do."""
+    why, advice = REFUSALS.get(error.errno or 0, (error.strerror, "look at the disk, then repeat the command"))
+    return f"{path} cannot be written ({why}): {advice}"
 
 
 def _flush_folder(folder: Path) -> None:

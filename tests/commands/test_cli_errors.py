@@ -1,8 +1,12 @@
 """Every mistake on the command line: one line that says what is allowed, status 2, and no run folder."""
 
+import errno
+import os
 import re
 
 import pytest
+
+from farout.commands.arguments import plain
 
 WRONG = {
     # Unknown options, added or not; the message lists what there is.
@@ -140,3 +144,15 @@ def test_missing_data_says_how_to_get_it(command, runs, tmp_path):
     assert done.status == 2
     assert re.fullmatch(r"error: CIFAR-10[^\n]*prepare_data\.py cifar10[^\n]*\n", done.err), done.err
     assert runs() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EROFS, "runs cannot be written (the disk is read-only): give a folder that you may write to"),
+        (errno.ENOSPC, "runs cannot be written (the disk is full): make room and repeat the command"),
+        (errno.EACCES, "runs: Permission denied"),  # which may be about reading
+    ],
+)
+def test_what_a_disk_refuses_where_nobody_thought_of_it_says_what_to_do(number, said):
+    assert plain(OSError(number, os.strerror(number), "runs")).startswith(said)

@@ -118,6 +118,10 @@ def require_checkout(what: str) -> None:
 
 def plain(error: BaseException) -> str:
     """What an error says, in one line; the operating system's without its number."""
+    from farout.files import WHEN_WRITING, refusal
+
+    if isinstance(error, OSError) and error.errno in WHEN_WRITING and error.filename is not None:
+        return one_line(refusal(error.filename, error))  # of a place where nobody thought of the disk
     if isinstance(error, OSError) and error.strerror:
         return one_line(f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror)
     return one_line(str(error)) or type(error).__name__
