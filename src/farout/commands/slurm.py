@@ -16,6 +16,8 @@ from farout.errors import ConfigError, FaroutError, one_line
 
 # Parameters that submitit has for every kind of cluster; all others are Slurm's own.
 GENERAL = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
+GENERAL += ("stderr_to_stdout",)
+LOOK = 1.0  # seconds between two looks at a file system that many nodes share
 AT_START = ("max_num_timeout", "python")
 
 
@@ -62,7 +64,7 @@ def executor_of(cluster: str, folder: Path, parameters: Mapping[str, Any], where
     if cluster not in ("slurm", "local"):
         raise ConfigError(f"{where.format('cluster')}={cluster} is not there: choose slurm or local")
     given = {key: value for key, value in parameters.items() if value is not None}
-    first = {f"{kind}_{key}": given.pop(key) for key in AT_START if key in given for kind in (cluster,)}
+    first = {f"{cluster}_{key}": given.pop(key) for key in AT_START if key in given}
     try:
         executor = submitit.AutoExecutor(folder, cluster, **first)
         executor.update_parameters(**{key if key in GENERAL else f"slurm_{key}": each for key, each in given.items()})
@@ -111,7 +113,7 @@ def as_they_end(jobs: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
     while waiting:
         for key in [key for key, job in waiting.items() if job.done()]:
             yield key, waiting.pop(key)
-        time.sleep(0.2)
+        time.sleep(LOOK)
 
 
 def result_of(job: Any) -> Any:
