@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from documents import commands, fences
 from fake_slurm import FakeSlurm
 from farout.commands import launching, slurm
 from farout.commands.cli import main
@@ -26,6 +27,15 @@ from tiny_problem import Done
 SWEEP = ["lr=0.1,-1,0.01", "sweep=mine", "evaluate=false"]
 LONG = ["max_steps=80", "trainer.log_every=1", "trainer.checkpoint_minutes=60", "evaluate=false", "sweep=mine"]
 Sweep = Callable[..., Done]
+
+
+def of_the_page(launcher: str, *without: str) -> list[str]:
+    """The words of the page's command with a launcher, without what a test says otherwise."""
+    page = (ROOT / "docs/scale.md").read_text()
+    found = [words for _, text in fences(page) for words in commands(text) if f"hydra/launcher={launcher}" in words]
+    ((python, script, option, *words),) = [words for words in found if "id_data=digits" in words]
+    assert (python, script, option) == ("python", "train.py", "-m")
+    return [word for word in words if not word.startswith((*without, "hydra/launcher="))]
 
 
 @pytest.fixture
@@ -70,7 +80,7 @@ def until(true: Callable[[], object], seconds: float = 120.0) -> None:
 
 
 def test_processes_of_this_machine_do_the_jobs(sweep: Sweep, tmp_path: Path) -> None:
-    done = sweep("joblib", "hydra.launcher.n_jobs=2", *SWEEP)
+    done = sweep("joblib", *of_the_page("joblib", "lr="), *SWEEP)
     assert done.status == 2 and done.err.endswith("error: lr=-1 must be positive\n")
     assert states(tmp_path / "outputs") == ["done", "failed", "done"]
     assert "3 jobs, 2 at a time" in done.out and {"job 0 done", "job 2 done"} <= set(done.out.splitlines())
@@ -122,7 +132,7 @@ def whole(sweep: Sweep, tiny: list[str], tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_preempted_job_is_put_back_and_ends_bit_equal(whole: Path, tiny: list[str], tmp_path: Path) -> None:
     """By submitit's local executor: SIGTERM has the state saved and the work go on, its warning has it put back."""
     pytest.importorskip("submitit", reason="submitit is an extra: pip install farout[slurm]")
-    words = ["hydra/launcher=slurm", "hydra.launcher.cluster=local", *tiny, *LONG]
+    words = ["hydra/launcher=slurm", *of_the_page("slurm", "seed="), tiny[-1], *LONG]
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), "-m", *words], stdout=subprocess.DEVNULL)
     logs, runs = tmp_path / "outputs/sweeps/mine/slurm", tmp_path / "outputs/runs"
     try:
