@@ -5,6 +5,7 @@ import re
 from farout.config.settings import ROOT
 from farout.places import conf_file
 from farout.reproduce.ledger import read_files
+from farout.reproduce.paper_page import under_table
 from farout.reproduce.result_tables import result_tables
 
 

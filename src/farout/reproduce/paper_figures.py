@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from farout.errors import ConfigError, FaroutError
 from farout.metrics.calibration import ReliabilityCurve
 from farout.papers import MARKS, ExtraTable, RowKind
 from farout.papers.claims import ANGLES, SCALES
@@ -19,6 +20,7 @@ from farout.reproduce.result_tables import ResultTable, Seeds, each_of, id_image
 from farout.reproduce.trials import Trial
 
 Curve = Mapping[str, Any]  # one of a record's robustness.curves
+STAND_INS = "† is in the place of a set of the paper."
 ANGLES_SHOWN = (
     "Bars are means over seeds, ± their sample standard deviation; dots are seeds. Outlines are the paper's features, "
     "of its own training and OOD sets; ? was recalled and not confirmed."
@@ -68,11 +70,12 @@ def angles(table: ResultTable, extra: ExtraTable) -> PaperFigure | None:
     measured = [trial for network in networks if _spaces(network) for trial in network.seeds]
     if not measured:
         return None
+    stand_ins = [STAND_INS] if any("†" in title for title in titles.values()) else []
     alt = "; ".join(f"{row.name} {_listed(row.angles.values())}" for row in rows if row.angles)
     return PaperFigure(
         _file(table, "angles"),
         f"Bars of {_and(ANGLES)}, in degrees: {alt}. Under them dots of the separability from each OOD set",
-        _caption(table, measured, f"{ANGLES_SHOWN} {_directions(networks)}", _evaluated(measured)),
+        _caption(table, measured, " ".join([ANGLES_SHOWN, *stand_ins, _directions(networks)]), _evaluated(measured)),
         partial(angles_figure, rows, _heading(table)),
     )
 
@@ -167,7 +170,7 @@ def reliability(table: ResultTable, extra: ExtraTable) -> PaperFigure | None:
     known = [(seed, n.label, trial) for n in _networks(table, extra) for seed, trial in enumerate(n.seeds)]
     for _, name, trial in sorted(known, key=lambda entry: entry[0]):
         if bins := trial.entry["id"].get("reliability"):
-            panels[f"{name}, seed {trial.seed}"] = ReliabilityCurve.of_bins(bins)
+            panels[f"{name}, seed {trial.seed}"] = _curve_of(bins, trial)
             measured.append(trial)
     if not panels:
         return None
@@ -179,6 +182,14 @@ def reliability(table: ResultTable, extra: ExtraTable) -> PaperFigure | None:
         _caption(table, measured, what, _evaluated(measured)),
         partial(curve_panels, panels, _heading(table)),
     )
+
+
+def _curve_of(bins: Mapping[str, Any], trial: Trial) -> ReliabilityCurve:
+    try:
+        return ReliabilityCurve.of_bins(bins)
+    except FaroutError as problem:
+        file = trial.record.get("file", trial.run)
+        raise ConfigError(f"results/{file}: {problem}; keep the run's record again") from None
 
 
 def _networks(table: ResultTable, extra: ExtraTable) -> list[Network]:
