@@ -96,7 +96,7 @@ def _directions(networks: Sequence[Network]) -> str:
     found: dict[str, list[str]] = {}
     for network in networks:
         for space in _spaces(network)[:1]:
-            found.setdefault(space["directions"], []).append(network.label)
+            found.setdefault(space.get("directions", "not stated"), []).append(network.label)
     return f"Directions of classes are {'; '.join(f'{what} in {_and(names)}' for what, names in found.items())}."
 
 
@@ -209,7 +209,13 @@ def _file(table: ResultTable, what: str) -> str:
     first = table.trials[0]
     trunk, width, id_data = first.network
     limit = first.entry.get("max_eval_images")
-    parts = (table.paper.name, table.scale, f"{trunk}{f'x{width}' if width else ''}", id_data, first.entry["ood_data"])
+    parts = (
+        table.paper.name,
+        table.scale,
+        f"{trunk}{f'x{width}' if width else ''}",
+        id_data,
+        str(first.entry.get("ood_data")),
+    )
     return f"{'-'.join(parts)}{f'-{limit}' if limit else ''}-{what}.svg"
 
 
