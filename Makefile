@@ -81,7 +81,7 @@ bench: $(READY)  ## what things cost, ours against baselines: results/bench-cpu.
 
 readme: verdicts  ## the same by another name: README's table and picture, docs/, from results/
 
-verdicts: $(READY)  ## verdicts on the papers' claims; every block of README and docs/ that is written from results/
+verdicts: $(READY)  ## verdicts on the papers' claims; every block and picture of README and docs/ that is made from results/
 	$(PY) scripts/verdicts.py $(ARGS)
 
 page: $(READY)  ## the page of all runs, outputs/index.html, which every evaluation writes too (ARGS=FOLDER: another)

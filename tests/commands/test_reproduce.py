@@ -12,6 +12,9 @@ import pytest
 from farout import papers
 from farout.config.settings import ROOT
 from farout.reproduce import stages
+from farout.reproduce.ledger import read_files
+from farout.reproduce.paper_figures import figures_of
+from farout.reproduce.result_tables import tables_of
 from farout.reproduce.rows import rows_of
 from script_loader import load_script
 
@@ -161,6 +164,10 @@ def test_reproduce_jem_trains_samples_evaluates_attacks_and_tabulates(
     assert "robustness" not in records["ce"]
     assert not any(str(tmp_path) in text or "/data/" in text for text in read_all(tmp_path / "r"))  # no machine's paths
     assert_jem_agrees(tmp_path / "t", records)
+    figures = [figure for table in tables_of(read_files(tmp_path / "r"), ["jem"]) for figure in figures_of(table)]
+    assert [figure.file.split("-")[-1] for figure in figures] == ["attacks.svg", "reliability.svg"]
+    for record in records.values():
+        assert f"ECE {100 * record['evaluations'][0]['id']['ece']:.2f} %" in figures[1].alt
 
     # Again: nothing is trained, sampled, attacked or evaluated twice; and the ledger alone gives the same files.
     assert reproduce.main([*options, "--out", str(tmp_path / "again")]) == 0

@@ -14,13 +14,15 @@ from farout.reproduce import pages
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of results/ and of the pages, which the command takes for the repository's."""
+    """A copy of results/ and of the pages and pictures, which the command takes for the repository's."""
     shutil.copytree(ROOT / "results", tmp_path / "results")
-    (tmp_path / "docs/papers").mkdir(parents=True)
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/papers").glob("*.md")]:
-        shutil.copy(page, tmp_path / page.relative_to(ROOT))
+    for folder in ("docs/papers", "docs/figures"):
+        (tmp_path / folder).mkdir(parents=True)
+    for copied in ["README.md", "docs/*.md", "docs/papers/*.md", "docs/figures/*.svg"]:
+        for page in ROOT.glob(copied):
+            shutil.copy(page, tmp_path / page.relative_to(ROOT))
     monkeypatch.setattr(verdicts, "ROOT", tmp_path)
-    for function in (pages.pages_of, pages.draw):
+    for function in (pages.pages_of, pages.draw, pages.pictures_of):
         monkeypatch.setattr(function, "__defaults__", (tmp_path,))
     return tmp_path
 
@@ -39,6 +41,23 @@ def test_a_changed_record_makes_pages_old_until_they_are_written(
     assert "written: docs/results.md" in capsys.readouterr().out
     assert verdicts.main(["--check"]) == 0
     assert "95.8" in (tree / "docs/results.md").read_text()
+
+
+def test_a_picture_is_old_when_the_records_say_otherwise_and_is_drawn_the_same_again(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verdicts.main([]) == 0
+    name = "docs/figures/cider-medium-resnet18x64-cifar10-genuine-angles.svg"
+    drawn = (tree / name).read_text()
+    path = tree / "results/medium_cider-cider-resnet18_cider-cifar10-8ac0119c-s1.json"
+    record = path.read_text()
+    path.write_text(record.replace('"dispersion": 83.2', '"dispersion": 84.2'))
+    assert verdicts.main(["--check"]) == 2
+    assert f"not current: {name} (make verdicts)" in capsys.readouterr().out
+    path.write_text(record)
+    (tree / name).unlink()
+    assert verdicts.main([]) == 0 and f"written: {name}" in capsys.readouterr().out
+    assert (tree / name).read_text() == drawn, "byte for byte"
 
 
 def test_other_records_are_judged_and_nothing_is_written(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

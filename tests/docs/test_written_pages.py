@@ -8,17 +8,18 @@ from farout.config.settings import ROOT
 from farout.errors import FaroutError
 from farout.report.blocks import is_current, pipe_table, update_page
 from farout.reproduce.ledger import command_of, lacks, read_files, rounded_to
-from farout.reproduce.pages import Ledger, outdated, pages_of
+from farout.reproduce.pages import Ledger, old_pictures, outdated, pages_of, pictures_of
 from farout.reproduce.trials import Trial
 
 BEGIN, END = "<!-- begin one: written by make verdicts, do not edit -->", "<!-- end one -->"
 
 
-def test_every_page_is_what_the_records_give() -> None:
+def test_every_page_and_picture_is_what_the_records_give() -> None:
     ledger = Ledger.read(ROOT / "results")
     pages = pages_of(ledger, ledger.verdicts())
     assert len(pages) == 10
-    assert [str(page.relative_to(ROOT)) for page in outdated(pages)] == [], "make verdicts"
+    old = [*outdated(pages), *old_pictures(pictures_of(ledger))]
+    assert [str(path.relative_to(ROOT)) for path in old] == [], "make verdicts"
 
 
 def test_every_record_says_scale_seed_device_commit_and_hashes() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from farout.errors import ConfigError, FaroutError
 from farout.metrics import (
+    ReliabilityCurve,
     calibration_error,
     expected_calibration_error,
     reliability_curve,
@@ -123,7 +124,10 @@ def test_reliability_curve_is_what_the_error_sums_up(pairs: list[tuple[int, bool
     assert np.isnan(curve.accuracy[~full]).all()
     assert np.isnan(curve.confidence[~full]).all()
     gaps = np.abs(curve.accuracy - curve.confidence)[full] * curve.count[full]
-    assert gaps.sum() / len(pairs) == pytest.approx(expected_calibration_error(confidence, correct, bins), abs=1e-12)
+    error = expected_calibration_error(confidence, correct, bins)
+    assert (gaps.sum() / len(pairs), curve.error) == pytest.approx((error, error), abs=1e-12)
+    kept = ReliabilityCurve.of_bins(json.loads(json.dumps(curve.as_bins())))
+    assert kept.error == pytest.approx(error, abs=1e-6) and (kept.upper == curve.upper).all()
     assert (curve.lower[full] - 1e-12 <= curve.confidence[full]).all()
     assert (curve.confidence[full] <= curve.upper[full] + 1e-12).all()
 

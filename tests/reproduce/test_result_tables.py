@@ -5,6 +5,7 @@ import re
 from farout.config.settings import ROOT
 from farout.places import conf_file
 from farout.reproduce.ledger import read_files
+from farout.reproduce.paper_page import under_table
 from farout.reproduce.result_tables import result_tables
 
 
@@ -20,7 +21,7 @@ def test_no_table_has_a_column_twice_and_networks_of_others_stand_only_beside_wh
 
 
 def test_every_table_of_a_papers_page_says_what_made_it_and_why_its_levels_are_others() -> None:
-    text = result_tables(read_files(ROOT / "results"), folder="../../results", explained=True)
+    text = result_tables(read_files(ROOT / "results"), folder="../../results", below=under_table)
     tables = [part for part in text.split("### ") if part]
     assert len(tables) >= 6
     for table in tables:

@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from farout.config.coerce import Component
 from farout.errors import FaroutError
+from farout.metrics import ReliabilityCurve
 from farout.runs import scoring
 from farout.runs.evaluation import evaluate
 from farout.runs.inputs import ImageSets
@@ -232,6 +233,8 @@ def test_calibration_is_recorded_and_its_temperature_is_held_out(trained):
     entry = latest(run)
     assert entry["calibration"]["temperature"] is None, "nothing was held out"
     assert entry["calibration"]["id"]["ece"] == entry["id"]["ece"]
+    assert ReliabilityCurve.of_bins(entry["id"]["reliability"]).error == pytest.approx(entry["id"]["ece"], abs=1e-6)
+    assert len(entry["id"]["reliability"]["count"]) == entry["id"]["ece_bins"]
     assert {row["ood"] for row in entry["calibration"]["rows"]} == {row["ood"] for row in entry["rows"]}
     held, run = trained("max_eval_images=150", "holdout=0.25")
     evaluate(held)

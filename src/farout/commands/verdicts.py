@@ -1,7 +1,7 @@
-"""Verdicts on the papers' claims from the records in results/, and every page that is written from them.
+"""Verdicts on the papers' claims from the records in results/, and every page and picture that is made from them.
 
     python scripts/verdicts.py            print the verdicts; write the blocks of README.md, docs/ and results/README.md
-    python scripts/verdicts.py --check    write nothing; 2 where a page says something else than the records
+    python scripts/verdicts.py --check    write nothing; 2 where a page or picture says something else than the records
     python scripts/verdicts.py --keep outputs/runs/RUN    copy the results of evaluated runs to results/ first
 
 Records are taken by what they say of themselves: method, scale, network, ID set, protocol and OOD sets. A claim's
@@ -20,7 +20,7 @@ from farout.engine.progress import say
 from farout.places import ROOT
 from farout.report.records import read_record
 from farout.reproduce.ledger import keep_record
-from farout.reproduce.pages import Ledger, draw, outdated, pages_of, update
+from farout.reproduce.pages import Ledger, draw, old_pictures, outdated, pages_of, pictures_of, update
 from farout.reproduce.verdict_page import to_terminal
 
 USUAL_WIDTH = 200  # columns of text where there is no terminal
@@ -31,7 +31,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--keep", nargs="+", type=Path, default=[], metavar="RUN", help="folders of evaluated runs to be recorded first"
     )
-    parser.add_argument("--check", action="store_true", help="only say which pages are not current")
+    parser.add_argument("--check", action="store_true", help="only say which pages and pictures are not current")
     parser.add_argument(
         "--results", type=Path, metavar="FOLDER", help="print the verdicts of these records, and write no page"
     )
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     pages = pages_of(ledger, verdicts)
     if options.check:
-        old = outdated(pages)
+        old = [*outdated(pages), *old_pictures(pictures_of(ledger))]
         for page in old:
             say(f"not current: {page.relative_to(ROOT)} (make verdicts)")
         return FAILED if old else DONE

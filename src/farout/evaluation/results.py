@@ -12,7 +12,7 @@ from rich.table import Table
 from farout.config.parse import protocol_file
 from farout.errors import FaroutError
 from farout.files import save_json
-from farout.metrics import expected_calibration_error
+from farout.metrics import expected_calibration_error, reliability_curve
 from farout.metrics.protocol import Protocol, means_by_score, table_rows
 from farout.report.records import Record, name_of, read_ledger, read_record
 
@@ -142,8 +142,9 @@ def tabulated(
     rows = table_rows(chosen, scores, {ood: {"ood": ood} for ood in scores if ood != "id"})
     known = dict(id_facts)
     if known.get("accuracy") is not None:
-        ece = expected_calibration_error(known["confidence"], known["correct"], chosen.bins)
-        known |= {"ece": ece, "ece_bins": chosen.bins}
+        judged = (known["confidence"], known["correct"], chosen.bins)
+        known |= {"ece": expected_calibration_error(*judged), "ece_bins": chosen.bins}
+        known["reliability"] = reliability_curve(*judged).as_bins()
     return Results(name, chosen, scores, known, rows, means_by_score(rows), skipped, facts)
 
 

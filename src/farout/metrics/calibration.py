@@ -6,8 +6,9 @@ Exposure (hendrycks/outlier-exposure).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,33 @@ class ReliabilityCurve:
     confidence: Vector
     accuracy: Vector
     count: NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        """Mean |accuracy - confidence|, bins weighted by their images: of equally wide bins, the ECE."""
+        return float(np.nansum(self.count * np.abs(self.accuracy - self.confidence)) / self.count.sum())
+
+    def as_bins(self) -> dict[str, list[Any]]:
+        """For a record: count, and confidence and accuracy to six decimals, None where a bin is empty."""
+        means = {"confidence": self.confidence, "accuracy": self.accuracy}
+        filled = self.count > 0
+        return {
+            "count": self.count.tolist(),
+            **{
+                name: [round(float(x), 6) if some else None for x, some in zip(values, filled, strict=True)]
+                for name, values in means.items()
+            },
+        }
+
+    @classmethod
+    def of_bins(cls, bins: Mapping[str, Any]) -> ReliabilityCurve:
+        """The curve of equally wide bins from `as_bins`; raises FaroutError where the three lists do not fit."""
+        count = np.asarray(bins["count"], dtype=np.int64)
+        confidence, accuracy = (np.asarray(bins[name], dtype=np.float64) for name in ("confidence", "accuracy"))
+        if not count.sum() or any(values.shape != count.shape for values in (confidence, accuracy)):
+            raise FaroutError("the bins of a reliability diagram need as many counts as means, and an image in one")
+        edges = np.linspace(0.0, 1.0, count.size + 1)
+        return cls(edges[:-1], edges[1:], confidence, accuracy, count)
 
 
 def reliability_curve(

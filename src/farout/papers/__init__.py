@@ -13,6 +13,7 @@ from farout.errors import ConfigError
 METRICS = ("fpr95", "auroc", "aupr")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same values, six times sooner
 CERTAINTIES = ("seen", "recalled, means agree", "recalled, unconfirmed", "unknown")
+MARKS = dict(zip(CERTAINTIES, ("", "°", "?", ""), strict=True))  # what a figure has behind it in tables and pictures
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ SIDE_FILES = {"samples": "samples/samples.json", "robustness": "robustness.json"
 _RATE = (int, float, None)
 _NAMES = {"score": str, "ood": str, "title?": str, "stand_in_for?": (str, None), "vote?": (str, None)}
 _ROW = {**_NAMES, "fpr95?": _RATE, "auroc?": _RATE, "aupr?": _RATE}
+_BINS = {"count": [int], "confidence": [_RATE], "accuracy": [_RATE]}
 ENTRY = {
     "protocol": {"name": str},
     "rows": [_ROW],
-    "id": dict,
+    "id": {"reliability?": _BINS},
     "means?": [{"score": str, "fpr95?": _RATE, "auroc?": _RATE, "aupr?": _RATE}],
     "group_means?": [{"score": str, "group": str, "over": [str], "fpr95?": _RATE, "auroc?": _RATE, "aupr?": _RATE}],
     "missing?": [{"ood": str, "reason": str}],

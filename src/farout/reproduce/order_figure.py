@@ -10,17 +10,17 @@ from farout.papers import load
 from farout.papers.claims import MEAN
 from farout.report.figures.style import PALETTE, SMALL, TEXT, canvas, place, quiet
 from farout.report.records import Record
-from farout.reproduce.result_tables import Column, column_means, table_columns, votes
+from farout.reproduce.result_tables import Column, column_means, tables_of, votes
 
 WIDTH, HEIGHT = 6.6, 2.3  # inches
 ID_DATA, LIST = "cifar10", "stand_in"
 
 
-def full_scale_columns(records: Sequence[Record]) -> list[Column]:
+def full_scale_columns(records: Sequence[Record]) -> Sequence[Column]:
     """The rows of Energy's table at full scale on CIFAR-10; raises MissingDataError where none was run."""
-    for columns in table_columns(records, "energy", "full", LIST):
-        if columns[0].seeds[0].id_data == ID_DATA:
-            return columns
+    for table in tables_of(records, ["energy"], ["full"], [LIST]):
+        if table.trials[0].id_data == ID_DATA:
+            return table.columns
     raise MissingDataError("no record of Energy's table at full scale: run make reproduce-table1 and keep its records")
 
 

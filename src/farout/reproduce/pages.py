@@ -1,5 +1,6 @@
-"""Every page that is written from results/: which block of which page holds what."""
+"""Every page and picture that is written from results/: which block of which page holds what."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from farout.reproduce.catalogue_page import catalogue_table
 from farout.reproduce.ledger import index, read_files, read_paired, read_sensitivity
 from farout.reproduce.literature import literature_tables
 from farout.reproduce.order_figure import order_figure
+from farout.reproduce.paper_figures import figures_of
 from farout.reproduce.paper_page import paper_blocks
-from farout.reproduce.result_tables import PAPERS, result_tables
+from farout.reproduce.result_tables import PAPERS, result_tables, tables_of
 from farout.reproduce.score_tables import score_tables
 from farout.reproduce.sensitivity_page import drawn, figure_name, sweeps
 from farout.reproduce.times_page import times_table
@@ -68,19 +70,42 @@ def update(pages: Mapping[Path, Blocks]) -> list[Path]:
 
 
 def draw(ledger: Ledger, root: Path = ROOT) -> list[Path]:
-    """Draw README's picture, and sweeps without a figure or with an older one; the files that were written."""
+    """Draw what is drawn from the records of runs, and sweeps without a figure or with an older one.
+
+    Returns the files that were written.
+    """
     made = []
-    order = root / "docs/figures/order.svg"
-    text = svg_text(order_figure(ledger.records))
-    if not order.exists() or order.read_text(encoding="utf-8") != text:
-        write_text(order, text)
-        made.append(order)
+    for path, text in pictures_of(ledger, root).items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+            made.append(path)
     for record in ledger.sweeps:
         path, source = root / "docs/figures" / figure_name(record), root / "results" / record["file"]
         if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
             write_text(path, svg_text(drawn(record)))
             made.append(path)
     return made
+
+
+def pictures_of(ledger: Ledger, root: Path = ROOT) -> dict[Path, str]:
+    """SVG file -> its text: README's picture, and the figures under the tables of the papers' pages."""
+    folder = root / "docs/figures"
+    figures = [figure for table in tables_of(ledger.records) for figure in figures_of(table)]
+    order = {folder / "order.svg": svg_text(order_figure(ledger.records))}
+    return order | {folder / figure.file: svg_text(figure.draw()) for figure in figures}
+
+
+def old_pictures(pictures: Mapping[Path, str]) -> list[Path]:
+    """Those that are not there, or have other words and numbers: lines may lie otherwise by another matplotlib."""
+    return [
+        path
+        for path, text in pictures.items()
+        if not path.exists() or _words(path.read_text(encoding="utf-8")) != _words(text)
+    ]
+
+
+def _words(svg: str) -> list[str]:
+    return re.findall(r">([^<>]*\S[^<>]*)<", svg)
 
 
 def outdated(pages: Mapping[Path, Blocks]) -> list[Path]:

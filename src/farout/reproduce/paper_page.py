@@ -4,16 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from farout.data import default_paths
 from farout.data.catalogue import dataset_names, load_entry
-from farout.papers import ExtraTable, Paper, ReportedValue, Row, load
+from farout.papers import MARKS, ExtraTable, Paper, ReportedValue, Row, load
 from farout.papers.claims import MEAN
 from farout.places import ROOT
 from farout.report.blocks import pipe_table
 from farout.report.records import Record
-from farout.reproduce.result_tables import NAMES, result_tables
+from farout.reproduce.paper_figures import figures_of, shown
+from farout.reproduce.provenance import made_by, reasons
+from farout.reproduce.result_tables import NAMES, ResultTable, result_tables
 from farout.reproduce.verdict_page import claim_details, matrix
 from farout.reproduce.verdicts import Verdict
 
-MARKS = {"seen": "", "recalled, means agree": "°", "recalled, unconfirmed": "?", "unknown": ""}
 LEGEND = (
     "A figure without a mark was seen in a source that the file names; ° was recalled, and agrees with a mean that was "
     "seen; ? was recalled and not confirmed; - is not known."
@@ -21,6 +22,7 @@ LEGEND = (
 NONE_KEPT = "No run that was evaluated under this paper's protocol is recorded yet."
 MEASURES = {"ece": "ECE", "inception_score": "IS", "fid": "FID"}
 UNKNOWN = "-"
+DOCS = "../"  # docs/, seen from docs/papers/
 
 
 def paper_blocks(
@@ -30,10 +32,16 @@ def paper_blocks(
     mine = [verdict for verdict in verdicts if verdict.claim.paper == name]
     return {
         "published": published(load(name)),
-        "ours": result_tables(records, folder=folder, names=[name], explained=True) or NONE_KEPT,
+        "ours": result_tables(records, folder=folder, names=[name], below=under_table) or NONE_KEPT,
         "claims": matrix(mine),
         "verdicts": claim_details(mine, folder),
     }
+
+
+def under_table(table: ResultTable) -> list[str]:
+    """Its figures, the commands that made it, and why its levels are not the paper's."""
+    trials = table.trials
+    return [*shown(figures_of(table), DOCS), made_by(trials), "", reasons(table.paper, trials, DOCS), ""]
 
 
 def published(paper: Paper) -> str:

@@ -1,6 +1,6 @@
 """Tables of results/ for docs/: one for each paper, scale, network and list of OOD sets that was evaluated."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -11,7 +11,6 @@ from farout.report.blocks import pipe_table
 from farout.report.records import Record, name_of
 from farout.report.tables.cells import mean_of_votes
 from farout.report.tables.render import TITLES
-from farout.reproduce.provenance import made_by, reasons
 from farout.reproduce.trials import FROM_OTHERS, LITERATURE, Trial, attack_of_run, trials_of
 
 Seeds = tuple[Trial, ...]
@@ -35,38 +34,65 @@ class Column:
         return {row["ood"]: row for row in trial.entry["rows"] if row["score"] == self.kind.score}
 
 
+@dataclass(frozen=True)
+class ResultTable:
+    """A paper's table as it was run: at one scale, with one network, on one ID set and one list of OOD sets."""
+
+    paper: Paper
+    scale: str
+    columns: Sequence[Column]
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial of every column: a network that several scores see comes as often."""
+        return [trial for column in self.columns for trial in column.seeds]
+
+    @property
+    def id_title(self) -> str:
+        """The ID set as the catalogue has it."""
+        first = self.trials[0]
+        return str((first.entry["id"].get("info") or {}).get("title") or first.id_data)
+
+
+Below = Callable[[ResultTable], list[str]]  # lines that stand under a table
+
+
 def result_tables(
     records: Iterable[Record],
     scales: Sequence[str] = tuple(SCALES),
     folder: str = "../results",
     names: Sequence[str] = tuple(SHOWN),
     lists: Sequence[str] | None = None,
-    explained: bool = False,
+    below: Below | None = None,
 ) -> str:
     """Every table of these papers as Markdown under a heading of its own, each with what it was measured on.
 
     Networks that others trained have tables of their own (farout.reproduce.literature), but for what began with them.
-    `folder` is where links to records lead; `lists` are the lists of OOD sets (conf/ood_data), None for all. Where
-    `explained`, each says which commands made it, and why its levels are not the paper's.
+    `folder` is where links to records lead; `lists` are the lists of OOD sets (conf/ood_data), None for all; `below`
+    gives what stands under each.
     """
-    trials = [trial for trial in trials_of(records) if lists is None or trial.entry.get("ood_data") in lists]
     parts: list[str] = []
+    for table in tables_of(records, names, scales, lists):
+        parts += [*_table(table), *(below(table) if below else ())]
+    return "\n".join(parts).replace(LINK, folder)
+
+
+def tables_of(
+    records: Iterable[Record],
+    names: Sequence[str] = tuple(SHOWN),
+    scales: Sequence[str] = tuple(SCALES),
+    lists: Sequence[str] | None = None,
+) -> Iterator[ResultTable]:
+    """What `result_tables` writes, in its order."""
+    trials = [trial for trial in trials_of(records) if lists is None or trial.entry.get("ood_data") in lists]
     for name in names:
         paper = load(name)
         mine = [trial for trial in trials if trial.entry["protocol"]["name"] == _protocol(paper, trial)]
         for scale in (scale for scale in scales if scale != LITERATURE):
             for group in _groups(mine, scale):
-                parts += _table(paper, scale, group, _docs(folder) if explained else None)
-    return "\n".join(parts).replace(LINK, folder)
-
-
-def table_columns(records: Iterable[Record], name: str, scale: str, ood_data: str) -> list[list[Column]]:
-    """The columns of each table that a paper has at a scale on this list of OOD sets."""
-    paper = load(name)
-    trials = [trial for trial in trials_of(records) if trial.entry.get("ood_data") == ood_data]
-    mine = [trial for trial in trials if trial.entry["protocol"]["name"] == _protocol(paper, trial)]
-    found = [[c for key in paper.table for c in _columns(paper.kinds[key], group)] for group in _groups(mine, scale)]
-    return [columns for columns in found if columns]
+                columns = [column for key in paper.table for column in _columns(paper.kinds[key], group)]
+                if columns:
+                    yield ResultTable(paper, scale, columns)
 
 
 def column_means(columns: Sequence[Column], metric: str) -> dict[str, list[float]]:
@@ -82,7 +108,7 @@ def votes(columns: Sequence[Column]) -> int:
 
 
 def _common(columns: Sequence[Column]) -> list[str]:
-    return [ood for ood in _sets(columns) if all(ood in c.rows(trial) for c in columns for trial in c.seeds)]
+    return [ood for ood in set_titles(columns) if all(ood in c.rows(trial) for c in columns for trial in c.seeds)]
 
 
 def _protocol(paper: Paper, trial: Trial) -> str:
@@ -106,25 +132,12 @@ def _began_with(child: Trial, other: Trial) -> bool:
     return (child.network, child.conditions) == (other.network, other.conditions) and child.child_of(other)
 
 
-def _docs(folder: str) -> str:
-    """Where docs/ is, seen from a page whose links to results/ begin with `folder`."""
-    return folder.removesuffix("../results")
-
-
-def _table(paper: Paper, scale: str, group: Sequence[Trial], docs: str | None) -> list[str]:
-    columns = [column for key in paper.table for column in _columns(paper.kinds[key], group)]
-    if not columns:
-        return []
-    first = columns[0].seeds[0]
-    title = (first.entry["id"].get("info") or {}).get("title") or first.id_data
-    what = f"{title}, {first.network[0]}, sets of `{first.entry.get('ood_data')}`"
-    heading = f"### {PAPERS[paper.name]}: scale {SCALES[scale]}, {what}"
+def _table(table: ResultTable) -> list[str]:
+    paper, columns, first = table.paper, table.columns, table.trials[0]
+    what = f"{table.id_title}, {first.network[0]}, sets of `{first.entry.get('ood_data')}`"
+    heading = f"### {PAPERS[paper.name]}: scale {SCALES[table.scale]}, {what}"
     head = ["", *(column.label for column in columns)]
-    parts = [heading, "", _caption(columns), "", pipe_table(head, _lines(paper, columns), 1), ""]
-    if docs is not None:
-        trials = [trial for column in columns for trial in column.seeds]
-        parts += [made_by(trials), "", reasons(paper, trials, docs), ""]
-    return parts
+    return [heading, "", _caption(columns), "", pipe_table(head, _lines(paper, columns), 1), ""]
 
 
 def _columns(kind: RowKind, group: Sequence[Trial]) -> list[Column]:
@@ -143,7 +156,7 @@ def _columns(kind: RowKind, group: Sequence[Trial]) -> list[Column]:
 
 def _lines(paper: Paper, columns: Sequence[Column]) -> list[list[str]]:
     shown = SHOWN[paper.name]
-    sets = _sets(columns)
+    sets = set_titles(columns)
     common = _common(columns)
     lines = [[label, *(_cell(column, ood, shown) for column in columns)] for ood, label in sets.items()]
     for metric in paper.metrics if paper.name != "jem" else (shown,):
@@ -154,7 +167,7 @@ def _lines(paper: Paper, columns: Sequence[Column]) -> list[list[str]]:
     return lines + _papers(paper, columns)
 
 
-def _sets(columns: Sequence[Column]) -> dict[str, str]:
+def set_titles(columns: Sequence[Column]) -> dict[str, str]:
     """OOD set -> its title, with what the paper's own set is where it stands in for one."""
     found = {}
     for column in columns:
@@ -271,7 +284,7 @@ def _caption(columns: Sequence[Column]) -> str:
         each_of("trained in", (t.identity.get("precision") for t in ours)),
         each_of("trained on", (stamp_of(t.record.get("trained") or {}) for t in ours)),
         each_of("evaluated on", (stamp_of(t.entry) for t in trials)),
-        each_of("ID images", (_images(t) for t in trials)),
+        each_of("ID images", (id_images(t) for t in trials)),
     ]
     stand_ins = any(row.get("stand_in_for") for trial in trials for row in trial.entry["rows"])
     shown += ["† in the place of a set of the paper"] if stand_ins else []
@@ -309,6 +322,7 @@ def stamp_of(facts: Mapping[str, Any]) -> str:
     return f"{facts.get('device')}, {str(facts.get('date'))[:10]}, commit {facts.get('commit')}"
 
 
-def _images(trial: Trial) -> str:
+def id_images(trial: Trial) -> str:
+    """The file that the ID test images came from, and how its hash begins."""
     info = trial.entry["id"].get("info") or {}
     return f"{info.get('built_from') or info.get('title')} ({str(info.get('sha256'))[:8]})" if info else ""

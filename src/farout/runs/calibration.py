@@ -8,7 +8,7 @@ from torch import Tensor
 
 from farout.engine.evaluate import correct
 from farout.errors import FaroutError
-from farout.metrics import Protocol, expected_calibration_error, tune_temperature
+from farout.metrics import Protocol, expected_calibration_error, reliability_curve, tune_temperature
 from farout.metrics.pooled import calibration_measures, pooled_calibration
 from farout.runs.lineage import unseen_images
 from farout.runs.scoring import Predictor
@@ -32,6 +32,14 @@ def held_out_temperature(predictor: Predictor) -> float | None:
 def confidence_of(outputs: Outputs, temperature: float | None = None) -> Tensor:
     """(N,) largest softmax probability at a temperature, float64."""
     return torch.softmax(outputs.logits.double() / (temperature or 1.0), dim=1).amax(1)
+
+
+def reliability_bins(id_outputs: Outputs, bins: int) -> dict[str, Any]:
+    """What a reliability diagram of the ID images shows: count, mean confidence and accuracy of every bin.
+
+    The confidence is the network's own, without a temperature, and the bins are those of the entry's ECE.
+    """
+    return reliability_curve(confidence_of(id_outputs), correct(id_outputs), bins).as_bins()
 
 
 def calibration_facts(

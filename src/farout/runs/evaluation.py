@@ -24,7 +24,7 @@ from farout.metrics import detection_metrics, expected_calibration_error
 from farout.metrics.paired import paired_differences, paired_facts, pairs_within
 from farout.metrics.protocol import CONTROL_TOLERANCE, Protocol, mean_over_sets, means_by_score, table_rows
 from farout.report.evidence import Evidence, Pictures
-from farout.runs.calibration import calibration_facts, confidence_of, held_out_temperature
+from farout.runs.calibration import calibration_facts, confidence_of, held_out_temperature, reliability_bins
 from farout.runs.checks import Checks, check_any, train_labels
 from farout.runs.dependencies import EvaluationRequest
 from farout.runs.devices import as_launched, device_of, follow, several_devices
@@ -174,6 +174,7 @@ class Evaluation:
             entry |= {"skipped_scores": self.skipped} if self.skipped else {}
             entry["id"] |= probe if self.trained else {**probe, **UNTRAINED}
             if self.trained:
+                entry["id"]["reliability"] = reliability_bins(self.id_outputs, protocol.bins)
                 known = (self.id_outputs, self.confidences, self.temperature)
                 entry["calibration"] = calibration_facts(protocol, *known)
         return entries

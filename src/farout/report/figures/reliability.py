@@ -52,15 +52,24 @@ def reliability_panels(
 
     Raises FaroutError as `reliability_diagram` does.
     """
+    curves = {
+        name: reliability_curve(np.asarray(confidence), np.asarray(correct), bins)
+        for name, (confidence, correct) in networks.items()
+    }
+    return curve_panels(curves, heading)
+
+
+def curve_panels(networks: Mapping[str, ReliabilityCurve], heading: str = "") -> Figure:
+    """`reliability_panels` of curves that are there already, over equally wide bins, as many for each network."""
     columns = min(2, len(networks))
     rows = -(-len(networks) // columns)
+    bins = max(curve.count.size for curve in networks.values())
     figure = canvas(0.95 + 2.1 * rows - 0.33, f"Reliability on ID ({bins} bins)", heading)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     place(figure, 0.55, 0.15, 0.92, 0.36, (0.5, 0.75))
-    for axis, (name, (confidence, correct)) in zip(axes, networks.items(), strict=False):
-        error = expected_calibration_error(np.asarray(confidence), np.asarray(correct), bins)
-        _bars(axis, reliability_curve(np.asarray(confidence), np.asarray(correct), bins))
-        title = f"{label(shortened(name, 30))}\nECE {100 * error:.2f} %"
+    for axis, (name, curve) in zip(axes, networks.items(), strict=False):
+        _bars(axis, curve)
+        title = f"{label(shortened(name, 30))}\nECE {100 * curve.error:.2f} %"
         axis.set_title(title, fontsize=SMALL, color=QUIET, loc="left", pad=3)
         axis.set_xlabel("confidence (%)", fontsize=TEXT, color=QUIET, labelpad=2)
     for axis in axes[1::2]:
@@ -79,7 +88,7 @@ def _bars(axis: Axes, curve: ReliabilityCurve) -> None:
     hatched: Any = {"facecolor": "none", "edgecolor": OOD_COLOUR, "hatch": "////", "linewidth": 1.2}
     axis.bar(middle[filled], confidence - accuracy, width, bottom=accuracy, **hatched)
     axis.plot([0, 100], [0, 100], color=QUIET, linewidth=0.9, linestyle="--")
-    axis.set(xlim=(0, 100), ylim=(0, 102))
+    axis.set(xlim=(0, 100), ylim=(0, 102), xticks=range(0, 101, 20))
     axis.set_ylabel("accuracy (%)", fontsize=TEXT, color=QUIET)
     quiet(axis, grid=True)
     axis.grid(axis="x", visible=False)

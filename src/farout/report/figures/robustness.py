@@ -27,6 +27,7 @@ from farout.report.figures.style import (
 
 AXES = {"linf": "L-infinity: epsilon (255ths of the pixel range)", "l2": "L2: epsilon (norm over pixels in [0, 1])"}
 PANEL, GAP, TOP, FOOT = 1.75, 0.48, 0.5, 0.62  # inches: a panel, between panels, above and below them
+WIDE = 6.6  # inches, of panels beside each other
 MARKERS = ("o", "s", "^", "D")
 LINE: Any = {"linewidth": 1.5, "clip_on": False, "zorder": 3}  # over the frame, where curves may lie
 CURVES = 1.3  # inches: the panel of confidence over steps
@@ -50,13 +51,21 @@ class DistalRow:
     confidence: NDArray[np.float32]
 
 
-def robustness_figure(panels: Mapping[str, Sequence[RobustnessCurve]], note: str, heading: str = "") -> Figure:
-    """Accuracy over epsilon, a panel a norm (linf, l2); `note` under them says on what and by which attack."""
+def robustness_figure(
+    panels: Mapping[str, Sequence[RobustnessCurve]], note: str, heading: str = "", beside: bool = False
+) -> Figure:
+    """Accuracy over epsilon, a panel a norm (linf, l2); `note` under them says on what and by which attack.
+
+    Panels stand below each other, for a phone, or `beside` each other.
+    """
     names = list(dict.fromkeys(curve.name for curves in panels.values() for curve in curves))
-    below = FOOT + 0.15 * (legend_rows(names, 3) + 1)
-    figure = canvas(TOP + len(panels) * PANEL + (len(panels) - 1) * GAP + below, "Accuracy under attack", heading)
-    axes = np.atleast_1d(figure.subplots(len(panels), 1))
-    place(figure, 0.5, 0.15, TOP, below, (0, GAP))
+    rows, columns = (1, len(panels)) if beside else (len(panels), 1)
+    across = 3 if columns == 1 else 5
+    below = FOOT + 0.15 * (legend_rows(names, across) + 1)
+    height = TOP + rows * PANEL + (rows - 1) * GAP + below
+    figure = canvas(height, "Accuracy under attack", heading, WIDE if columns > 1 else WIDTH)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    place(figure, 0.5, 0.15, TOP, below, (GAP + 0.12, GAP))
     for axis, (norm, curves) in zip(axes, panels.items(), strict=True):
         for curve in curves:
             colour, dashes = line_style(names.index(curve.name))
@@ -67,7 +76,7 @@ def robustness_figure(panels: Mapping[str, Sequence[RobustnessCurve]], note: str
         axis.set_xlabel(AXES[norm], fontsize=TEXT, color=QUIET, labelpad=3)
         axis.set_ylabel("accuracy (%)", fontsize=TEXT, color=QUIET, labelpad=3)
         quiet(axis, grid=True)
-    _legend(figure, axes[0], names, 0.22)
+    _legend(figure, axes[0], names, 0.22, across)
     _note(figure, note)
     return figure
 
@@ -98,7 +107,7 @@ def distal_figure(
         _strip(upper, images, (0.16 + i * band) / cell, name, captions[i], cell)
     lower.set_position((0.5 / WIDTH, below / height, 1 - 0.65 / WIDTH, (CURVES - 0.2) / height))
     _confidence(lower, rows, step)
-    _legend(figure, lower, names, 0.02)
+    _legend(figure, lower, names, 0.02, 3)
     return figure
 
 
@@ -126,12 +135,12 @@ def _confidence(axis: Axes, rows: Sequence[DistalRow], step: float) -> None:
     quiet(axis, grid=True)
 
 
-def _legend(figure: Figure, axis: Axes, names: Sequence[str], bottom: float) -> None:
-    """Below everything, three names a row."""
+def _legend(figure: Figure, axis: Axes, names: Sequence[str], bottom: float, across: int) -> None:
+    """Below everything, so many names a row."""
     shown = [label(shortened(name, 24)) for name in names]
-    key(figure, axis.lines, shown, 3, (0.05, bottom), from_bottom=True, handlelength=2.2, labelspacing=0.3)
+    key(figure, axis.lines, shown, across, (0.05, bottom), from_bottom=True, handlelength=2.2, labelspacing=0.3)
 
 
 def _note(figure: Figure, text: str) -> None:
-    height = figure.get_size_inches()[1]
-    figure.text(0.1 / WIDTH, 0.08 / height, label(text), fontsize=SMALL - 0.7, color=QUIET, va="bottom")
+    width, height = figure.get_size_inches()
+    figure.text(0.1 / width, 0.08 / height, label(text), fontsize=SMALL - 0.7, color=QUIET, va="bottom")

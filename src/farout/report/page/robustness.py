@@ -60,9 +60,15 @@ def attack_figure(curves: Sequence[Curve], heading: str = "") -> Figure:
     for curve in curves:
         shares = [curve["clean_accuracy"], *curve["accuracy"]]
         panels.setdefault(curve["norm"], []).append(RobustnessCurve(curve["label"], [0, *curve["epsilons"]], shares))
+    return robustness_figure(panels, attack_note(curves), heading)
+
+
+def attack_note(curves: Sequence[Curve]) -> str:
+    """What stands under a figure: on which images, by which attack."""
     how = [(curve["images"]["which"], curve["attack"]["steps"], curve["attack"]["restarts"]) for curve in curves]
-    notes = list(dict.fromkeys(f"{which}; PGD, {steps} steps, {starts} starts" for which, steps, starts in how))
-    return robustness_figure(panels, notes[0] if len(notes) == 1 else "attacks differ by norm", heading)
+    words = (f"{which}; PGD, {k} steps, {n} start{'s' if n > 1 else ''}" for which, k, n in how)
+    notes = list(dict.fromkeys(words))
+    return notes[0] if len(notes) == 1 else "attacks differ by norm"
 
 
 def _accuracies(curves: Sequence[Curve], inliner: Inliner) -> Iterator[str]:
@@ -75,10 +81,10 @@ def _accuracies(curves: Sequence[Curve], inliner: Inliner) -> Iterator[str]:
     for norm, own in by_norm.items():
         head = ("accuracy (%)", "no attack", *(f"{epsilon:g}" for epsilon in own[0]["epsilons"]))
         yield f"<h3>{text(AXES[norm])}</h3>" + plain_table(head, map(_line, own), f"accuracy under attack, {norm}")
-    attacks = {norm: _attack(own[0]) for norm, own in by_norm.items()}
+    attacks = {norm: attack_words(own[0]) for norm, own in by_norm.items()}
     named = [f"{AXES[norm].split(':')[0]}: {words}" for norm, words in attacks.items()]
     how = list(dict.fromkeys(attacks.values()))
-    for note in [*(how if len(how) == 1 else named), *filter(None, dict.fromkeys(map(_refinement, shown)))]:
+    for note in [*(how if len(how) == 1 else named), *filter(None, dict.fromkeys(map(refinement_words, shown)))]:
         yield paragraph(note, "note")
     yield paragraph(f"Measured {'; '.join(dict.fromkeys(map(_measured, shown)))}.", "note")
     if further := len(curves) - len(shown):
@@ -90,7 +96,8 @@ def _line(curve: Curve) -> list[str]:
     return [curve["label"], *(f"{100 * share:.1f}" for share in (curve["clean_accuracy"], *curve["accuracy"]))]
 
 
-def _attack(curve: Curve) -> str:
+def attack_words(curve: Curve) -> str:
+    """By which attack, and on which images, in a sentence."""
     attack = curve["attack"]
     starts = f"{attack['restarts']} random start" + ("s" if attack["restarts"] > 1 else "")
     return (
@@ -98,7 +105,7 @@ def _attack(curve: Curve) -> str:
     )
 
 
-def _refinement(curve: Curve) -> str:
+def refinement_words(curve: Curve) -> str:
     """How JEM-k classifies, in a sentence for all k; "" of a plain network."""
     facts = curve["refinement"]
     if not facts:
