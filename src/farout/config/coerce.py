@@ -196,7 +196,7 @@ def signature_of(target: str, group: str | None = None) -> dict[str, Any]:
         names = list(inspect.signature(kind).parameters)
     except (TypeError, ValueError, NameError):
         raise ConfigError(f"_target_={target} is no class that can be built: check the configuration file") from None
-    wanted = {name: hints.get(name, Any) for name in names} | _common(kind)
+    wanted = {**{name: hints.get(name, Any) for name in names}, **_common(kind)}
     return {name: kind.type if isinstance(kind, dataclasses.InitVar) else kind for name, kind in wanted.items()}
 
 
