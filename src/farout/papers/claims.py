@@ -16,7 +16,7 @@ SCALES = {  # at which a claim may be tested, in the order of tables
     "medium": "medium",
     "small": "small",
     "from_others": "small, from a network that others trained",
-    "from_trained": "small, every row from one trained network",
+    "from_trained": "small from one trained network",
     "demo": "demo",
     "literature": "networks of the literature",
 }
