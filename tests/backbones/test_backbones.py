@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from farout.backbones import Backbone, load_foreign_state
@@ -16,6 +15,7 @@ from farout.backbones.allconv import AllConv
 from farout.backbones.cifar_resnet import CifarResNet
 from farout.backbones.resnet import ResNet18, ResNet34
 from farout.backbones.wide_resnet import WideResNet
+from farout.config.coerce import component
 from farout.errors import ConfigError, FaroutError
 
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
@@ -33,11 +33,21 @@ def small_networks() -> list[Backbone]:
     return [WideResNet(10, 1, 5), ResNet18(5, width=4), ResNet34(5, width=4), CifarResNet(8, 5), AllConv(5)]
 
 
+@pytest.mark.parametrize("network", small_networks(), ids=lambda network: type(network).__name__)
+def test_of_any_trunk_only_the_named_parts_and_the_head_train(network: Backbone) -> None:
+    last = list(network.trunk_parts)[-1]
+    network.set_trainable([last])
+    training = {name.partition(".")[0] for name, value in network.named_parameters() if value.requires_grad}
+    assert training == {last, network.head_name}
+    with pytest.raises(ConfigError, match=rf"there is no {network.head_name}, only .*{last}"):
+        network.set_trainable([network.head_name])
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_backbone_file_builds_a_network(path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
-    assert config.pop("name") == path.stem
-    network = instantiate(config, num_classes=7).eval()
+    spec = component(yaml.safe_load(path.read_text()), "backbone", supplied=("num_classes",))
+    assert spec.name == path.stem
+    network = spec.build(num_classes=7).eval()
     with torch.no_grad():
         features = network.features(torch.zeros(1, 3, 32, 32))
         logits = network(torch.zeros(1, 3, 36, 36))

@@ -76,7 +76,8 @@ TABLES = {
 {SMALL} --seeds x -> is not a whole number
 {SMALL} --init nowhere -> nowhere is not a run folder
 {SMALL} --init in/list_run -> run.json
---paper jem {SMALL} --init nowhere -> --init is for fine-tuning
+--paper jem {SMALL} --init nowhere -> no rows from a trained network in jem/demo_from_trained
+--paper jem --scale small --init nowhere -> nowhere is not a run folder
 {SMALL} --recipe ../demo -> experiment=../demo/digits_softmax is not there
 {SMALL} --recipe demo -> experiment=demo/digits_softmax is now experiment=energy/demo/digits_softmax
 {SMALL} --recipe '' -> experiment=/digits_softmax is not there

@@ -1,6 +1,7 @@
 """`make reproduce-cider` and `reproduce-jem` from command to tables, on digits in a few steps; what they refuse."""
 
 import csv
+import hashlib
 import json
 import shlex
 import subprocess
@@ -8,14 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from farout import papers
+from farout.config.compose import compose_settings
 from farout.config.settings import ROOT
 from farout.reproduce import stages
 from farout.reproduce.ledger import read_files
 from farout.reproduce.paper_figures import figures_of
 from farout.reproduce.result_tables import tables_of
 from farout.reproduce.rows import rows_of
+from farout.reproduce.stages import stages_of
+from farout.reproduce.trials import Trial
+from farout.reproduce.verdicts import verdicts_of
+from farout.runs.run import run_of
+from farout.runs.training import train
 from script_loader import load_script
 
 FEW = ["max_steps=2", "batch_size=8", "ood_data=smoke", "max_eval_images=40", "logger=none"]
@@ -81,7 +89,8 @@ def assert_agrees(lines: list[dict[str, str]], entries: dict[str, dict]) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--init", "outputs/runs/x"], "--init is for fine-tuning, and cider trains every network from scratch"),
+        (["--init", "x"], "no rows from a trained network in cider/demo_from_trained: use --scale small"),
+        (["--scale", "small", "--id", "cifar10", "--init", "auto"], "no classifier of its own to start from: name a"),
         (["--id", "cifar100"], "experiment=cider/demo/cifar100_ce is not there: choose from"),
     ],
 )
@@ -89,6 +98,45 @@ def test_what_it_refuses_is_one_line(options: list[str], message: str, capsys: p
     assert load_script("reproduce").main([*CIDER, *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.e2e
+def test_from_a_trained_network_it_stands_beside_what_went_on_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The small scale's rows, thin and on digits."""
+    own = ["scale=smoke", "id_data=digits", "backbone=resnet20", "backbone.width=2", "evaluate=false", "logger=none"]
+    parent = compose_settings([*own, "method=ce", f"paths.outputs={tmp_path / 'parent'}"])
+    train(parent)
+    start = run_of(parent, torch.device("cpu"))
+    digits = ["id_data.name=digits", "id_data.num_classes=7", *FEW, f"paths.outputs={tmp_path}"]
+    options = ["--paper", "cider", "--scale", "small", "--init", str(start.folder), *digits]
+    options += ["--out", str(tmp_path / "t"), "--record", str(tmp_path / "r")]
+    assert load_script("reproduce").main(options) == 0
+    records = [json.loads(text) for text in read_all(tmp_path / "r")]
+    assert all(path.name.startswith("small_cider_from_trained-") for path in (tmp_path / "r").iterdir())
+    assert sorted(record["identity"]["method"]["name"] for record in records) == ["ce", "ce", "cider", "supcon"]
+    assert {record["identity"]["parent"] for record in records if record["run"] != start.name} == {
+        "weights-" + hashlib.sha256(start.weights.read_bytes()).hexdigest()[:12]
+    }
+    assert {Trial(record, record["evaluations"][0]).scale for record in records} == {"smoke", "from_trained"}
+    lines = {x["row"] for x in csv.DictReader((tmp_path / "t/cider.csv").open())}
+    assert {"ce_msp", "ce_on_msp", "ce_on_knn", "supcon_knn", "cider_knn"} <= lines
+    assert {"ce", "ce_on"} <= {x["row"] for x in csv.DictReader((tmp_path / "t/geometry.csv").open())}
+    judged = {v.claim.key: v for v in verdicts_of(records) if v.scale == "from_trained" and v.found}
+    assert {"cider_beats_ce", "cider_beats_ce_knn", "cider_beats_supcon", "cider_disperses"} <= judged.keys()
+    (found,) = judged["cider_beats_ce"].found
+    assert found.case.second[0].parent == found.case.first[0].parent, "cross-entropy that went on as long"
+
+
+def test_jems_rows_from_its_classifier_share_it() -> None:
+    reproduce = load_script("reproduce")
+    options = reproduce.parse_arguments(["--paper", "jem", "--scale", "small", "--init", "auto", "logger=none"])
+    stages = stages_of(reproduce.request_of(options), torch.device("cpu"))
+    trained = [stage.row for stage in stages if stage.kind == "train"]
+    assert trained == ["untouched", "ce", "jem"], "the classifier once, before what begins with it"
+    attack = stages[-1]
+    assert {run.name for run in attack.needed_runs} == {stage.run.name for stage in stages[:2]}
 
 
 @pytest.mark.parametrize("paper", ["energy", "oe", "cider", "jem"])

@@ -81,7 +81,9 @@ def test_composes_and_runs(name, outputs, request):
     smaller = {"buffer_size": 100, "sgld_steps": 2} if own.method.name == "jem" else {}
     words += [f"{key}={value}" for key, value in smaller.items()]
     if own.holdout > 0:
-        words.append("holdout=0")  # no corruptions to build
+        words += ["holdout=0", "pretrain.holdout=0"]  # no corruptions to build
+    if own.init_from == "RUN":  # to be named by whoever runs it
+        words.append("init_from=auto")
     if own.id_data.name == "svhn":
         words += ["id_data.name=digits", "id_data.num_classes=7", "id_data.train_split=train"]
     if passes_over_training_images(own) or "weights" in changed:

@@ -48,8 +48,8 @@ def test_without_a_holdout_there_is_none(quiet):
 
 def test_the_parent_is_trained_once_and_its_weights_are_where_the_child_starts(quiet, runs, capsys, monkeypatch):
     starts = []
-    real = Run.load
-    monkeypatch.setattr(Run, "load", lambda run, model: starts.append(run.weights) or real(run, model))
+    real = Run.start
+    monkeypatch.setattr(Run, "start", lambda run, model: starts.append(run.weights) or real(run, model))
     train(quiet(CHILD))
     assert re.search(r"needs ce-resnet20-digits-\w+-s1, which is trained first", capsys.readouterr().out)
     train(quiet(CHILD, "m_in=-20"))

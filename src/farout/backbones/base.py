@@ -5,13 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from farout.errors import FaroutError
+from farout.errors import ConfigError, FaroutError
 
 Trunk = Callable[[Tensor], Tensor]
 Spread = Callable[[Trunk, Tensor], Tensor]  # a trunk and images (B, ...) -> the features (B, D) of all of them
@@ -24,6 +24,8 @@ class Backbone(nn.Module, ABC):
     `foreign_names` maps the beginnings of an official code's tensor names to ours where they differ, `foreign_parts`
     pieces anywhere in them;
     `foreign_unused` are beginnings of tensors that the official code saves but never uses.
+    `added_heads` are attributes that a network has beyond the trunk and classifier of its plain relative: they start
+    afresh where training starts from that one. `common` is what conf/ may say of every network (`set_trainable`).
     Logits need full precision because bfloat16 keeps 8 significant bits: near 20 its step is 0.125, so that
     energies of thousands of images would collapse onto a few hundred values.
     """
@@ -32,6 +34,8 @@ class Backbone(nn.Module, ABC):
     foreign_names: ClassVar[dict[str, str]] = {}
     foreign_parts: ClassVar[dict[str, str]] = {}
     foreign_unused: ClassVar[tuple[str, ...]] = ()
+    added_heads: ClassVar[tuple[str, ...]] = ()
+    common: ClassVar[dict[str, Any]] = {"trainable": list[str] | None}
 
     def __init__(self, num_classes: int, feature_dim: int) -> None:
         super().__init__()
@@ -92,6 +96,28 @@ class Backbone(nn.Module, ABC):
             yield
         finally:
             self.autocast_dtype = before
+
+    @property
+    def trunk_parts(self) -> dict[str, nn.Module]:
+        """The trunk's parts that have weights, by name, from the image on: stages, and what stands around them."""
+        heads = (self.head_name, *self.added_heads)
+        parts = {name: part for name, part in self.named_children() if name not in heads}
+        return {name: part for name, part in parts.items() if any(True for _ in part.parameters())}
+
+    def set_trainable(self, trainable: list[str]) -> None:
+        """Freeze all of the trunk but these parts, e.g. ["layer3"]; the heads always train.
+
+        Batch norm of frozen parts stays in training mode like everything else: its statistics follow the new data.
+
+        Raises:
+            ConfigError: the trunk has no part of that name.
+        """
+        strange = [name for name in trainable if name not in self.trunk_parts]
+        if strange:
+            there = ", ".join(self.trunk_parts)
+            raise ConfigError(f"backbone.trainable={trainable}: there is no {strange[0]}, only {there}")
+        for name, part in self.trunk_parts.items():
+            part.requires_grad_(name in trainable)
 
     def load_pretrained(self) -> None:
         """Read the weights of others that training starts from, where the configuration names any."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from farout.backbones.foreign import plain_names
 from farout.backbones.projected_resnet import Projected, Projection, projection_head
 from farout.backbones.weight_sets import weight_sets
-from farout.errors import ConfigError, FaroutError
+from farout.errors import FaroutError
 
 PUBLISHED = "imagenet1k_v1"  # torchvision's name of its weights
 MARK = re.compile(r"sha256-[0-9a-f]{8}")  # how a run's record names the file that training started from
@@ -59,15 +59,11 @@ class ImageNetResNet34(Projected):
         self.projection = projection_head(512, projection_dim, projection)
         self.linear = nn.Linear(512, num_classes)
         if trainable is not None:
-            self._freeze_all_but(trainable)
+            self.set_trainable(trainable)
 
-    def _freeze_all_but(self, trainable: list[str]) -> None:
-        parts = [name for name, part in self.trunk.named_children() if any(True for _ in part.parameters())]
-        strange = [name for name in trainable if name not in parts]
-        if strange:
-            raise ConfigError(f"backbone.trainable={trainable}: there is no {strange[0]}, only {', '.join(parts)}")
-        for name, parameter in self.trunk.named_parameters():
-            parameter.requires_grad_(name.partition(".")[0] in trainable)
+    @property
+    def trunk_parts(self) -> dict[str, nn.Module]:
+        return {name: part for name, part in self.trunk.named_children() if any(True for _ in part.parameters())}
 
     def _features(self, images: Tensor) -> Tensor:
         return self.trunk(images)

@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-34 with a projection head: the networks of CIDER (Ming et al., ICLR 2023) and SupCon.
+"""ResNets with a projection head: the networks of CIDER (Ming et al., ICLR 2023) and SupCon, and a thin relative.
 
 Losses see `embed`, unit vectors on a sphere; KNN and Mahalanobis scores see `features`, the encoder's output, as the
 papers have it. The linear classifier is there because every network here has one: the official training never touches
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from farout.backbones.base import Backbone
+from farout.backbones.cifar_resnet import CifarResNet
 from farout.backbones.resnet import ResNet
 
 Projection = Literal["mlp", "linear"]
@@ -29,6 +30,7 @@ def projection_head(dim: int, projection_dim: int, projection: Projection) -> nn
 class Projected(Backbone):
     """A network whose features also become points on a sphere; subclasses give it a `projection`."""
 
+    added_heads = ("projection",)
     projection: nn.Module
 
     def project(self, features: Tensor) -> Tensor:
@@ -86,3 +88,22 @@ class ProjectedResNet34(ProjectedResNet):
         self, num_classes: int, width: int = 64, projection_dim: int = 128, projection: Projection = "mlp"
     ) -> None:
         super().__init__((3, 4, 6, 3), num_classes, width, projection_dim, projection)
+
+
+class ProjectedCifarResNet(Projected, CifarResNet):
+    """A CIFAR ResNet with the head: for networks trained as classifiers, which CIDER then goes on with.
+
+    ResNet-20: 282,202 parameters with the classifier of 10 classes. Arguments as of `CifarResNet` and
+    `ProjectedResNet`; raises ConfigError as the former.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        width: int = 16,
+        projection_dim: int = 128,
+        projection: Projection = "mlp",
+    ) -> None:
+        super().__init__(depth, num_classes, width)
+        self.projection = projection_head(self.feature_dim, projection_dim, projection)

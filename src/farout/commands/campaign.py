@@ -159,7 +159,7 @@ def request_of(options: argparse.Namespace) -> TableRequest:
         paper=paper,
         scale=scale,
         id_data=options.id,
-        rows=tuple(options.rows or rows_of(paper, scale)),
+        rows=tuple(options.rows or rows_of(paper, scale, None if options.init is None else str(options.init))),
         seeds=tuple(options.seeds),
         steps=options.scale,
         outputs=options.outputs,

@@ -5,7 +5,9 @@
     python scripts/reproduce.py --scale small --init outputs/runs/imported-NAME --seeds 1 2
     python scripts/reproduce.py --paper oe                       Outlier Exposure's, at full scale alone
     python scripts/reproduce.py --paper cider --scale small      CIDER's table, and the angles of its embeddings
+    python scripts/reproduce.py --paper cider --scale small --init outputs/runs/imported-NAME
     python scripts/reproduce.py --paper jem --scale small        JEM's tables, its samples and attacks on it
+    python scripts/reproduce.py --paper jem --scale small --init auto
 
 Rows of Energy: softmax and energy of the cross-entropy network, Outlier Exposure, energy fine-tuned. With --init the
 fine-tuning starts from that finished run, which then also supplies the rows softmax and energy. Rows of Outlier
@@ -16,6 +18,10 @@ full scale also the paper's classifier, which has batch norm. Each JEM run is th
 is) and attacked beside the classifiers, shortly where the scale is not full: `python scripts/sample.py` and
 `python scripts/robustness.py` measure longer, and the tables take the samples that lie in the run's folder, and the
 attack with the most images and steps.
+
+CIDER and JEM train from scratch; with --init every row of theirs goes on from that network, as long as each other, and
+the network itself is a row beside them (files of conf/experiment/PAPER/SCALE_from_trained). --init auto is JEM's: the
+classifier of its small scale, trained first if need be.
 
 Every network is one file of conf/experiment, the same that `python train.py experiment=...` takes; further overrides
 are passed on to all of them.
@@ -32,6 +38,7 @@ from farout import papers
 from farout.commands.arguments import Parser, folder_to_write, guarded, seed
 from farout.engine.progress import say
 from farout.errors import ConfigError
+from farout.places import conf_names
 from farout.report.tables.cells import Table
 from farout.report.tables.render import to_terminal, width
 from farout.reproduce.remarks import demo_remarks
@@ -40,7 +47,6 @@ from farout.reproduce.stages import Stage, carry_out, check_data, stages_here
 from farout.reproduce.tables import tabulate
 
 PAPERS = ("cider", "energy", "jem", "oe")
-FINE_TUNING = ("energy", "oe")
 OWN_OPTIONS = {"experiment": "--paper, --scale and --recipe", "scale": "--scale", "seed": "--seeds"}
 
 
@@ -51,7 +57,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--scale", default="full", choices=SCALES, help="full is the paper's (default)")
     parser.add_argument("--id", help="in-distribution set: cifar10 (default), cifar100, svhn (oe), digits (demo)")
     parser.add_argument("--seeds", nargs="+", type=seed, default=[1], help="default: 1")
-    parser.add_argument("--init", metavar="RUN", help="start fine-tuning from this finished run (an imported one, say)")
+    parser.add_argument("--init", metavar="RUN", help="start from this finished run (an imported one, say), or auto")
     parser.add_argument("--recipe", help="folder of conf/experiment to take the rows from (default: PAPER/SCALE)")
     parser.add_argument("--out", type=Path, help="folder for the tables, .md and .csv (default: outputs/tables/...)")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="also write a record per run there (the ledger)")
@@ -69,8 +75,9 @@ def check(options: argparse.Namespace) -> None:
     refuse_own(options.overrides, OWN_OPTIONS)
     for option in ("out", "record"):
         folder_to_write(f"--{option}", getattr(options, option))
-    if options.init is not None and options.paper not in FINE_TUNING:
-        raise ConfigError(f"--init is for fine-tuning, and {options.paper} trains every network from scratch")
+    request = request_of(options)
+    if request.all_go_on and options.recipe is None and not conf_names(f"experiment/{request.folder}"):
+        raise ConfigError(f"--init: there are no rows from a trained network in {request.folder}: use --scale small")
 
 
 def request_of(options: argparse.Namespace) -> TableRequest:
@@ -79,7 +86,7 @@ def request_of(options: argparse.Namespace) -> TableRequest:
         paper=options.paper,
         scale=options.scale,
         id_data=options.id,
-        rows=rows_of(options.paper, options.scale),
+        rows=rows_of(options.paper, options.scale, options.init),
         seeds=tuple(options.seeds),
         recipe=options.recipe,
         steps=options.scale,

@@ -148,12 +148,22 @@ class Component:
         return getattr(importlib.import_module(module), name)
 
     def build(self, **more: Any) -> Any:
-        """Call the class."""
-        return self.kind(**self.arguments, **more)
+        """Call the class; what every class of its kind takes (`common`) is set on the object afterwards."""
+        own = {key: value for key, value in self.arguments.items() if key not in _common(self.kind)}
+        built = self.kind(**own, **more)
+        for key in self.arguments.keys() - own.keys():
+            getattr(built, f"set_{key}")(self.arguments[key])
+        return built
 
     def record(self) -> dict[str, Any]:
         """What fingerprints and records keep of it."""
         return {"name": self.name, **self.arguments}
+
+    def without_common(self) -> "Component":
+        """The same with nothing set of what every class of its kind takes."""
+        common = _common(self.kind)
+        own = {key: value for key, value in self.arguments.items() if key not in common}
+        return dataclasses.replace(self, arguments=own)
 
 
 def class_of(target: str, group: str | None = None) -> Any:
@@ -186,8 +196,14 @@ def signature_of(target: str, group: str | None = None) -> dict[str, Any]:
         names = list(inspect.signature(kind).parameters)
     except (TypeError, ValueError, NameError):
         raise ConfigError(f"_target_={target} is no class that can be built: check the configuration file") from None
-    wanted = {name: hints.get(name, Any) for name in names}
+    wanted = {**{name: hints.get(name, Any) for name in names}, **_common(kind)}
     return {name: kind.type if isinstance(kind, dataclasses.InitVar) else kind for name, kind in wanted.items()}
+
+
+def _common(kind: Any) -> Mapping[str, Any]:
+    """Names and types of what every class of a kind takes besides its own arguments: None, where it is as without."""
+    found: Mapping[str, Any] = getattr(kind, "common", {})
+    return {name: wanted for name, wanted in found.items() if name not in inspect.signature(kind).parameters}
 
 
 def component(values: Any, where: str, supplied: Sequence[str] = ()) -> Component:
@@ -204,4 +220,5 @@ def component(values: Any, where: str, supplied: Sequence[str] = ()) -> Componen
     if strange:
         raise unknown(strange, f"{where}={name}", list(wanted))
     arguments = {key: coerce(value, wanted[key], f"{where}.{key}") for key, value in mapping.items()}
-    return Component(name, target, arguments)
+    unset = {key for key in _common(locate(target)) if arguments.get(key) is None}  # as records of before have it
+    return Component(name, target, {key: value for key, value in arguments.items() if key not in unset})

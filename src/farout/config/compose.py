@@ -127,7 +127,7 @@ def parent_settings(settings: Settings) -> Settings:
 
     Method and schedule are those of `method=ce` at the child's scale and on its data set, changed by `pretrain.*`;
     network, images and seed are the child's, and nothing else of its training: so every child of one seed shares one
-    parent.
+    parent. Of the network all parts train, whatever `backbone.trainable` says of the child.
     """
     choices = {} if settings.composition is None else settings.composition.choices
     usual = _from_scratch(settings.scale, choices.get("id_data"), conf_folders())
@@ -143,6 +143,7 @@ def parent_settings(settings: Settings) -> Settings:
         settings,
         method=usual.method,
         method_score=usual.method_score,
+        backbone=settings.backbone.without_common(),
         outliers=None,
         max_outlier_images=None,
         schedule=schedule,

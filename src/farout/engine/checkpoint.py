@@ -3,7 +3,7 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,14 @@ def save_weights(path: Path, model: nn.Module) -> None:
     write_bytes(path, weights_content(model))
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Load finished weights strictly; a mismatch or damage names the file."""
+def load_weights(path: Path, model: nn.Module, may_lack: Sequence[str] = ()) -> None:
+    """Load finished weights strictly; a mismatch or damage names the file.
+
+    Tensors whose names begin with one of `may_lack` stay as they are where the file has none.
+    """
+    kept = {key: value for key, value in model.state_dict().items() if key.startswith(tuple(may_lack))}
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict({**kept, **load_file(path)})
     except (SafetensorError, OSError) as error:
         raise FaroutError(f"{path} cannot be read ({error}): train or import this run again") from None
     except (RuntimeError, KeyError) as error:

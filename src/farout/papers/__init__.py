@@ -39,6 +39,7 @@ class RowKind:
     score: str = ""  # "": the table is not about scores
     fine_tuned: bool | None = None  # None: the row does not care
     score_on: Mapping[str, str] = field(default_factory=dict)  # ID sets that the paper scores by another
+    optional: bool = False  # a row only where some run is of it
     variant: str | None = None  # how its network's name goes on after its trunk's (farout.report.records); None: anyhow
 
     def on(self, id_data: str) -> "RowKind":

@@ -16,6 +16,7 @@ SCALES = {  # at which a claim may be tested, in the order of tables
     "medium": "medium",
     "small": "small",
     "from_others": "small, from a network that others trained",
+    "from_trained": "small from one trained network",
     "demo": "demo",
     "literature": "networks of the literature",
 }
@@ -87,8 +88,9 @@ def _claim(paper: Paper, key: str, facts: Mapping[str, Any]) -> Claim:
     over = tuple(over) if isinstance(over, list) else over
     reported = {name: (first, second) for name, (first, second) in facts.get("reported", {}).items()}
     for id_data in paper.results:
-        if id_data not in reported and (known := _reported(paper, id_data, facts, seconds[0], over)) is not None:
-            reported[id_data] = known
+        known = [found for second in seconds if (found := _reported(paper, id_data, facts, second, over)) is not None]
+        if known:
+            reported.setdefault(id_data, known[0])
     return Claim(
         key=key,
         paper=paper.name,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from farout.papers import Paper
 from farout.report.records import name_of
 from farout.reproduce.ledger import command_of, rounded_to
-from farout.reproduce.trials import FROM_OTHERS, Trial
+from farout.reproduce.trials import FROM_OTHERS, FROM_TRAINED, Trial
 
 WITHDRAWN = {"energy": "80 Million Tiny Images", "oe": "80 Million Tiny Images"}  # what the papers took as outliers
 DIFFERENCES = "#where-this-differs-from-the-official-code-and-the-paper-and-why"
@@ -70,9 +70,9 @@ def _training(trials: Sequence[Trial]) -> list[str]:
     epochs = {f"{name_of(t.identity['method'])} {t.identity['schedule']['epochs']}": None for t in ours}
     scale = str(ours[0].identity.get("scale")) if ours else "full"
     parts = [] if scale == "full" else [f"the schedule of scale {scale} (epochs: {', '.join(epochs)})"]
-    parts += (
-        ["fine-tuned from a network that others trained"] if any(trial.scale == FROM_OTHERS for trial in trials) else []
-    )
+    scales = {trial.scale for trial in trials}
+    parts += ["fine-tuned from a network that others trained"] if FROM_OTHERS in scales else []
+    parts += ["every row goes on from one trained network"] if FROM_TRAINED in scales else []
     parts += ["one seed"] if len({trial.seed for trial in ours}) == 1 else []
     kinds = dict.fromkeys(kind for trial in trials for kind in rounded_to(trial.record))
     return parts + [f"weights rounded to {kind} before evaluation" for kind in kinds]

@@ -11,7 +11,7 @@ from farout.report.blocks import pipe_table
 from farout.report.records import Record, name_of
 from farout.report.tables.cells import mean_of_votes
 from farout.report.tables.render import TITLES
-from farout.reproduce.trials import FROM_OTHERS, LITERATURE, Trial, attack_of_run, trials_of
+from farout.reproduce.trials import FROM_OTHERS, FROM_TRAINED, LITERATURE, Trial, attack_of_run, trials_of
 
 Seeds = tuple[Trial, ...]
 SHOWN = {"energy": "fpr95", "oe": "fpr95", "cider": "fpr95", "jem": "auroc"}  # the metric that single sets have
@@ -122,7 +122,7 @@ def _groups(trials: Sequence[Trial], scale: str) -> list[list[Trial]]:
     for trial in trials:
         if trial.scale == scale:
             found.setdefault((*trial.network, *trial.conditions), []).append(trial)
-    if scale == FROM_OTHERS:
+    if scale in (FROM_OTHERS, FROM_TRAINED):
         for group in found.values():
             group += [trial for trial in trials if any(_began_with(child, trial) for child in group)]
     return list(found.values())

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from farout.config.compose import compose_settings
+from farout.config.compose import compose_settings, parent_settings
 from farout.config.settings import Settings
 from farout.errors import ConfigError
 from farout.places import conf_file, conf_names
-from farout.runs.run import open_run
+from farout.runs.run import Run, open_run
 
 # Paper -> its rows, most valuable first: each is a file of conf/experiment, as `TableRequest.experiment` names it.
 ROWS = {
@@ -19,11 +19,14 @@ ROWS = {
 }
 AT_FULL_SCALE = ("ce_plain",)  # at other scales JEM's `ce` has a network without a norm already
 SCALES = ("demo", "full", "medium", "small")
+FINE_TUNING = ("energy", "oe")  # papers whose methods go on from a trained network anyhow
+UNTOUCHED = "untouched"  # the network itself, where every other row goes on from it
 
 
-def rows_of(paper: str, scale: str) -> tuple[str, ...]:
-    """The rows of a paper's table at a scale."""
-    return tuple(row for row in ROWS[paper] if scale == "full" or row not in AT_FULL_SCALE)
+def rows_of(paper: str, scale: str, init: str | None = None) -> tuple[str, ...]:
+    """The rows of a paper's table at a scale, from scratch or from a trained network."""
+    rows = tuple(row for row in ROWS[paper] if scale == "full" or row not in AT_FULL_SCALE)
+    return rows if init is None or paper in FINE_TUNING else (UNTOUCHED, *rows)
 
 
 def usual_id(scale: str) -> str:
@@ -49,7 +52,9 @@ class TableRequest:
         recipe: another folder of conf/experiment for the rows; None: PAPER/SCALE.
         steps: another `scale` for every row than its file has.
         outputs: the folder for runs; None: as `paths.outputs` says.
-        init: the folder of a finished run, which fine-tuning starts from and which is the cross-entropy row itself.
+        init: the folder of a finished run, which fine-tuning starts from and which is the cross-entropy row itself; of
+            papers that train from scratch the row UNTOUCHED, beside a cross-entropy row that goes on from it like all
+            others. "auto" is the run that init_from=auto of the rows' files means.
         overrides: added to every row.
     """
 
@@ -67,7 +72,13 @@ class TableRequest:
     @property
     def folder(self) -> str:
         """The folder of conf/experiment that holds the rows."""
-        return f"{self.paper}/{self.scale}" if self.recipe is None else self.recipe
+        own = f"{self.paper}/{self.scale}{'_from_trained' if self.all_go_on else ''}"
+        return own if self.recipe is None else self.recipe
+
+    @property
+    def all_go_on(self) -> bool:
+        """Whether every row goes on from a trained network, also those that the paper trains from scratch."""
+        return self.init is not None and self.paper not in FINE_TUNING
 
     @property
     def label(self) -> str:
@@ -79,7 +90,7 @@ class TableRequest:
 
     def experiment(self, row: str) -> str:
         """The name of a row's file of conf/experiment."""
-        return f"{self.folder}/{self.id_data}_{row}"
+        return f"{self.folder}/{self.id_data}_{'ce' if row == UNTOUCHED else row}"
 
     def check(self, table: str) -> None:
         """Raise ConfigError, in one line, where the table, by the name that was given for it, has no such row."""
@@ -93,7 +104,9 @@ class TableRequest:
         words = [f"experiment={self.experiment(row)}", f"seed={seed}"]
         words += [] if self.steps is None else [f"scale={self.steps}"]
         settings = self._composed(words)
-        if self.init is None:
+        if self.all_go_on:
+            return self._going_on(row, words)
+        if self.init in (None, "auto"):
             return settings
         start = open_run(self.init)
         words += [f"{group}={start.identity[group]['name']}" for group in ("backbone", "transform")]
@@ -101,8 +114,35 @@ class TableRequest:
             return replace(self._composed(words), init_from=self.init)
         return replace(self._composed(words), run=self.init) if settings.method.name == "ce" else settings
 
+    def _going_on(self, row: str, words: Sequence[str]) -> Settings:
+        """A row that starts from `init`: with its trunk and normalisation, and the row's own head and augmentation."""
+        settings = self._composed(words)
+        if self.init == "auto":
+            if settings.init_from != "auto":
+                raise ConfigError(f"--init auto: {self.folder} has no classifier of its own to start from: name a run")
+            return replace(parent_settings(settings), composition=None) if row == UNTOUCHED else settings
+        start = open_run(str(self.init))
+        settings = self._composed([*words, *_words_of(start, settings.method.kind.embeds)])
+        if row == UNTOUCHED:
+            return replace(settings, run=self.init, init_from=None)
+        return replace(settings, init_from=self.init)
+
     def _composed(self, words: Sequence[str]) -> Settings:
         settings = compose_settings([*words, *self.overrides])
         if self.outputs is None:
             return settings
         return replace(settings, paths=replace(settings.paths, outputs=str(self.outputs)))
+
+
+def _words_of(start: Run, embeds: bool) -> list[str]:
+    """Overrides that give a row the trunk and the normalisation of the run that it starts from.
+
+    Raises ConfigError where a projection head is needed and conf/backbone has no such network with one.
+    """
+    theirs, transform = start.identity["backbone"], start.identity["transform"]
+    name = f"{theirs['name']}_cider" if embeds and "projection" not in theirs else str(theirs["name"])
+    if not conf_file(f"backbone/{name}").is_file():
+        there = ", ".join(each for each in conf_names("backbone") if each.endswith("_cider"))
+        raise ConfigError(f"{start.name} is a {theirs['name']}, and there is no backbone={name}: choose of {there}")
+    width = [f"backbone.width={theirs['width']}"] if "width" in theirs else []
+    return [f"backbone={name}", *width, *(f"transform.{key}={transform[key]}" for key in ("mean", "std"))]

@@ -11,7 +11,8 @@ from farout.papers.claims import ANGLES, EACH, MEAN, Claim
 from farout.report.records import Record, flatten, name_of, trunk_of, variant_of
 from farout.report.tables.cells import mean_of_votes
 
-LITERATURE, FROM_OTHERS = "literature", "from_others"
+LITERATURE, FROM_OTHERS, FROM_TRAINED = "literature", "from_others", "from_trained"
+FINE_TUNED = ("energy", "oe")  # methods that begin with a trained classifier; with others that is another experiment
 Value = float | None
 
 
@@ -62,7 +63,10 @@ class Trial:
         """A key of farout.papers.claims.SCALES, or whatever else the record says."""
         if self.imported:
             return LITERATURE
-        return FROM_OTHERS if self.from_others else str(self.identity.get("scale") or "not stated")
+        stated = str(self.identity.get("scale") or "not stated")
+        if self.parent is not None and name_of(self.identity.get("method")) not in FINE_TUNED:
+            return FROM_TRAINED if stated == "small" else f"{stated}, from a trained network"
+        return FROM_OTHERS if self.from_others else stated
 
     @property
     def id_data(self) -> str:
@@ -107,7 +111,7 @@ class Trial:
         normalised = all(
             self.identity["transform"].get(k) == other.identity["transform"].get(k) for k in ("mean", "std")
         )
-        return other.imported and known and normalised
+        return (other.imported or weights is not None) and known and normalised
 
 
 @dataclass(frozen=True)

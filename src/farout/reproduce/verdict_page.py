@@ -18,6 +18,7 @@ SHORT = {
     "medium": "medium",
     "small": "small",
     "from_others": "small, from others' weights",
+    "from_trained": "small from one trained network",
     "demo": "demo",
 }
 SHORT[LITERATURE] = "networks of the literature"

@@ -12,7 +12,7 @@ from farout.data.streams import holdout_split
 from farout.errors import ConfigError, FaroutError, MissingDataError
 from farout.metrics import linear_probe
 from farout.runs.inputs import EvaluationData, ImageSets, TrainingData, evaluation_data, spread
-from farout.runs.run import Run, build_backbone
+from farout.runs.run import Run, build_backbone, open_run
 from farout.runs.scoring import score_file
 from farout.scores import Score, TrainFacts
 
@@ -27,6 +27,7 @@ class Checks:
         """Raise ConfigError or FaroutError for what training, validation or the evaluation after it would refuse."""
         settings = self.settings
         self._norm()
+        self._parent()
         settings.transform.build().check_side(int(data.labelled.images.shape[-1]))
         labels = data.labelled.labels
         assert labels is not None  # as `training_data` has seen
@@ -68,6 +69,14 @@ class Checks:
                 f"backbone={settings.backbone.name} has it: choose backbone=wrn_28_10_jem or wrn_10_2_jem, "
                 "or add allow_batch_norm=true"
             )
+
+    def _parent(self) -> None:
+        settings = self.settings
+        if settings.init_from in (None, "auto"):
+            return
+        with torch.device("meta"):
+            model = build_backbone(settings.backbone, settings.id_data.num_classes)
+        open_run(settings.init_from).check_start(model)
 
     def _test_labels(self, data: EvaluationData) -> None:
         labels, own = data.id_test.labels, self.settings.id_data

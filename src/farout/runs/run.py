@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -186,6 +186,22 @@ class Run:
         """Fill a network with the trained weights, which must be those that were written; raises DamagedRun."""
         self._load(self.weights, model)
 
+    def start(self, model: Backbone) -> None:
+        """Fill a network that shall be trained on; heads that this run's network has not stay fresh.
+
+        Raises DamagedRun.
+        """
+        self._load(self.weights, model, _prefixes(model))
+
+    def check_start(self, model: Backbone) -> None:
+        """Raise ConfigError unless `start` can fill a network of this kind, DamagedRun where nothing could be read."""
+        wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        found = _shapes(self.weights)
+        lacking = {key for key in wanted.keys() - found.keys() if key.startswith(tuple(_prefixes(model)))}
+        if found != {key: shape for key, shape in wanted.items() if key not in lacking}:
+            name = self.identity["backbone"]["name"]
+            raise ConfigError(f"init_from was trained with backbone={name}, whose tensors are others: choose that one")
+
     def load_method(self, method: Method) -> None:
         """Fill a method with what it learnt; raises DamagedRun."""
         self._load(self.method_state, method)
@@ -196,10 +212,10 @@ class Run:
         _shapes(self.method_state)
         return load_file(self.method_state)
 
-    def _load(self, path: Path, module: torch.nn.Module) -> None:
+    def _load(self, path: Path, module: torch.nn.Module, may_lack: Sequence[str] = ()) -> None:
         self._check_content(path)
         try:
-            load_weights(path, module)
+            load_weights(path, module, may_lack)
         except FaroutError as error:
             raise DamagedRun(path, str(error).removeprefix(f"{path} ").rpartition(": ")[0]) from None
 
@@ -226,6 +242,11 @@ class Run:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != wanted:
             raise DamagedRun(path, f"its hash is {found[:12]}, not {str(wanted)[:12]} as when it was written")
+
+
+def _prefixes(model: Backbone) -> list[str]:
+    """How tensors of heads begin that a parent need not have."""
+    return [f"{name}." for name in model.added_heads]
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -299,14 +320,29 @@ def _check_parent(settings: Settings, parent: Run) -> None:
         raise ConfigError(f"init_from has {parent.num_classes} classes, id_data={settings.id_data.name} has others")
     for key in ("backbone", "transform"):
         theirs, ours = parent.identity[key], getattr(settings, key).record()
-        if _architecture(theirs) != _architecture(ours):
-            raise ConfigError(f"init_from was trained with {key}={theirs['name']}: add {key}={theirs['name']}")
+        if _architecture(theirs) != _architecture(ours, but=() if "projection" in theirs else HEAD):
+            raise ConfigError(f"init_from was trained with {key}={theirs['name']}: {_remedy(key, theirs, ours)}")
 
 
-def _architecture(spec: dict[str, Any]) -> dict[str, Any]:
-    """What must agree between parent and child: augmentation and dropout may differ, names do not matter."""
-    free = ("name", "dropout", "weights", "trainable", "flip", "crop_padding", "outlier_augmentation")
-    return {key: value for key, value in spec.items() if key not in free}
+# What may differ between parent and child: augmentation, dropout, and what trains; names do not matter.
+VIEWS = ("views", "crop_scale", "crop_ratio", "jitter", "jitter_probability", "grayscale_probability")
+FREE = ("name", "dropout", "weights", "trainable", "flip", "crop_padding", "outlier_augmentation", *VIEWS)
+HEAD = ("projection", "projection_dim")  # of a projection head, which a child has beyond its parent
+
+
+def _architecture(spec: dict[str, Any], but: Sequence[str] = ()) -> dict[str, Any]:
+    """What must agree between parent and child; what is not set says nothing."""
+    return {key: value for key, value in spec.items() if key not in (*FREE, *but) and value is not None}
+
+
+def _remedy(key: str, theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """What makes a child's network or transform one that can go on from its parent's."""
+    if key == "transform" and "views" in ours:
+        wanted = {part: theirs[part] for part in ("mean", "std") if part in theirs}
+        return "add " + " ".join(f"transform.{part}={str(value).replace(' ', '')}" for part, value in wanted.items())
+    if key == "backbone" and "projection" in ours and "projection" not in theirs:
+        return f"choose its relative with a projection head, e.g. backbone={theirs['name']}_cider, of the same width"
+    return f"add {key}={theirs['name']}"
 
 
 def identity_of(settings: Settings, precision: str, device: torch.device) -> dict[str, Any]:

@@ -195,7 +195,9 @@ class TrainingJob:
         settings, parent = self.settings, parent_run(self.settings, self.device)
         if parent is not None and settings.holdout > 0 and parent.identity["holdout"] != settings.holdout:
             kept_out = f"pretrain.holdout={settings.holdout:g} keeps it out"
-            say(f"note: {parent.name} was trained on the holdout too; {kept_out}")
+            named = "figures on it flatter: to choose a setting, start from a run that kept it out"
+            remedy = kept_out if settings.init_from == "auto" else named
+            say(f"note: {parent.name} was trained on the holdout too; {remedy}")
         if parent is None or settings.init_from != "auto":
             return parent
         own = replace(parent_settings(settings), evaluate=False, validations=0)
@@ -273,7 +275,7 @@ class TrainingJob:
         model = build_backbone(self.settings.backbone, self.settings.id_data.num_classes)
         method: Method = self.settings.method.build()
         if parent is not None:
-            parent.load(model)
+            parent.start(model)
         model.to(self.device)
         if self.settings.trainer.channels_last:
             model.to_channels_last()

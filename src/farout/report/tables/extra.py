@@ -8,7 +8,7 @@ from farout.errors import ConfigError
 from farout.papers import ExtraTable, Paper, ReportedValue, RowKind
 from farout.report.records import EvaluatedRun
 from farout.report.tables.cells import Measures, Table
-from farout.report.tables.tabulate import Content, runs_of, tabulate
+from farout.report.tables.tabulate import Content, runs_of, shown, tabulate
 
 # What a run has of each measure, as `Measures.scale` wants it; None or nothing where it has none, and "absent" may say
 # why, by measure.
@@ -40,6 +40,7 @@ def tabulate_extra(
     kinds = [kind for kind in extra.kinds.values() if kind.method]
     alone = [kind for kind in extra.kinds.values() if not kind.method]
     by_row = {kind.key: [_of_id(run, facts(kind, run)) for run in runs_of(kind, runs)] for kind in kinds}
+    kinds = shown(kinds, by_row)
 
     def reported(id_data: str, kind: RowKind, ood: str, measure: str) -> ReportedValue:
         return extra.value(id_data, kind.key, measure) if ood == "id" else ReportedValue()

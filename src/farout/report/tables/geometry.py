@@ -8,7 +8,7 @@ from farout.papers import Paper, ReportedValue, RowKind, load
 from farout.report.records import EvaluatedRun, Record, runs_under
 from farout.report.tables.caption import shown_figures
 from farout.report.tables.cells import ANGLES, Table
-from farout.report.tables.tabulate import Content, runs_of, tabulate
+from farout.report.tables.tabulate import Content, runs_of, shown, tabulate
 
 
 def geometry_table(
@@ -30,6 +30,7 @@ def geometry_table(
     runs = runs_under(records, protocol or paper.protocol)
     kinds = list(angles.kinds.values())
     by_row = {kind.key: [seen_in(run, kind.score) for run in runs_of(kind, runs)] for kind in kinds}
+    kinds = shown(kinds, by_row)
 
     def reported(id_data: str, kind: RowKind, ood: str, measure: str) -> ReportedValue:
         return angles.value(id_data, kind.key, measure) if ood in ("id", "mean") else ReportedValue()

@@ -64,6 +64,7 @@ def table1(
     kinds = [_kind(paper, key) for key in rows or paper.table]
     runs = runs_under(records, protocol or paper.protocol)
     by_row = {kind.key: runs_of(kind, runs) for kind in kinds}
+    kinds = shown(kinds, by_row)
 
     def reported(id_data: str, kind: RowKind, ood: str, metric: str) -> ReportedValue:
         if ood != "id":
@@ -210,6 +211,11 @@ def runs_of(kind: RowKind, runs: Iterable[EvaluatedRun]) -> list[EvaluatedRun]:
         names = ", ".join(run.name for run in mine)
         raise ConfigError(f"row {kind.label!r} has two runs of the same seed: give one of {names}")
     return mine
+
+
+def shown(kinds: Sequence[RowKind], by_row: Mapping[str, Sequence[EvaluatedRun]]) -> list[RowKind]:
+    """The rows of a table: optional ones only where there are runs of them."""
+    return [kind for kind in kinds if by_row[kind.key] or not kind.optional]
 
 
 def _belongs(kind: RowKind, run: EvaluatedRun) -> bool:
