@@ -15,8 +15,9 @@ from farout.engine import stopping
 from farout.errors import ConfigError, FaroutError, one_line
 
 # Parameters that submitit has for every kind of cluster; all others are Slurm's own.
-GENERAL = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
-GENERAL += ("stderr_to_stdout",)
+GENERAL = (
+    "name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "stderr_to_stdout",
+)  # fmt: skip
 LOOK = 1.0  # seconds between two looks at a file system that many nodes share
 AT_START = ("max_num_timeout", "python")
 
