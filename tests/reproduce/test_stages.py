@@ -125,3 +125,10 @@ def test_costs_grow_with_what_is_to_be_done() -> None:
 def test_a_row_that_is_not_there_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"demo has no row cifar10_softmax: choose --id and --rows from digits_"):
         TableRequest("energy", "demo", "cifar10", ("softmax",), (1,)).check("demo")
+
+
+def test_a_pre_training_is_not_recorded_as_composed_from_its_childs_words():
+    stages = stages_of(TableRequest("energy", "full", "cifar10", ("energy_ft",), (1,), overrides=(*WORDS,)), CPU)
+    assert [(stage.kind, stage.row, stage.settings.composition is None) for stage in stages] == [
+        ("train", "pre-training", True), ("train", "energy_ft", False), ("evaluate", "energy_ft", False)
+    ]  # fmt: skip

@@ -235,7 +235,8 @@ def _add(stages: list[Stage], stage: Stage) -> None:
     """Append a stage unless it is there already, after the training of its parent."""
     settings = stage.settings
     if settings.init_from == "auto" and settings.run is None:
-        _add(stages, Train("pre-training", parent_settings(settings), stage.device))
+        parent = replace(parent_settings(settings), composition=None)  # the words are the child's
+        _add(stages, Train("pre-training", parent, stage.device))
     if not any((other.kind, other.run.folder) == (stage.kind, stage.run.folder) for other in stages):
         stages.append(stage)
 
