@@ -40,9 +40,12 @@ def test_a_holdout_gives_sweepers_a_figure(quiet):
     assert train(wanted) == figure, "also when it is finished already"
 
 
-def test_without_a_holdout_there_is_none(quiet):
+def test_without_a_holdout_there_is_none(quiet, monkeypatch):
+    kept = []
+    monkeypatch.setattr(training, "keep_freed_memory", lambda: kept.append(1))
     wanted = quiet("method=ce")
     assert train(wanted) is None
+    assert kept == [1], "training on a CPU keeps the memory that it frees"
     assert "validation" not in run_of(wanted, CPU).record
 
 

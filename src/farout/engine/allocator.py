@@ -1,4 +1,4 @@
-"""What the C library does with memory that an update frees: compiled code asks for it again at the next one."""
+"""What the C library does with memory that an update frees: the next one asks for it again."""
 
 import ctypes
 import sys

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 
-from farout.engine.allocator import keep_freed_memory
 from farout.engine.progress import say
 from farout.engine.states import has_states, latest_conditions
 from farout.engine.timing import CompileTiming, Trial, compile_problem, random_states_kept, time_compiling
@@ -66,7 +65,6 @@ class CompileChoice:
     def _timed(self) -> bool:
         if self.updates < COMPILE_FROM_STEPS or self._session(float("inf")) < WORTH_TRYING:
             return False
-        keep_freed_memory()
         with random_states_kept():
             found = time_compiling(self.trial, lambda seconds: self._session(seconds) >= WORTH_TRYING)
         left = self._session(found.eager)
@@ -83,7 +81,6 @@ class CompileChoice:
         return min(self.updates * seconds, rest)
 
     def _works(self) -> bool:
-        keep_freed_memory()
         with random_states_kept():
             problem = compile_problem(self.trial())
         if problem is not None:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from farout.config.settings import TrainerSettings
 from farout.engine import stopping
+from farout.engine.allocator import keep_freed_memory
 from farout.engine.processes import ALONE, PATIENCE, Processes
 from farout.engine.progress import console
 from farout.errors import ConfigError, FaroutError
@@ -135,6 +136,7 @@ def _follower(here: Processes, meeting: Path, device: torch.device, threads: int
     own = device_of(here, device)
     if device.type == "cpu":
         torch.set_num_threads(threads)
+        keep_freed_memory()
     try:
         _join(here, own, f"file://{meeting}")
         follow(here, own)

@@ -23,6 +23,7 @@ from farout.config.composition import composition_record, summary
 from farout.config.settings import Precision, Settings
 from farout.data import ImageSet
 from farout.data.streams import EpochShuffle, outlier_stream, steps_per_epoch
+from farout.engine.allocator import keep_freed_memory
 from farout.engine.batches import PASS_SIZE, DeviceBatches, Stream, repeated
 from farout.engine.checkpoint import weights_content
 from farout.engine.evaluate import share_correct
@@ -65,6 +66,8 @@ def train(settings: Settings, deadline: float | None = None, report: Report | No
     """
     device = choose_device(settings.trainer.device)
     require_packages(settings.logger)
+    if device.type == "cpu":
+        keep_freed_memory()
     if deadline is None and settings.trainer.budget_minutes is not None:
         deadline = time.monotonic() + 60 * settings.trainer.budget_minutes
     settings = replace(settings, trainer=as_launched(settings.trainer))

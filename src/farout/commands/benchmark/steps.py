@@ -159,7 +159,7 @@ class _Comparison:
     def compiled_lines(self) -> Iterator[AnyLine]:
         """The compiled step against the plain loop and against our own without the compiler."""
         job = self._job(["trainer.precision=fp32"])
-        keep_freed_memory()  # as training does where it may compile
+        keep_freed_memory()  # as training on a CPU does
         tried, start = job.trial(), time.monotonic()
         problem = compile_problem(tried)
         if problem is not None:
