@@ -322,16 +322,6 @@ class TestOnACluster:
     """Every stage a job of Slurm that waits for those that it needs."""
 
     @pytest.fixture
-    def cluster(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
-        pytest.importorskip("submitit", reason="submitit is an extra: pip install farout[slurm]")
-        found = FakeSlurm(tmp_path / "cluster")
-        for name, value in found.environment.items():
-            monkeypatch.setenv(name, value)
-        yield found
-        found.release()
-        found.wait()
-
-    @pytest.fixture
     def campaign(self, script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Asked]:
         def call(*words: str) -> Asked:
             capsys.readouterr()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,17 +52,6 @@ def sweep(tiny: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return Done(int(str(ended.value.code)), said.out, said.err)
 
     return call
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
-    pytest.importorskip("submitit", reason="submitit is an extra: pip install farout[slurm]")
-    found = FakeSlurm(tmp_path / "cluster")
-    for name, value in found.environment.items():
-        monkeypatch.setenv(name, value)
-    yield found
-    found.release()
-    found.wait()
 
 
 def states(outputs: Path) -> list[str]:
