@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed, wait
 from contextlib import suppress
@@ -121,9 +122,9 @@ class ProcessLauncher(Launcher):
         """One of the jobs."""
         return SweepJob(self, words, number)
 
+    @abstractmethod
     def carry_out(self, jobs: Sequence[SweepJob]) -> Iterable[tuple[int, Returned]]:
         """The number of each job and what it came to, as they end."""
-        raise NotImplementedError
 
     def _say_end(self, number: int, returned: Returned) -> None:
         value = returned._return_value
