@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from farout.backbones import Backbone, load_foreign_state
 from farout.backbones.allconv import AllConv
 from farout.backbones.cifar_resnet import CifarResNet
+from farout.backbones.plain_wide_resnet import PlainWideResNet
 from farout.backbones.resnet import ResNet18, ResNet34
 from farout.backbones.wide_resnet import WideResNet
 from farout.config.coerce import component
@@ -41,6 +42,35 @@ def test_of_any_trunk_only_the_named_parts_and_the_head_train(network: Backbone)
     assert training == {last, network.head_name}
     with pytest.raises(ConfigError, match=rf"there is no {network.head_name}, only .*{last}"):
         network.set_trainable([network.head_name])
+
+
+@pytest.mark.parametrize("network", small_networks(), ids=lambda network: type(network).__name__)
+def test_frozen_statistics_stay_and_training_normalises_as_evaluation_does(network: Backbone) -> None:
+    for name, value in network.named_buffers():
+        if name.endswith(("mean", "var")):
+            value.uniform_(0.5, 1.5)
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    network.set_freeze_statistics(True)
+    images = torch.randn(4, 3, 32, 32)
+    dropouts = [part for part in network.modules() if isinstance(part, nn.Dropout)]
+    assert network.train().training
+    for part in dropouts:
+        part.eval()
+    trained = network.features(images)
+    trained.sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+    assert all(value.grad is not None for name, value in network.named_parameters() if network.head_name not in name)
+    torch.testing.assert_close(trained, network.eval().features(images))
+
+    network.set_freeze_statistics(False)
+    network.train().features(images)
+    moved = {name for name, value in network.named_buffers() if not torch.equal(value, before[name])}
+    assert moved == before.keys()
+
+
+def test_what_has_no_batch_norm_has_no_statistics_to_freeze() -> None:
+    with pytest.raises(ConfigError, match="has no batch norm"):
+        PlainWideResNet(10, 1, 5).set_freeze_statistics(True)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

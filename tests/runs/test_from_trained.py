@@ -44,6 +44,23 @@ def test_only_the_last_stage_and_a_fresh_head_move(settings):
     assert "trainable" not in run(settings(*words[:-1], "backbone.trainable=null")).identity["backbone"]
 
 
+def test_frozen_statistics_are_the_parents_when_all_else_has_moved(settings):
+    parent = settings("method=ce", "evaluate=false")
+    train(parent)
+    words = [*CIDER, f"init_from={run(parent).folder}", "evaluate=false"]
+    child = settings(*words, "backbone.freeze_statistics=true")
+    train(child)
+    before, after = weights(run(parent)), weights(run(child))
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    for name, value in before.items():
+        still = name.endswith(statistics) or name.startswith("linear.")
+        assert torch.equal(value, after[name]) == still, name
+    assert run(child).record["identity"]["backbone"]["freeze_statistics"] is True
+    usual = run(settings(*words))
+    assert usual.name == run(settings(*words, "backbone.freeze_statistics=false")).name != run(child).name
+    assert "freeze_statistics" not in usual.identity["backbone"], "runs of before keep their names"
+
+
 def test_the_head_starts_as_the_seed_has_it_and_the_trunk_as_the_parent(settings):
     parent = settings("method=ce", "evaluate=false")
     train(parent)

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,8 @@ class Backbone(nn.Module, ABC):
     pieces anywhere in them;
     `foreign_unused` are beginnings of tensors that the official code saves but never uses.
     `added_heads` are attributes that a network has beyond the trunk and classifier of its plain relative: they start
-    afresh where training starts from that one. `common` is what conf/ may say of every network (`set_trainable`).
+    afresh where training starts from that one. `common` is what conf/ may say of every network (`set_trainable`,
+    `set_freeze_statistics`).
     Logits need full precision because bfloat16 keeps 8 significant bits: near 20 its step is 0.125, so that
     energies of thousands of images would collapse onto a few hundred values.
     """
@@ -35,7 +36,7 @@ class Backbone(nn.Module, ABC):
     foreign_parts: ClassVar[dict[str, str]] = {}
     foreign_unused: ClassVar[tuple[str, ...]] = ()
     added_heads: ClassVar[tuple[str, ...]] = ()
-    common: ClassVar[dict[str, Any]] = {"trainable": list[str] | None}
+    common: ClassVar[dict[str, Any]] = {"trainable": list[str] | None, "freeze_statistics": bool}
 
     def __init__(self, num_classes: int, feature_dim: int) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class Backbone(nn.Module, ABC):
         self.uses_compiled = False  # set by the training loop, for the batches of the usual size
         self.spread: Spread | None = None  # runs the trunk on several devices, where there are several
         self._compiled: Trunk | None = None
+        self._frozen_statistics = False
 
     def to_channels_last(self) -> "Backbone":
         """Lays the weights out as convolutions like them best, unless that would crash (`takes_channels_last`)."""
@@ -107,7 +109,8 @@ class Backbone(nn.Module, ABC):
     def set_trainable(self, trainable: list[str]) -> None:
         """Freeze all of the trunk but these parts, e.g. ["layer3"]; the heads always train.
 
-        Batch norm of frozen parts stays in training mode like everything else: its statistics follow the new data.
+        Batch norm of frozen parts stays in training mode like everything else: its statistics follow the new data,
+        unless `set_freeze_statistics` says otherwise.
 
         Raises:
             ConfigError: the trunk has no part of that name.
@@ -118,6 +121,33 @@ class Backbone(nn.Module, ABC):
             raise ConfigError(f"backbone.trainable={trainable}: there is no {strange[0]}, only {there}")
         for name, part in self.trunk_parts.items():
             part.requires_grad_(name in trainable)
+
+    def set_freeze_statistics(self, freeze: bool) -> None:
+        """Keep all of the trunk's batch norm in evaluation mode: it normalises by the statistics that it began with.
+
+        Scale and shift train as their parts do. For what goes on from a trained network with other augmentations,
+        whose statistics would otherwise replace those of the images that are evaluated.
+
+        Raises:
+            ConfigError: the trunk has no batch norm.
+        """
+        if freeze and not self._norms:
+            raise ConfigError("backbone.freeze_statistics=true: this network has no batch norm, leave it out")
+        self._frozen_statistics = freeze
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """`nn.Module.train`, but for batch norm whose statistics are frozen."""
+        super().train(mode)
+        if self._frozen_statistics:
+            for norm in self._norms:
+                norm.eval()
+        return self
+
+    @property
+    def _norms(self) -> list[nn.Module]:
+        parts = self.trunk_parts.values()
+        return [module for part in parts for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def load_pretrained(self) -> None:
         """Read the weights of others that training starts from, where the configuration names any."""

@@ -201,7 +201,7 @@ def signature_of(target: str, group: str | None = None) -> dict[str, Any]:
 
 
 def _common(kind: Any) -> Mapping[str, Any]:
-    """Names and types of what every class of a kind takes besides its own arguments: None, where it is as without."""
+    """Names and types of what every class of a kind takes besides its own arguments; null or false: as without."""
     found: Mapping[str, Any] = getattr(kind, "common", {})
     return {name: wanted for name, wanted in found.items() if name not in inspect.signature(kind).parameters}
 
@@ -220,5 +220,5 @@ def component(values: Any, where: str, supplied: Sequence[str] = ()) -> Componen
     if strange:
         raise unknown(strange, f"{where}={name}", list(wanted))
     arguments = {key: coerce(value, wanted[key], f"{where}.{key}") for key, value in mapping.items()}
-    unset = {key for key in _common(locate(target)) if arguments.get(key) is None}  # as records of before have it
+    unset = {key for key in _common(locate(target)) if arguments.get(key) in (None, False)}  # as in older records
     return Component(name, target, {key: value for key, value in arguments.items() if key not in unset})

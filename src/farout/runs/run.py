@@ -326,7 +326,17 @@ def _check_parent(settings: Settings, parent: Run) -> None:
 
 # What may differ between parent and child: augmentation, dropout, and what trains; names do not matter.
 VIEWS = ("views", "crop_scale", "crop_ratio", "jitter", "jitter_probability", "grayscale_probability")
-FREE = ("name", "dropout", "weights", "trainable", "flip", "crop_padding", "outlier_augmentation", *VIEWS)
+FREE = (
+    "name",
+    "dropout",
+    "weights",
+    "trainable",
+    "freeze_statistics",
+    "flip",
+    "crop_padding",
+    "outlier_augmentation",
+    *VIEWS,
+)
 HEAD = ("projection", "projection_dim")  # of a projection head, which a child has beyond its parent
 
 
