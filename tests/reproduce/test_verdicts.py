@@ -214,6 +214,10 @@ def test_networks_of_the_literature_are_judged_one_by_one_and_those_with_outlier
     one, two, other = imported("wrn"), imported("densenet"), imported("resnet", better=-0.1)
     assert (of(one, two).word, len(of(one, two).found)) == (REPRODUCED, 2)
     assert of(one, other).word == MIXED and "mixed: reproduced on 1 of 2" in matrix([of(one, other)])
+    assert "(cifar" not in matrix([of(one, two)]), "CIFAR-10 goes without saying, alone"
+    two["identity"]["id_data"] = {**two["identity"]["id_data"], "name": "cifar100"}
+    assert "| reproduced (cifar100) |" in matrix([of(two)])
+    two["identity"]["id_data"] = {**two["identity"]["id_data"], "name": "cifar10"}
     for told in (imported("oecc_densenet"), imported("densenet", "fine-tuned with outlier exposure")):
         assert of(one, told).found[0].case.runs == ["imported-wrn"] and len(of(one, told).found) == 1
     two["trained"] |= {"note": "a copy in a repository named oecc", "outliers": "none"}

@@ -10,6 +10,7 @@ from farout.papers.claims import SCALES, Claim
 from farout.report.blocks import pipe_table
 from farout.report.records import trunk_of
 from farout.reproduce.result_tables import LINK, PAPERS
+from farout.reproduce.rows import usual_id
 from farout.reproduce.trials import LITERATURE
 from farout.reproduce.verdicts import MIXED, NO_INTERVAL, NOT_RUN, REPRODUCED, Found, Verdict
 
@@ -36,11 +37,11 @@ def matrix(verdicts: Sequence[Verdict]) -> str:
 
 
 def _cell(verdicts: Sequence[Verdict]) -> str:
-    """Words by ID set where there are several; how a difference without an interval points."""
+    """Words by ID set, which is named where there are several or another than usual."""
     words = []
     for verdict in verdicts:
-        word = _word(verdict)
-        words.append(f"{word} ({verdict.id_data})" if len(verdicts) > 1 else word)
+        told = len(verdicts) > 1 or (verdict.found and verdict.id_data != usual_id(verdict.scale))
+        words.append(f"{_word(verdict)} ({verdict.id_data})" if told else _word(verdict))
     return "<br>".join(words) or "-"
 
 
