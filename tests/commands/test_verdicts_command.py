@@ -88,6 +88,34 @@ def test_the_results_of_an_evaluated_run_are_kept_the_latest_of_each_kind(tree: 
     assert read_record(file)["evaluations"] == [*record["evaluations"], limited]
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "stays"),
+    [
+        ("literature-imported-cifar10_resnet20", {"date": "2031-01-01", "note": "imported again"}, True),
+        ("full-ce-wrn_40_2-cifar10-288a3327-s1", {"note": "elsewhere"}, True),
+        ("full-ce-wrn_40_2-cifar10-288a3327-s1", {"date": "2031-01-01"}, False),
+    ],
+    ids=["the same file imported again", "the same training", "another training"],
+)
+def test_what_the_ledger_has_of_the_same_weights_stays(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, change: dict[str, str], stays: bool
+) -> None:
+    """As after an evaluation on another machine, whose results.json begins anew."""
+    before = read_record(tree / f"results/{name}.json")
+    replaced = before["evaluations"][0]
+    own = {**before, "trained": {**before["trained"], **change}}
+    new = [{**replaced, "date": "2031-02-03"}, {**replaced, "max_eval_images": 7}]
+    save_json(tmp_path / "run/results.json", {**own, "evaluations": new})
+    kept = tmp_path / "kept"
+    save_json(kept / f"{name}.json", {**before, "robustness": {"points": []}})
+    assert verdicts.main(["--keep", str(tmp_path / "run"), "--results", str(kept)]) == 0
+    after, said = read_record(kept / f"{name}.json"), capsys.readouterr()
+    assert after["trained"] == own["trained"]
+    assert after["evaluations"] == ([new[0], *before["evaluations"][1:], new[1]] if stays else new)
+    assert ("robustness" in after) == stays
+    assert ("was the record of another training" in said.out + said.err) != stays
+
+
 def test_a_kept_run_of_one_papers_method_is_called_by_that_paper(tree: Path, tmp_path: Path) -> None:
     """As its table calls it, so that its experiment is found: scale and paper."""
     name = "cider-resnet18_cider-cifar10-8ac0119c-s1"

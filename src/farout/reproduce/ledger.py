@@ -175,16 +175,31 @@ def lacks(record: Record) -> list[str]:
 def keep_record(record: Record, folder: Path, label: str | None = None) -> None:
     """The ledger's copy of results.json: the latest evaluation under each protocol, list of sets and limit of images.
 
-    `label` begins the file's name; without one it is the scale, or "literature" for a network that others trained, and
-    the paper of a method that only one paper has, where it is not Energy or Outlier Exposure.
+    What the ledger already has of the same weights stays where this record has nothing newer: weights travel, and are
+    evaluated on more than one machine. `label` begins the file's name; without one it is the scale, or "literature" for
+    a network that others trained, and the paper of a method that only one paper has, where it is not Energy or Outlier
+    Exposure.
     """
     scale = Trial(record, record["evaluations"][-1]).scale
     paper = PAPER_OF.get(str(name_of(record["identity"]["method"])))
     label = label or (f"{scale}_{paper}" if paper else scale)
+    path = folder / f"{label}-{record['run']}.json"
+    known = read_record(path) if path.is_file() else record
+    if not _same_weights(known, record):
+        say(f"note: {path.name} was the record of another training under that name, and is replaced")
+        known = record
     latest = {
         (entry["protocol"]["name"], entry["ood_data"], entry.get("max_eval_images")): entry
-        for entry in record["evaluations"]
+        for entry in (*known["evaluations"], *record["evaluations"])
     }
-    path = folder / f"{label}-{record['run']}.json"
-    save_json(path, {**record, "evaluations": list(latest.values())})
+    save_json(path, {**known, **record, "evaluations": list(latest.values())})
     say(f"recorded: {path}")
+
+
+def _same_weights(one: Record, other: Record) -> bool:
+    """Whether two records are of one training, or of one file that others trained."""
+    if one["identity"] != other["identity"]:
+        return False
+    told = ("date", "commit", "device", "seconds", "steps")
+    ours = name_of(one["identity"]["method"]) != "imported"
+    return not ours or all(one["trained"].get(key) == other["trained"].get(key) for key in told)
