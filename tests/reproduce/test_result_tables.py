@@ -7,6 +7,7 @@ from farout.places import conf_file
 from farout.reproduce.ledger import read_files
 from farout.reproduce.paper_page import under_table
 from farout.reproduce.result_tables import result_tables
+from farout.reproduce.score_tables import score_tables
 
 
 def test_no_table_has_a_column_twice_and_networks_of_others_stand_only_beside_what_began_with_them() -> None:
@@ -18,6 +19,18 @@ def test_no_table_has_a_column_twice_and_networks_of_others_stand_only_beside_wh
     begun = text.split("### Energy: scale small, from a network that others trained")
     assert len(begun) == 2 and "| softmax | energy | OE | energy fine-tuned |" in begun[1].split("###")[0]
     assert "literature-imported-cifar10_resnet56" not in text
+
+
+def test_what_was_evaluated_on_all_images_has_no_second_table_of_fewer() -> None:
+    (record,) = (each for each in read_files(ROOT / "results") if each["run"] == "ce-wrn_40_2-cifar10-288a3327-s1")
+    limits = {entry["max_eval_images"] for entry in record["evaluations"] if entry["ood_data"] == "stand_in"}
+    assert limits == {None, 2000}
+    assert "at most 2000" not in result_tables([record])
+    few = {**record, "evaluations": [entry for entry in record["evaluations"] if entry["max_eval_images"]]}
+    assert "`stand_in`, at most 2000 images of each" in result_tables([few])
+    tables = score_tables([record]).split("### ")
+    assert [table.startswith("Every score") for table in tables if "at most 2000" in table[:120]] == [True]
+    assert "### Calibration" in score_tables([few])
 
 
 def test_every_table_of_a_papers_page_says_what_made_it_and_why_its_levels_are_others() -> None:

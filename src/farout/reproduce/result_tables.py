@@ -11,7 +11,7 @@ from farout.report.blocks import pipe_table
 from farout.report.records import Record, name_of
 from farout.report.tables.cells import mean_of_votes
 from farout.report.tables.render import TITLES
-from farout.reproduce.trials import FROM_OTHERS, FROM_TRAINED, LITERATURE, Trial, attack_of_run, trials_of
+from farout.reproduce.trials import FROM_OTHERS, FROM_TRAINED, LITERATURE, Trial, attack_of_run, largest, trials_of
 
 Seeds = tuple[Trial, ...]
 SHOWN = {"energy": "fpr95", "oe": "fpr95", "cider": "fpr95", "jem": "auroc"}  # the metric that single sets have
@@ -84,7 +84,7 @@ def tables_of(
     lists: Sequence[str] | None = None,
 ) -> Iterator[ResultTable]:
     """What `result_tables` writes, in its order."""
-    trials = [trial for trial in trials_of(records) if lists is None or trial.entry.get("ood_data") in lists]
+    trials = [trial for trial in largest(trials_of(records)) if lists is None or trial.entry.get("ood_data") in lists]
     for name in names:
         paper = load(name)
         mine = [trial for trial in trials if trial.entry["protocol"]["name"] == _protocol(paper, trial)]

@@ -8,7 +8,7 @@ from farout.report.blocks import pipe_table
 from farout.report.records import Record, name_of
 from farout.report.tables.cells import mean_of_votes
 from farout.reproduce.result_tables import LINK, each_of, limit_of, stamp_of
-from farout.reproduce.trials import Trial, trials_of
+from farout.reproduce.trials import Trial, largest, trials_of
 
 WITH_OUTLIERS = "*"
 MARKED = f"{WITH_OUTLIERS} fine-tuned by others with outliers."
@@ -20,8 +20,10 @@ def score_tables(records: Iterable[Record], scale: str = "full", folder: str = "
 
     Under its paper's protocol; `folder` is where links to records lead.
     """
+    everything = trials_of(records)
+    calibrated = largest(everything)
     groups: dict[tuple[object, ...], dict[str, Trial]] = {}
-    for trial in trials_of(records):
+    for trial in everything:
         if trial.scale == scale and trial.entry["protocol"]["name"] != "plain":
             groups.setdefault((*trial.network, *trial.conditions), {})[trial.run] = trial
     parts: list[str] = []
@@ -30,7 +32,9 @@ def score_tables(records: Iterable[Record], scale: str = "full", folder: str = "
         first = trials[0]
         where = f"{title_of(first)}, {first.network[0]}, sets of `{first.entry.get('ood_data')}`{limit_of(first)}"
         parts += by_score(f"Every score: scale {SCALES[scale]}, {where}", trials)
-        parts += calibration_table(f"Calibration: scale {SCALES[scale]}, {where}", trials)
+        parts += calibration_table(
+            f"Calibration: scale {SCALES[scale]}, {where}", [t for t in trials if t in calibrated]
+        )
     return "\n".join(parts).replace(LINK, folder)
 
 

@@ -157,6 +157,15 @@ def trials_of(records: Iterable[Record]) -> list[Trial]:
     return sorted(found, key=weight)
 
 
+def largest(trials: Sequence[Trial]) -> list[Trial]:
+    """Without those on at most so many images of each set where the same run was evaluated on all of them as well.
+
+    Scores that take long are evaluated on fewer images, beside others that were evaluated on all.
+    """
+    whole = {(trial.run, *trial.conditions[:-1]) for trial in trials if trial.conditions[-1] is None}
+    return [t for t in trials if t.conditions[-1] is None or (t.run, *t.conditions[:-1]) not in whole]
+
+
 def cases_of(claim: Claim, scale: str, trials: Sequence[Trial]) -> dict[str, list[Case]]:
     """The comparisons that bear on a claim at a scale, by ID set; of several second rows the first one that was run."""
     for second in claim.second:
