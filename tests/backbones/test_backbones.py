@@ -68,6 +68,16 @@ def test_frozen_statistics_stay_and_training_normalises_as_evaluation_does(netwo
     assert moved == before.keys()
 
 
+@pytest.mark.parametrize("path", [p for p in CONFIGS if "freeze_statistics" in p.read_text()], ids=lambda p: p.stem)
+def test_every_backbone_file_that_offers_it_freezes_all_its_statistics(path: Path) -> None:
+    spec = component({**yaml.safe_load(path.read_text()), "freeze_statistics": True}, "backbone", ("num_classes",))
+    network = spec.build(num_classes=7).train()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    with torch.no_grad():
+        network.features(torch.randn(2, 3, 32, 32))
+    assert before and all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+
+
 def test_what_has_no_batch_norm_has_no_statistics_to_freeze() -> None:
     with pytest.raises(ConfigError, match="has no batch norm"):
         PlainWideResNet(10, 1, 5).set_freeze_statistics(True)
