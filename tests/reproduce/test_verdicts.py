@@ -127,6 +127,22 @@ def test_the_paired_interval_of_one_evaluation_counts_where_it_is_of_the_same_se
     assert only(verdict("energy_beats_softmax", records)).interval is None, "a mean over other sets"
 
 
+def test_a_network_seen_on_all_images_and_on_fewer_counts_once() -> None:
+    whole, limited = networks(), networks()
+    block = {"first": "energy", "second": "msp", "fpr95": [-0.2, -0.3, 0.1], "auroc": None, "aupr": None}
+    paired = {"paired": {"differences": [block | {"ood": ood} for ood in (*SETS, "mean")]}}
+    fewer = limited[0]["evaluations"][0] | {"max_eval_images": 2000} | paired
+    records = [whole[0] | {"evaluations": [fewer, *whole[0]["evaluations"]]}]
+    found = only(verdict("energy_beats_softmax", records))
+    assert found.case.first[0].conditions[-1] == 2000, "the one with an interval"
+    assert found.interval == (pytest.approx(-30.0), pytest.approx(10.0))
+    records[0]["evaluations"][1] |= paired
+    found = only(verdict("energy_beats_softmax", records))
+    assert found.case.first[0].conditions[-1] is None, "both have one: that of all images"
+    fewer["ood_data"] = "genuine"
+    assert len(verdict("energy_beats_softmax", records).found) == 2, "another list is another comparison"
+
+
 def comparison(first: Record, second: Record, figures: list[float], over: tuple[str, ...] = SETS) -> Record:
     sides = [{"runs": [r["run"]], "score": s} for r, s in ((first, "msp"), (second, "energy"))]
     return {

@@ -76,8 +76,21 @@ def verdicts_of(records: Iterable[Record], paired: Sequence[Mapping[str, Any]] =
             for scale in claim.scales:
                 cases = cases_of(claim, scale, trials) or {"cifar10": []}
                 for id_data, own in sorted(cases.items()):
-                    made.append(Verdict(claim, scale, id_data, tuple(_judged(claim, case, paired) for case in own)))
+                    found = [_judged(claim, case, paired) for case in own]
+                    made.append(Verdict(claim, scale, id_data, tuple(_once(found))))
     return made
+
+
+def _once(found: Iterable[Found]) -> list[Found]:
+    """Each comparison once: where it was made on all images and on fewer, the one with an interval, then on more."""
+    best: dict[tuple[Any, ...], tuple[tuple[bool, float], Found]] = {}
+    for each in found:
+        protocol, ood_data, limit = each.case.first[0].conditions
+        weight = (each.interval is not None, math.inf if limit is None else limit)
+        key = (*each.case.runs, protocol, ood_data)
+        if key not in best or weight > best[key][0]:
+            best[key] = weight, each
+    return [each for _, each in best.values()]
 
 
 def _judged(claim: Claim, case: Case, paired: Sequence[Mapping[str, Any]]) -> Found:
