@@ -151,6 +151,24 @@ def test_make_passes_everything_on(paper: str) -> None:
     assert (options.overrides, options.out) == (["ood_data=energy", "logger=none"], Path("there"))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "logger=none --seeds 1 2 m_in=-25",
+        "--seeds 1 2 logger=none m_in=-25 --scale small",
+        "--seeds 1 2 logger=none --scale small m_in=-25",
+        "--scale small logger=none m_in=-25 --seeds 1 2",
+    ],
+)
+def test_overrides_may_stand_anywhere(words: str) -> None:
+    commands = [load_script("reproduce").parse_arguments, load_script("campaign").parse, load_script("sensitivity").parse]
+    for parse in commands:
+        options = parse(words.split())
+        assert (options.seeds, sorted(options.overrides)) == ([1, 2], ["logger=none", "m_in=-25"])
+    knob = load_script("sensitivity").parse(["--knob", "m_in=-25,-7", "--seeds", "1", "lr=1"])
+    assert (knob.knob, knob.overrides) == ([("m_in", (-25, -7))], ["lr=1"]), "a value of another option is none"
+
+
 def test_a_demonstration_is_of_digits_where_nothing_else_is_named() -> None:
     reproduce, campaign = load_script("reproduce"), load_script("campaign")
     assert reproduce.parse_arguments(["--scale", "demo"]).id == campaign.parse(["--table", "demo_jem"]).id == "digits"

@@ -18,6 +18,7 @@ from farout.errors import ConfigError, FaroutError, one_line, shorten
 from farout.places import INSTALLED
 
 DONE, FAILED, NOBODY_READS = 0, 2, 141  # 128 + SIGPIPE, as shells say
+OVERRIDE = re.compile(r"[+~]*[\w./@]+=")  # of Hydra, with a value
 NO_MEMORY = re.compile(r"(not enough|can't allocate|out of) memory", re.IGNORECASE)
 
 
@@ -42,6 +43,18 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("argument "):
             message = f"{option}: {reason}" if reason.startswith(("invalid", "expected")) else f"{option} {reason}"
         raise ConfigError(f"{message}: see --help")
+
+
+def overrides_apart(arguments: Sequence[str] | None, greedy: Sequence[str] = ("--rows", "--seeds")) -> list[str]:
+    """The words (None: of the command line), KEY=VALUE first that stand after an option which takes all that follows.
+
+    So overrides may stand anywhere, as in `--seeds 1 2 logger=none`.
+    """
+    apart, kept, takes = list[str](), list[str](), False
+    for word in sys.argv[1:] if arguments is None else arguments:
+        takes = word in greedy if word.startswith("-") else takes
+        (apart if takes and OVERRIDE.match(word) else kept).append(word)
+    return apart + kept
 
 
 def whole(least: int = 1, most: int = 2**63 - 1) -> Callable[[str], int]:

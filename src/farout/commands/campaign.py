@@ -15,7 +15,6 @@ Overrides (NAME=VALUE) are added to every row, as for `python train.py`; hydra.l
 
 import argparse
 import math
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from farout.commands.arguments import DONE, Parser, folder_to_write, guarded, hear, number, seed
+from farout.commands.arguments import DONE, Parser, folder_to_write, guarded, hear, number, overrides_apart, seed
 from farout.commands.campaign_jobs import PREFIX, Jobs, parameters_of
 from farout.commands.reproduce import write_tables
 from farout.engine.progress import say
@@ -88,9 +87,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--status", action="store_true", help="print where every stage stands; does nothing")
     parser.add_argument("--dry-run", action="store_true", help="print the plan (with --state: pick up first)")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="added to every row, e.g. logger=none")
-    words = [word for word in arguments if re.match(r"[+~]*[\w./@]+=", word)]
-    options = parser.parse_args([word for word in arguments if word not in words])
-    options.overrides = [*options.overrides, *words]
+    options = parser.parse_intermixed_args(overrides_apart(arguments))
     options.launcher_words = [word for word in options.overrides if word.lstrip("+").startswith(PREFIX)]
     options.overrides = [word for word in options.overrides if word not in options.launcher_words]
     options.id = usual_id(TABLES[options.table][1]) if options.id is None else options.id

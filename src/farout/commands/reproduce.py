@@ -35,7 +35,7 @@ from pathlib import Path
 from rich.console import Console
 
 from farout import papers
-from farout.commands.arguments import Parser, folder_to_write, guarded, seed
+from farout.commands.arguments import Parser, folder_to_write, guarded, overrides_apart, seed
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.places import conf_names
@@ -62,7 +62,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--out", type=Path, help="folder for the tables, .md and .csv (default: outputs/tables/...)")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="also write a record per run there (the ledger)")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="passed on, e.g. outliers=cifar100")
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(overrides_apart(arguments))
     options.id = usual_id(options.scale) if options.id is None else options.id
     check(options)
     return options

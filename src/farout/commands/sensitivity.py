@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from farout.commands.arguments import Parser, folder_to_write, guarded, seed
+from farout.commands.arguments import Parser, folder_to_write, guarded, overrides_apart, seed
 from farout.engine.progress import say
 from farout.errors import ConfigError
 from farout.files import save_json, write_bytes, write_text
@@ -32,7 +32,7 @@ OWN_OPTIONS = {"experiment": "--scale", "scale": "--scale", "seed": "--seeds"}
 @guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and evaluate what is missing, then draw and tabulate; 2 after a one-line error."""
-    options = _options(arguments)
+    options = parse(arguments)
     words = [f"holdout={HOLDOUT}", *options.overrides]
     words += [] if options.init else [f"pretrain.holdout={HOLDOUT}"]
     request = TableRequest(
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--scale", default="full", choices=SCALES, help="full is the paper's (default)")
     parser.add_argument("--id", default="cifar10", help="in-distribution set: cifar10 (default), cifar100, digits")
@@ -71,7 +71,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for the figure and the table (default: outputs/tables/...)")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="also write the record there (the ledger)")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="passed on, e.g. max_steps=200")
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(overrides_apart(arguments))
     if len(set(options.seeds)) < len(options.seeds):
         raise ConfigError(f"--seeds {' '.join(map(str, options.seeds))} names one twice: name each once")
     refuse_own(options.overrides, OWN_OPTIONS)
