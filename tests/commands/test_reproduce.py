@@ -161,11 +161,11 @@ def test_make_passes_everything_on(paper: str) -> None:
     ],
 )
 def test_overrides_may_stand_anywhere(words: str) -> None:
-    commands = [load_script("reproduce").parse_arguments, load_script("campaign").parse, load_script("sensitivity").parse]
-    for parse in commands:
+    sensitivity = load_script("sensitivity").parse
+    for parse in (load_script("reproduce").parse_arguments, load_script("campaign").parse, sensitivity):
         options = parse(words.split())
         assert (options.seeds, sorted(options.overrides)) == ([1, 2], ["logger=none", "m_in=-25"])
-    knob = load_script("sensitivity").parse(["--knob", "m_in=-25,-7", "--seeds", "1", "lr=1"])
+    knob = sensitivity(["--knob", "m_in=-25,-7", "--seeds", "1", "lr=1"])
     assert (knob.knob, knob.overrides) == ([("m_in", (-25, -7))], ["lr=1"]), "a value of another option is none"
 
 
