@@ -36,7 +36,7 @@ class Claim:
             one that was run counts.
         direction: how the first row's measure stands to the second's; "kept": it may be lower by up to `margin` points.
         over: "mean" is the mean over the OOD sets that both have, "each" every one of them, else names of official
-            sets (or their stand-ins), whose mean counts.
+            sets (or their stand-ins), whose mean counts; in the demonstration, that of its own sets.
         protocols: whose evaluations count, the preferred first; the plain one where there is no other (the demo).
         scales: keys of SCALES.
         reported: (first, second) in percent or degrees as the paper prints them, by ID set, where known.
