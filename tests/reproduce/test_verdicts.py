@@ -202,6 +202,16 @@ def test_on_every_set_means_every_set() -> None:
     assert (found.verdict, found.aside) == (MIXED, "2 of 3 sets; not resize")
 
 
+@pytest.mark.parametrize(("scale", "counts"), [("small", False), ("demo", True)])
+def test_the_demonstration_has_none_of_the_papers_sets_so_all_of_its_own_count(scale: str, counts: bool) -> None:
+    jem = record("jem", 1, {"px_grad": (0.6, 0.3, 0.3), "energy": (0.3, 0.3, 0.3)})
+    jem["identity"]["scale"] = scale
+    jem["evaluations"][0]["protocol"] = {"name": "jem", "positive": "id"}
+    key = ("jem_mass_beats_likelihood", scale)
+    (verdict,) = (each for each in verdicts_of([jem]) if (each.claim.key, each.scale) == key)
+    assert [found.difference for found in verdict.found] == ([pytest.approx(-5.0)] if counts else [])
+
+
 def test_a_fine_tuned_network_stands_beside_the_one_that_it_began_from() -> None:
     records = networks()
     stranger = copy.deepcopy(records[0])
