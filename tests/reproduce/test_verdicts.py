@@ -252,6 +252,19 @@ def test_networks_of_the_literature_are_judged_one_by_one_and_those_with_outlier
     assert len(of(one, two).found) == 1
 
 
+def test_of_several_second_rows_the_first_that_was_run_counts_on_each_id_set() -> None:
+    """ODIN's step is another on CIFAR-100, so its score has another name there."""
+    one, other, both = (imported(name) for name in ("wrn", "densenet", "resnet"))
+    for network, scores in ((one, ["odin"]), (other, ["odin_t1000_e0.002"]), (both, ["odin", "odin_t1000_e0.002"])):
+        network["evaluations"][0]["rows"] += [row for score in scores for row in rows(score, (0.5, 0.5, 0.5))]
+    other["identity"]["id_data"] = {**other["identity"]["id_data"], "name": "cifar100"}
+    found = [v for v in verdicts_of([one, other, both]) if (v.claim.key, v.scale) == ("energy_beats_odin", "literature")]
+    assert [(v.id_data, [f.case.kinds[1].score for f in v.found]) for v in found] == [
+        ("cifar10", ["odin", "odin"]),
+        ("cifar100", ["odin_t1000_e0.002"]),
+    ]
+
+
 def test_verdicts_of_the_ledger_do_not_depend_on_file_names_or_order() -> None:
     records = read_files(ROOT / "results")
     expect = [(v.claim.key, v.scale, v.id_data, v.word) for v in verdicts_of(records)]

@@ -33,7 +33,7 @@ class Claim:
     Attributes:
         says: the claim in plain words; `table`, `certainty` and `source`: where the paper has it, and how sure we are.
         measure: one of MEASURES; `first` and `second`: the rows it is compared of. Of several second rows, the first
-            one that was run counts.
+            one that was run on an ID set counts there.
         direction: how the first row's measure stands to the second's; "kept": it may be lower by up to `margin` points.
         over: "mean" is the mean over the OOD sets that both have, "each" every one of them, else names of official
             sets (or their stand-ins), whose mean counts; in the demonstration, that of its own sets.

@@ -170,7 +170,8 @@ def largest(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def cases_of(claim: Claim, scale: str, trials: Sequence[Trial]) -> dict[str, list[Case]]:
-    """The comparisons that bear on a claim at a scale, by ID set; of several second rows the first one that was run."""
+    """The comparisons that bear on a claim at a scale, by ID set; of several second rows the first one run on that."""
+    all_found: dict[str, list[Case]] = {}
     for second in claim.second:
         found: dict[str, list[Case]] = {}
         for protocol in claim.protocols:
@@ -178,8 +179,9 @@ def cases_of(claim: Claim, scale: str, trials: Sequence[Trial]) -> dict[str, lis
             for case in _cases(claim, (claim.first, second), scale, mine):
                 found.setdefault(case.first[0].id_data, []).append(case)
             if found:
-                return found
-    return {}
+                break
+        all_found = found | all_found
+    return all_found
 
 
 def _cases(claim: Claim, rows: tuple[RowKind, RowKind], scale: str, trials: Sequence[Trial]) -> Iterator[Case]:
