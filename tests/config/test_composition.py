@@ -8,8 +8,10 @@ import hydra
 import pytest
 
 from farout.config.compose import _composed, compose_settings, hydra_on_conf
-from farout.config.composition import changes_of, files_of, summary
+from farout.config.composition import changes_of, composition_record, files_of, summary
 from farout.config.settings import ROOT, Composition
+from farout.reproduce.ledger import command_of
+from farout.reproduce.trials import Trial
 
 QUICK = ["max_steps=1", "evaluate=false"]
 
@@ -91,6 +93,23 @@ def test_a_run_begins_with_it_and_keeps_it(command, runs, tmp_path):
     assert kept["changed"]["seed"] == [1, 3] and "method" not in kept["changed"]
     assert str(tmp_path) not in json.dumps(kept), "where it ran is nobody's business elsewhere"
     assert "conf/" not in command("train", *QUICK, "method=ce", "seed=3").out, "nothing begins"
+
+
+def test_its_results_keep_it_so_that_the_ledger_knows_the_command(command, runs, tmp_path):
+    words = ["method=ce", *QUICK, "evaluate=true", "lr=0.02", "max_eval_images=20", "geometry_images=0"]
+    assert command("train", *words).status == 0
+    record = json.loads((tmp_path / f"outputs/runs/{runs()[0]}/results.json").read_text())
+    made = command_of(Trial(record, record["evaluations"][0])).split()
+    assert made[:2] == ["train.py", "method=ce"] and "seed=1" in made
+    assert {"max_steps=1", "lr=0.02", "max_eval_images=20"} <= set(made)
+    assert not any(word.startswith(("paths.", "logger")) for word in made)
+
+
+def test_the_command_of_an_experiment_names_the_last_of_its_files():
+    asked = composition_record(composition("experiment=jem/full/cifar100_jem", "epochs=3"))
+    record = {"composition": asked, "identity": {"seed": 2, "method": {"name": "jem"}}}
+    made = command_of(Trial(record, {"protocol": {"name": "jem"}}))
+    assert made == "train.py experiment=jem/full/cifar100_jem seed=2 epochs=3"
 
 
 def test_a_record_from_before_is_read_and_taken_up(command, runs, tmp_path):

@@ -43,7 +43,8 @@ def test_angles_are_those_of_the_table_beside_the_papers() -> None:
         assert [line.split(" of ")[0].strip("| ") for line in columns] == list(ANGLES)
         for line in columns:
             assert {cell.strip() for cell in line.split("|")[2:-1]} <= set(seen)
-        assert "87.5?" in seen and f"{theirs.value('cifar10', 'supcon', 'separability').value:.1f}" in seen
+        papers = {"87.5?", f"{theirs.value('cifar10', 'supcon', 'separability').value:.1f}"}
+        assert papers <= set(seen) if "CIFAR-10," in table else not papers & set(seen), "the paper has no digits"
         sets = {line.split("|")[1].strip() for line in table.split("---: |\n")[1].split("| **mean")[0].splitlines()}
         assert sets and sets <= set(seen)
         assert ("not run" in seen) == ("| MSP |" not in table)
@@ -51,7 +52,7 @@ def test_angles_are_those_of_the_table_beside_the_papers() -> None:
 
 
 def test_attacks_are_those_on_the_most_images() -> None:
-    (figure,) = figures(RECORDS, "jem", "attacks").values()
+    (figure,) = (found for name, found in figures(RECORDS, "jem", "attacks").items() if "-small-" in name)
     (record,) = [r for r in RECORDS if r["file"].startswith("small_jem-jem")]
     names = {"baseline (CE)": "classifier"}
     strong = {

@@ -252,13 +252,28 @@ def test_networks_of_the_literature_are_judged_one_by_one_and_those_with_outlier
     assert len(of(one, two).found) == 1
 
 
+def test_the_plain_protocol_speaks_for_runs_alone_that_no_papers_was_used_on() -> None:
+    """The classifier of CIDER's demonstration says nothing of Energy's."""
+    own = record("ce", 1, {"msp": (0.6, 0.5, 0.5), "energy": (0.4, 0.3, 0.2)}, protocol={"name": "plain"})
+    own["identity"]["scale"] = "demo"
+    key = ("energy_beats_softmax", "demo")
+
+    def found() -> tuple[Found, ...]:
+        return next(v.found for v in verdicts_of([own]) if (v.claim.key, v.scale) == key)
+
+    assert len(found()) == 1
+    own["evaluations"].append(own["evaluations"][0] | {"protocol": {"name": "cider"}})
+    assert not found()
+
+
 def test_of_several_second_rows_the_first_that_was_run_counts_on_each_id_set() -> None:
     """ODIN's step is another on CIFAR-100, so its score has another name there."""
     one, other, both = (imported(name) for name in ("wrn", "densenet", "resnet"))
     for network, scores in ((one, ["odin"]), (other, ["odin_t1000_e0.002"]), (both, ["odin", "odin_t1000_e0.002"])):
         network["evaluations"][0]["rows"] += [row for score in scores for row in rows(score, (0.5, 0.5, 0.5))]
     other["identity"]["id_data"] = {**other["identity"]["id_data"], "name": "cifar100"}
-    found = [v for v in verdicts_of([one, other, both]) if (v.claim.key, v.scale) == ("energy_beats_odin", "literature")]
+    key = ("energy_beats_odin", "literature")
+    found = [v for v in verdicts_of([one, other, both]) if (v.claim.key, v.scale) == key]
     assert [(v.id_data, [f.case.kinds[1].score for f in v.found]) for v in found] == [
         ("cifar10", ["odin", "odin"]),
         ("cifar100", ["odin_t1000_e0.002"]),

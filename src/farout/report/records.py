@@ -41,6 +41,7 @@ RECORD = {
     "trained?": (dict, None),
     "data?": (dict, None),
     "adopted?": [{"files": [{"name": str, "rounded": dict}]}],
+    "composition?": {"files": [str], "changed": dict},
     "samples?": {"inception?": dict},
     "robustness?": {"curves?": [dict]},
 }
@@ -204,6 +205,18 @@ def trunk_of(backbone: Any) -> Any:
 def variant_of(backbone: Any) -> str:
     """What its name has more than its trunk's: "_jem" without a norm, "_cider" with a head, or ""."""
     return str(name_of(backbone)).removeprefix(str(trunk_of(backbone)))
+
+
+def size_of(backbone: Any) -> str:
+    """What a network's name does not say of its size: " of width 8", " of widen factor 1"; "" where it says all."""
+    if not isinstance(backbone, Mapping):
+        return ""
+    named = dict(zip(("depth", "widen_factor"), re.findall(r"\d+", str(name_of(backbone))), strict=False))
+    parts = [f"width {backbone['width']}"] if backbone.get("width") else []
+    for key, number in named.items():
+        value = backbone.get(key)
+        parts += [f"{key.replace('_', ' ')} {value}"] if value is not None and str(value) != number else []
+    return f" of {' and '.join(parts)}" if parts else ""
 
 
 def flatten(identity: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -135,7 +135,7 @@ def _recorded(composition: Mapping[str, Any], seed: int) -> str:
     experiment = [file.removeprefix("experiment/") for file in files if file.startswith("experiment/")]
     groups = ("method", "id_data", "backbone", "scale", "ood_data")
     chosen = [f"{group}={name}" for group in groups for name in _chosen(files, group)]
-    words = [f"experiment={experiment[0]}"] if experiment else chosen
+    words = [f"experiment={experiment[-1]}"] if experiment else chosen  # the last one builds on those before it
     others = {key: new for key, (_, new) in changed.items() if not key.startswith(("paths.", "logger", "seed"))}
     return " ".join(["train.py", *words, f"seed={seed}", *(f"{key}={_word(new)}" for key, new in others.items())])
 

@@ -1,5 +1,6 @@
 """Figures of a paper's page, from the records of the table that they stand under: angles, attacks, reliability."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -207,12 +208,12 @@ def _networks(table: ResultTable, extra: ExtraTable) -> list[Network]:
 def _file(table: ResultTable, what: str) -> str:
     """A name that no other table's picture has: by all that tells tables apart."""
     first = table.trials[0]
-    trunk, width, id_data = first.network
+    trunk, size, id_data = first.network
     limit = first.entry.get("max_eval_images")
     parts = (
         table.paper.name,
         table.scale,
-        f"{trunk}{f'x{width}' if width else ''}",
+        "x".join([trunk, *re.findall(r"\d+", size)]),
         id_data,
         str(first.entry.get("ood_data")),
     )
@@ -221,11 +222,9 @@ def _file(table: ResultTable, what: str) -> str:
 
 def _heading(table: ResultTable) -> str:
     seeds = list(dict.fromkeys(str(trial.seed) for trial in table.trials))
-    trunk, width, _ = table.trials[0].network
-    network = f"{trunk} of width {width}" if width else trunk
-    return (
-        f"{table.id_title}, {network}, scale {SCALES[table.scale]}, seed{'s' if len(seeds) > 1 else ''} {_and(seeds)}"
-    )
+    trunk, size, _ = table.trials[0].network
+    said = f"seed{'s' if len(seeds) > 1 else ''} {_and(seeds)}"
+    return f"{table.id_title}, {trunk}{size}, scale {SCALES[table.scale]}, {said}"
 
 
 def _caption(table: ResultTable, trials: Sequence[Trial], what: str, measured: str) -> str:

@@ -9,7 +9,7 @@ from farout.reproduce.trials import FROM_OTHERS, FROM_TRAINED, Trial
 
 WITHDRAWN = {"energy": "80 Million Tiny Images", "oe": "80 Million Tiny Images"}  # what the papers took as outliers
 DIFFERENCES = "#where-this-differs-from-the-official-code-and-the-paper-and-why"
-USUAL_WIDTH = {None, 64}  # of a network that is as wide as the paper's
+USUAL_SIZE = ("", " of width 64")  # of a network that is as large as the paper's
 DEMO = "demo"
 
 
@@ -52,12 +52,12 @@ def _outliers(paper: Paper, trials: Sequence[Trial]) -> list[str]:
 
 
 def _network(paper: Paper, trials: Sequence[Trial]) -> list[str]:
-    trunk, width, id_data = trials[0].network
+    trunk, size, id_data = trials[0].network
     theirs = paper.backbones.get(id_data)
-    same = theirs is not None and _plain(trunk) == _plain(theirs) and width in USUAL_WIDTH
+    same = theirs is not None and _plain(trunk) == _plain(theirs) and size in USUAL_SIZE
     if theirs is None or same:
         return []
-    return [f"{trunk}{f' of width {width}' if width else ''}, the paper's is {theirs}"]
+    return [f"{trunk}{size}, the paper's is {theirs}"]
 
 
 def _plain(name: str) -> str:

@@ -87,7 +87,7 @@ def tables_of(
     trials = [trial for trial in largest(trials_of(records)) if lists is None or trial.entry.get("ood_data") in lists]
     for name in names:
         paper = load(name)
-        mine = [trial for trial in trials if trial.entry["protocol"]["name"] == _protocol(paper, trial)]
+        mine = [trial for trial in trials if trial.under(_protocol(paper, trial))]
         for scale in (scale for scale in scales if scale != LITERATURE):
             for group in _groups(mine, scale):
                 columns = [column for key in paper.table for column in _columns(paper.kinds[key], group)]
@@ -134,7 +134,7 @@ def _began_with(child: Trial, other: Trial) -> bool:
 
 def _table(table: ResultTable) -> list[str]:
     paper, columns, first = table.paper, table.columns, table.trials[0]
-    what = f"{table.id_title}, {first.network[0]}, sets of `{first.entry.get('ood_data')}`"
+    what = f"{table.id_title}, {''.join(first.network[:2])}, sets of `{first.entry.get('ood_data')}`"
     heading = f"### {PAPERS[paper.name]}: scale {SCALES[table.scale]}, {what}"
     head = ["", *(column.label for column in columns)]
     return [heading, "", _caption(columns), "", pipe_table(head, _lines(paper, columns), 1), ""]

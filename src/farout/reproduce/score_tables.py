@@ -30,7 +30,8 @@ def score_tables(records: Iterable[Record], scale: str = "full", folder: str = "
     for by_run in groups.values():
         trials = list(by_run.values())
         first = trials[0]
-        where = f"{title_of(first)}, {first.network[0]}, sets of `{first.entry.get('ood_data')}`{limit_of(first)}"
+        network = "".join(first.network[:2])
+        where = f"{title_of(first)}, {network}, sets of `{first.entry.get('ood_data')}`{limit_of(first)}"
         parts += by_score(f"Every score: scale {SCALES[scale]}, {where}", trials)
         parts += calibration_table(
             f"Calibration: scale {SCALES[scale]}, {where}", [t for t in trials if t in calibrated]

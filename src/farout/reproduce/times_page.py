@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from farout.papers.claims import SCALES
 from farout.report.blocks import pipe_table
-from farout.report.records import Record, name_of
+from farout.report.records import Record, name_of, size_of
 from farout.reproduce.trials import Trial
 
 METHODS = {"ce": "cross-entropy", "oe": "OE", "energy": "energy", "cider": "CIDER", "supcon": "SupCon", "jem": "JEM"}
@@ -25,8 +25,7 @@ def times_table(records: Iterable[Record]) -> str:
 def _where(trial: Trial) -> tuple[str, ...]:
     """What two runs share whose times stand together: scale, what, updates, precision, device and day."""
     identity, trained = trial.identity, trial.record["trained"]
-    width = identity["backbone"].get("width")
-    network = f"{name_of(identity['backbone'])}{f' of width {width}' if width else ''}"
+    network = f"{name_of(identity['backbone'])}{size_of(identity['backbone'])}"
     what = f"{METHODS[name_of(identity['method'])]}, {network}, {trial.id_data}"
     precision = identity.get("precision") or "fp32"
     if (chains := identity["method"].get("sgld_precision")) and chains != precision:

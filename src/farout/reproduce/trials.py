@@ -8,7 +8,7 @@ from typing import Any
 
 from farout.papers import METRICS, RowKind
 from farout.papers.claims import ANGLES, EACH, MEAN, Claim
-from farout.report.records import Record, flatten, name_of, trunk_of, variant_of
+from farout.report.records import Record, flatten, name_of, size_of, trunk_of, variant_of
 from farout.report.tables.cells import mean_of_votes
 
 LITERATURE, FROM_OTHERS, FROM_TRAINED = "literature", "from_others", "from_trained"
@@ -74,15 +74,20 @@ class Trial:
 
     @property
     def network(self) -> tuple[Any, ...]:
-        """What both sides of a comparison share: the trunk and its width, whatever its head or norm."""
-        leaves = dict(flatten(self.identity))
-        return trunk_of(self.identity["backbone"]), leaves.get("backbone.width"), self.id_data
+        """What both sides of a comparison share: the trunk and its size, whatever its head or norm."""
+        backbone = self.identity["backbone"]
+        return trunk_of(backbone), size_of(backbone), self.id_data
 
     @property
     def conditions(self) -> tuple[Any, ...]:
         """How it was evaluated: comparable only with the same."""
         limit = self.entry.get("max_eval_images")
         return self.entry["protocol"]["name"], self.entry.get("ood_data"), limit
+
+    def under(self, protocol: str) -> bool:
+        """Whether it was evaluated so; the plain protocol speaks for runs alone that no paper's was used on."""
+        names = {entry["protocol"]["name"] for entry in self.record["evaluations"]}
+        return self.entry["protocol"]["name"] == protocol and (protocol != "plain" or names == {"plain"})
 
     @property
     def setting(self) -> tuple[Any, ...]:
@@ -175,7 +180,7 @@ def cases_of(claim: Claim, scale: str, trials: Sequence[Trial]) -> dict[str, lis
     for second in claim.second:
         found: dict[str, list[Case]] = {}
         for protocol in claim.protocols:
-            mine = [trial for trial in trials if trial.entry["protocol"]["name"] == protocol]
+            mine = [trial for trial in trials if trial.under(protocol)]
             for case in _cases(claim, (claim.first, second), scale, mine):
                 found.setdefault(case.first[0].id_data, []).append(case)
             if found:

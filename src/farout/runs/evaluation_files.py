@@ -116,8 +116,8 @@ def _head(run: Run) -> dict[str, Any]:
     """What results.json and the report say of the run itself."""
     record = run.record
     head = {key: record.get(key) for key in ("run", "trained", "data", "validation")}
-    if "adopted" in record:  # trained elsewhere, perhaps rounded on the way
-        head["adopted"] = record["adopted"]
+    for key in ("composition", "adopted"):  # what asked for it; trained elsewhere, perhaps rounded on the way
+        head |= {key: record[key]} if key in record else {}
     return {**head, "identity": {**record["identity"], "scale": record.get("scale")}}
 
 

@@ -35,7 +35,7 @@ SHAPE = {
     "data?": (dict, None),
     "validation?": (dict, None),
     "evaluation?": dict,
-    "composition?": {"files": [str], "changed": dict},
+    "composition?": RECORD["composition?"],
     "classifier_trained?": bool,
     "files?": dict,
     "wandb?": {"id": str, "project?": str, "entity?": str},

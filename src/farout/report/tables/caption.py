@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from farout.papers import METRICS, Paper, ReportedValue
-from farout.report.records import EvaluatedRun, name_of
+from farout.report.records import EvaluatedRun, name_of, size_of
 from farout.report.tables.cells import NO_MEAN, Cell, OODSet, TableRow
 
 POSITIVE = {
@@ -126,10 +126,9 @@ def precision_of(run: EvaluatedRun) -> str:
 
 
 def _network(run: EvaluatedRun) -> str:
-    """Its name, and its width where it has one."""
+    """Its name, and what that does not say of its size."""
     backbone = run.identity["backbone"]
-    width = backbone.get("width") if isinstance(backbone, Mapping) else None
-    return f"{name_of(backbone)}" + (f" of width {width}" if width else "")
+    return f"{name_of(backbone)}{size_of(backbone)}"
 
 
 def _outliers(run: EvaluatedRun) -> Any:

@@ -13,7 +13,7 @@ from farout.errors import ConfigError
 from farout.files import write_text
 from farout.metrics.protocol import CONTROL_TOLERANCE
 from farout.papers import Paper, ReportedValue, RowKind, load
-from farout.report.records import EvaluatedRun, Record, flatten, name_of, runs_under, trunk_of, variant_of
+from farout.report.records import EvaluatedRun, Record, flatten, name_of, runs_under, size_of, trunk_of, variant_of
 from farout.report.tables.caption import caption_lines, note_lines, protocol_text, shown_figures
 from farout.report.tables.cells import (
     DETECTION,
@@ -172,6 +172,7 @@ def _check_one_table(kinds: Sequence[RowKind], runs: Sequence[EvaluatedRun], use
     _agreed("id_data", used, lambda run: name_of(run.identity["id_data"]))
     _agreed("backbone", used, lambda run: trunk_of(run.identity["backbone"]))
     _agreed("backbone.width", used, lambda run: dict(flatten(run.identity)).get("backbone.width"))
+    _agreed("size of backbone", used, lambda run: size_of(run.identity["backbone"]).strip())
     _agreed("protocol", used, lambda run: run.protocol)
 
 
