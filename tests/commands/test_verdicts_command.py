@@ -116,12 +116,28 @@ def test_what_the_ledger_has_of_the_same_weights_stays(
     assert ("was the record of another training" in said.out + said.err) != stays
 
 
-def test_a_kept_run_of_one_papers_method_is_called_by_that_paper(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "experiment", "kept"),
+    [
+        ("medium_cider-cider-resnet18_cider-cifar10-8ac0119c-s1", None, "medium_cider"),
+        ("demo_cider-ce-resnet18-digits-7fbf1db6-s1", "cider/demo/digits_ce", "demo_cider"),
+        ("demo_cider-ce-resnet18-digits-7fbf1db6-s1", "energy/demo/digits_softmax", "demo"),
+        ("demo_cider-ce-resnet18-digits-7fbf1db6-s1", "mine", "demo"),
+        ("demo_cider-ce-resnet18-digits-7fbf1db6-s1", None, "demo"),
+        ("medium_cider-cider-resnet18_cider-cifar10-8ac0119c-s1", "mine", "medium_cider"),
+    ],
+)
+def test_a_kept_run_is_called_by_the_paper_whose_experiment_or_method_it_is(
+    tree: Path, tmp_path: Path, file: str, experiment: str | None, kept: str
+) -> None:
     """As its table calls it, so that its experiment is found: scale and paper."""
-    name = "cider-resnet18_cider-cifar10-8ac0119c-s1"
-    save_json(tmp_path / "run/results.json", read_record(tree / f"results/medium_cider-{name}.json"))
+    record = {**read_record(tree / f"results/{file}.json")}
+    record.pop("composition", None)
+    if experiment is not None:
+        record["composition"] = {"files": ["train", f"experiment/{experiment}"], "changed": {}}
+    save_json(tmp_path / "run/results.json", record)
     assert verdicts.main(["--keep", str(tmp_path / "run"), "--results", str(tmp_path / "kept")]) == 0
-    assert [file.name for file in (tmp_path / "kept").iterdir()] == [f"medium_cider-{name}.json"]
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [f"{kept}-{file.partition('-')[2]}.json"]
 
 
 def test_a_sweep_has_its_table_and_its_figure(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

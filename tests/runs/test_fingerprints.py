@@ -278,6 +278,8 @@ def test_every_run_of_the_results_is_found_again_from_its_experiment(path):
     rows = sorted((ROOT / "conf/experiment" / folder).glob(f"{identity['id_data']['name']}_*.yaml"))
     more = [f"{group}={identity[group]['name']}" for group in ("backbone", "transform")]
     more += [f"outliers={identity['outliers']}"] if identity["outliers"] else []
+    changed = record.get("composition", {"changed": {}})["changed"]
+    more += [f"{key}={new}" for key, (_, new) in changed.items() if not key.startswith(("paths.", "logger", "seed"))]
     assert any(_found([f"experiment={folder}/{row.stem}", *more], identity) for row in rows)
     assert record["run"].split("-")[-2] == fingerprint(identity)
 

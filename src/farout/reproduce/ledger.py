@@ -177,11 +177,11 @@ def keep_record(record: Record, folder: Path, label: str | None = None) -> None:
 
     What the ledger already has of the same weights stays where this record has nothing newer: weights travel, and are
     evaluated on more than one machine. `label` begins the file's name; without one it is the scale, or "literature" for
-    a network that others trained, and the paper of a method that only one paper has, where it is not Energy or Outlier
-    Exposure.
+    a network that others trained, and the paper, where it is not Energy or Outlier Exposure: whose experiment it is, or
+    which alone has its method.
     """
     scale = Trial(record, record["evaluations"][-1]).scale
-    paper = PAPER_OF.get(str(name_of(record["identity"]["method"])))
+    paper = _paper_of(record)
     label = label or (f"{scale}_{paper}" if paper else scale)
     path = folder / f"{label}-{record['run']}.json"
     known = read_record(path) if path.is_file() else record
@@ -194,6 +194,15 @@ def keep_record(record: Record, folder: Path, label: str | None = None) -> None:
     }
     save_json(path, {**known, **record, "evaluations": list(latest.values())})
     say(f"recorded: {path}")
+
+
+def _paper_of(record: Record) -> str | None:
+    """CIDER or JEM; None for what belongs to Energy or Outlier Exposure, or to nobody."""
+    files = (record.get("composition") or {}).get("files", ())
+    asked = [file.split("/")[1] for file in files if file.startswith("experiment/")]
+    if asked and asked[-1] in EXPERIMENTS:
+        return asked[-1] if asked[-1] in PAPER_OF.values() else None
+    return PAPER_OF.get(str(name_of(record["identity"]["method"])))
 
 
 def _same_weights(one: Record, other: Record) -> bool:
