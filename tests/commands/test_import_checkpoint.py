@@ -43,8 +43,7 @@ from script_loader import load_script
 CPU = torch.device("cpu")
 
 # AUROC (MSP, energy) of the public ResNet-56 on every second CIFAR-10 test image against all images of the smaller
-# packs, measured once with an independent script. The larger ones (cropped houses, letters) repeated what these show, for
-# minutes.
+# packs, measured once with an independent script. Larger ones (cropped houses, letters) repeated what these show.
 SANITY = {
     ("dtd10", "test"): (0.858, 0.852),
     ("camvid", "test"): (0.915, 0.964),
