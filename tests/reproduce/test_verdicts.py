@@ -11,6 +11,7 @@ from scipy import stats
 from farout.config.settings import ROOT
 from farout.papers import names
 from farout.papers.claims import Claim, claims_of
+from farout.report.records import size_of
 from farout.reproduce.ledger import read_files
 from farout.reproduce.verdict_page import matrix
 from farout.reproduce.verdicts import (
@@ -125,6 +126,29 @@ def test_the_paired_interval_of_one_evaluation_counts_where_it_is_of_the_same_se
     assert found.verdict == REPRODUCED
     differences[0] |= {"ood": "another"}
     assert only(verdict("energy_beats_softmax", records)).interval is None, "a mean over other sets"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [
+        ({"name": "wrn_40_2", "depth": 40, "widen_factor": 2}, ""),
+        ({"name": "wrn_10_2_jem", "depth": 10, "widen_factor": 1}, " of widen factor 1"),
+        ({"name": "wrn_16_4", "depth": 10, "widen_factor": 16}, " of depth 10 and widen factor 16"),
+        ({"name": "resnet20", "depth": 20, "width": 16}, " of width 16"),
+        ({"name": "resnet20", "depth": 8, "width": 8}, " of width 8 and depth 8"),
+        ({"name": "densenet100", "depth": 100, "growth_rate": 12}, ""),
+        ({"name": "allconv"}, ""),
+        ("resnet20", ""),
+    ],
+)
+def test_a_size_that_the_name_does_not_say_is_said(backbone: Any, size: str) -> None:
+    assert size_of(backbone) == size
+
+
+def test_networks_of_another_size_are_not_compared() -> None:
+    records = networks()
+    records[2]["identity"]["backbone"] = {"name": "wrn_40_2", "depth": 40, "widen_factor": 1}
+    assert verdict("fine_tuning_beats_oe", records).word == NOT_RUN
 
 
 def test_a_network_seen_on_all_images_and_on_fewer_counts_once() -> None:
