@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from farout.config.compose import compose_settings
 from farout.errors import ConfigError, FaroutError
 from farout.methods import JEM, Batch
 from farout.methods.jem import class_energy, joint_energy
@@ -205,6 +206,25 @@ def test_the_chain_samples_a_gaussian_when_noise_and_step_agree() -> None:
     assert abs(float(ends.var()) / variance - 1) < 5 * math.sqrt(2 / n)
 
 
+def test_squared_energies_are_added_with_their_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, net, samples = jem(energy_l2_weight=0.25, p_x_weight=0.5), TinyNet(), cosines(16, 0.9, (4, 1, 2, 2))
+    monkeypatch.setattr(method, "sample", lambda *_: samples)
+    losses = method.loss(net, batches())
+    data, drawn = (torch.logsumexp(net(x), 1) for x in (batches()["unlabelled"].images, samples))
+    squares = (data**2).mean() + (drawn**2).mean()
+    close(losses["energy_l2"], float(squares))
+    close(losses["total"], float(0.5 * (drawn - data).mean() + losses["p_y_given_x"] + 0.25 * squares))
+    assert losses["energy_l2"].requires_grad
+
+
+def test_a_weight_of_zero_on_squared_energies_keeps_the_run_it_was() -> None:
+    words = ["experiment=jem/small/cifar10_jem"]
+    with_none, with_some = (compose_settings([*words, f"energy_l2_weight={w}"]).method for w in (0, 0.1))
+    assert with_none.record() == compose_settings(words).method.record()
+    assert with_some.record() == {**with_none.record(), "energy_l2_weight": 0.1}
+    assert "energy_l2_weight" not in with_none.record() and with_none.build().energy_l2_weight == 0
+
+
 def test_clamps_bound_gradients_and_images() -> None:
     x = torch.tensor([[10.0, -0.3]])
     one = langevin_chain(lambda z: 0.5 * z.square().sum(1), x, 1, 1.0, 0.0, clamps=Clamps(1.0))
@@ -294,6 +314,8 @@ def test_restarts_lengthen_the_chains() -> None:
         ({"reinit_freq": 1.5}, "reinit_freq=1.5"),
         ({"buffer_size": 0}, "buffer_size=0"),
         ({"clamp_images": 0.0}, "clamp_images=0"),
+        ({"energy_l2_weight": -0.1}, "energy_l2_weight=-0.1"),
+        ({"energy_l2_weight": 0.1, "p_x_weight": 0.0}, "it needs p_x_weight"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, Any], word: str) -> None:

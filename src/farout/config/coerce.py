@@ -156,8 +156,10 @@ class Component:
         return built
 
     def record(self) -> dict[str, Any]:
-        """What fingerprints and records keep of it."""
-        return {"name": self.name, **self.arguments}
+        """What fingerprints and records keep of it: all but what came later and stands where it changes nothing."""
+        later: Mapping[str, Any] = getattr(self.kind, "later", {})
+        kept = {key: value for key, value in self.arguments.items() if key not in later or value != later[key]}
+        return {"name": self.name, **kept}
 
     def without_common(self) -> "Component":
         """The same with nothing set of what every class of its kind takes."""

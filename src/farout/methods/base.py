@@ -40,6 +40,9 @@ class Method(nn.Module):
     vectors of a projection head.
 
     `admits_batch_norm` is False where the loss needs an image's output to depend on that image alone.
+
+    `later` names knobs that came after runs had been recorded, with the value that changes nothing, which is also
+    their default: a run that has it keeps the fingerprint of before.
     """
 
     streams: ClassVar[tuple[str, ...]] = ("labelled",)
@@ -48,6 +51,7 @@ class Method(nn.Module):
     trains_classifier: ClassVar[bool] = True
     embeds: ClassVar[bool] = False
     admits_batch_norm: ClassVar[bool] = True
+    later: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self) -> None:  # no knobs; nn.Module's own signature would admit anything
         super().__init__()

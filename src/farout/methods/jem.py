@@ -53,11 +53,14 @@ class JEM(Method):
         clamp_gradient, clamp_images: bounds within the chains (JEM++ and SADA-JEM: 1); None for the paper's.
         sgld_precision: of the network within the chains; bf16 leaves losses and heads in float32.
         restart_sgld_steps: by how much every restart after a divergence lengthens the chains.
+        energy_l2_weight: of mean E(x)^2 over data plus that over samples, beside log p(x). It keeps energies near 0,
+            where their difference has no floor of its own (Du and Mordatch, NeurIPS 2019; 0: none, as in the paper).
     """
 
     streams: ClassVar[tuple[str, ...]] = ("labelled", "unlabelled")
     drop_last: ClassVar[bool] = True
     admits_batch_norm: ClassVar[bool] = False
+    later: ClassVar[Mapping[str, object]] = {"energy_l2_weight": 0.0}
     full_precision: ClassVar[bool] = True  # as in the paper: chains add up what lower precision loses
 
     p_x_weight: float
@@ -73,11 +76,13 @@ class JEM(Method):
     clamp_images: float | None
     sgld_precision: Literal["fp32", "bf16"]
     restart_sgld_steps: int
+    energy_l2_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__init__()
         self.weights = {"p_x": self.p_x_weight, "p_y_given_x": self.p_y_given_x_weight, "p_x_y": self.p_x_y_weight}
         _check_weights(self.weights)
+        _check_energy_l2(self.energy_l2_weight, self.p_x_weight)
         _check_chain(self.sgld_steps, self.sgld_lr, self.sgld_std, self.restart_sgld_steps)
         _check_clamps(clamp_gradient=self.clamp_gradient, clamp_images=self.clamp_images)
         self.precision = torch.bfloat16 if self.sgld_precision == "bf16" else None
@@ -112,21 +117,27 @@ class JEM(Method):
             samples = self.sample(model, len(labelled.images), labelled.targets)
             parts["p_x_y"] = (_at(model(samples), labelled.targets) - _at(logits, labelled.targets)).mean()
         total = sum((weight * parts[name] for name, weight in self.weights.items() if weight > 0), logits.new_zeros(()))
+        if self.energy_l2_weight > 0:
+            total = total + self.energy_l2_weight * parts["energy_l2"]
         return {"total": total, **parts}
 
     def _generative(self, model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-        """-log p(x) without its constant: the energy of data less that of samples."""
+        """-log p(x) without its constant: the energy of data less that of samples; and their squares, if weighted."""
         labels = None
         if self.class_cond_p_x_sample:
             labels = torch.randint(0, model.num_classes, (len(images),), device=images.device)  # type: ignore[call-overload]
         samples = self.sample(model, len(images), labels)
         energy = joint_energy(model)
-        of_data, of_samples = energy(images).mean(), energy(samples).mean()
-        return {
+        each_of_data, each_of_samples = energy(images), energy(samples)
+        of_data, of_samples = each_of_data.mean(), each_of_samples.mean()
+        parts = {
             "p_x": of_data - of_samples,
             "energy_data": of_data.detach(),
             "energy_samples": of_samples.detach(),
         }
+        if self.energy_l2_weight > 0:
+            parts["energy_l2"] = each_of_data.square().mean() + each_of_samples.square().mean()
+        return parts
 
     def sample(self, model: nn.Module, count: int, labels: Tensor | None = None) -> Tensor:
         """Run chains for `count` rows of the buffer, of the classes `labels` (B,) if given, and put their ends back.
@@ -181,6 +192,13 @@ def _check_weights(weights: Mapping[str, float]) -> None:
             raise ConfigError(f"{name}_weight={weight:g} must not be negative: the paper has 1, 1 and 0")
     if not any(weights.values()):
         raise ConfigError("p_x_weight, p_y_given_x_weight and p_x_y_weight are all 0: there is nothing to train")
+
+
+def _check_energy_l2(weight: float, p_x_weight: float) -> None:
+    if not 0 <= weight < math.inf:
+        raise ConfigError(f"energy_l2_weight={weight:g} must not be negative: 0 is none, as in the paper")
+    if weight > 0 and not p_x_weight > 0:
+        raise ConfigError(f"energy_l2_weight={weight:g} bounds the energies of log p(x): it needs p_x_weight > 0")
 
 
 def _check_chain(steps: int, step_size: float, noise: float, more: int) -> None:
