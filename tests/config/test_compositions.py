@@ -27,8 +27,10 @@ def now(words: str) -> list[str]:
     return [word for word in words.split() if word != "scale=svhn"]
 
 
-def later_defaults(part: str) -> dict[str, Any]:
+def later_defaults(part: str, settings: Settings) -> dict[str, Any]:
     """What a part's class has a default for: where `known` does not say it, it came later, and must stand there."""
+    if part == "method":
+        return dict(settings.method.kind.later)
     kinds = {"schedule": Schedule, "id_data": IdData, "ood_data": OodData, "trainer": TrainerSettings}
     kind = {**kinds, "logger": LoggerSettings}.get(part)
     own = fields(kind) if kind else ()
@@ -56,7 +58,7 @@ def test_a_command_of_before_means_the_same_run(words):
             known |= {"eval_batch_size": None}  # was 500 on every device
         if part == "logger":  # whose file of then had one name, and the project that is now W&B's default
             known = known | {"name": None, known["name"]: True, "project": None}
-        assert found[part] == (later_defaults(part) | known if isinstance(known, dict) else known), part
+        assert found[part] == (later_defaults(part, settings) | known if isinstance(known, dict) else known), part
     assert run_then(settings, precision).name == name
 
 
