@@ -122,8 +122,8 @@ def test_method_files_give_exactly_the_classs_knobs(method):
     wanted = signature(class_of(values.method._target_)).parameters
     assert knobs == set(wanted)
     assert values.method.name == method
-    # Papers' settings stand in conf/ alone: a default in code could differ from it unseen. What came later than the first
-    # runs has one, for those were recorded without it, and conf/ has the same.
+    # Papers' settings stand in conf/ alone: a default in code could differ from it unseen. What came later than the
+    # first runs has one, for those were recorded without it, and conf/ has the same.
     defaults = {name: each.default for name, each in wanted.items() if each.default is not Parameter.empty}
     assert defaults == class_of(values.method._target_).later == {name: values[name] for name in defaults}
 
