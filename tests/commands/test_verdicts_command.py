@@ -89,6 +89,21 @@ def test_the_results_of_an_evaluated_run_are_kept_the_latest_of_each_kind(tree: 
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "small_jem_from_trained-jem-wrn_10_2_jem-cifar10-63b3009f-s1",
+        "small_from_trained-oe-resnet20-cifar10-cifar100-5aed8d92-s1",
+        "small-oe-resnet20-cifar10-cifar100-82fa5b48-s1",
+        "demo_cider-supcon-resnet18_cider-digits-e6c13c97-s1",
+    ],
+)
+def test_a_record_is_called_what_its_table_calls_it(tree: Path, tmp_path: Path, name: str) -> None:
+    save_json(tmp_path / "run/results.json", read_record(tree / f"results/{name}.json"))
+    assert verdicts.main(["--keep", str(tmp_path / "run"), "--results", str(tmp_path / "kept")]) == 0
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [f"{name}.json"]
+
+
+@pytest.mark.parametrize(
     ("name", "change", "stays"),
     [
         ("literature-imported-cifar10_resnet20", {"date": "2031-01-01", "note": "imported again"}, True),

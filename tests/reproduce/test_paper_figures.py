@@ -71,7 +71,7 @@ def test_attacks_are_those_on_the_most_images() -> None:
 
 
 def test_seeds_of_a_curve_are_averaged() -> None:
-    seeds = copy.deepcopy([r for r in RECORDS if r["file"].startswith("small_jem")])
+    seeds = copy.deepcopy([r for r in RECORDS if r["file"].startswith("small_jem-")])
     for record in copy.deepcopy(seeds):
         renamed = {name: name.removesuffix("s1") + "s2" for name in (r["run"] for r in seeds)}
         for curve in record.get("robustness", {}).get("curves", ()):
@@ -86,7 +86,7 @@ def test_seeds_of_a_curve_are_averaged() -> None:
 
 
 def test_reliability_is_drawn_where_a_record_has_the_bins(tmp_path: Path) -> None:
-    bare = [r for r in RECORDS if r["file"].startswith("small_jem")]
+    bare = [r for r in RECORDS if r["file"].startswith("small_jem-")]
     without = [{**r, "evaluations": [_with_bins(e, None) for e in r["evaluations"]]} for r in bare]
     assert figures(without, "jem", "reliability") == {}
     confidence = np.linspace(0.1, 1, 999)

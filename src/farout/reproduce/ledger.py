@@ -178,12 +178,9 @@ def keep_record(record: Record, folder: Path, label: str | None = None) -> None:
     What the ledger already has of the same weights stays where this record has nothing newer: weights travel, and are
     evaluated on more than one machine. `label` begins the file's name; without one it is the scale, or "literature" for
     a network that others trained, and the paper, where it is not Energy or Outlier Exposure: whose experiment it is, or
-    which alone has its method.
+    which alone has its method. What went on from a trained network says so, as a table's records do.
     """
-    scale = Trial(record, record["evaluations"][-1]).scale
-    paper = _paper_of(record)
-    label = label or (f"{scale}_{paper}" if paper else scale)
-    path = folder / f"{label}-{record['run']}.json"
+    path = folder / f"{label or _label(record)}-{record['run']}.json"
     known = read_record(path) if path.is_file() else record
     if not _same_weights(known, record):
         say(f"note: {path.name} was the record of another training under that name, and is replaced")
@@ -194,6 +191,14 @@ def keep_record(record: Record, folder: Path, label: str | None = None) -> None:
     }
     save_json(path, {**known, **record, "evaluations": list(latest.values())})
     say(f"recorded: {path}")
+
+
+def _label(record: Record) -> str:
+    trial = Trial(record, record["evaluations"][-1])
+    stated = trial.identity.get("scale")
+    goes_on = not trial.imported and stated is not None and trial.scale != stated
+    scale = str(stated) if goes_on else trial.scale
+    return "_".join(filter(None, (scale, _paper_of(record), "from_trained" if goes_on else None)))
 
 
 def _paper_of(record: Record) -> str | None:
