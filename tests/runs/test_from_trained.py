@@ -108,7 +108,11 @@ def test_jem_and_the_classifier_beside_it_start_from_the_small_scales_classifier
 
 
 def test_cider_and_what_stands_beside_it_see_as_many_images():
-    own = {row: compose_settings([f"experiment=cider/small_from_trained/cifar10_{row}"]) for row in ("ce", "cider")}
+    rows = ("ce", "supcon", "cider")
+    own = {row: compose_settings([f"experiment=cider/small_from_trained/cifar10_{row}"]) for row in rows}
     views = {row: wanted.transform.arguments["views"] * wanted.schedule.epochs for row, wanted in own.items()}
-    assert views["ce"] == views["cider"]
-    assert own["ce"].backbone.arguments["trainable"] == own["cider"].backbone.arguments["trainable"] == ["layer3"]
+    assert views["ce"] == views["supcon"] == views["cider"]
+    assert {wanted.schedule.lr_schedule for wanted in own.values()} == {"cosine"}, "annealed, or the start is lost"
+    cider, supcon = own["cider"], own["supcon"]
+    assert cider.schedule.record() == supcon.schedule.record()
+    assert cider.transform.arguments == supcon.transform.arguments
