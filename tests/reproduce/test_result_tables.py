@@ -47,5 +47,5 @@ def test_every_table_of_a_papers_page_says_what_made_it_and_why_its_levels_are_o
     assert "wrn_40_2, the paper's" not in full and "(../stand_ins.md)" in full
     (begun,) = (t for t in tables if t.startswith("Energy: scale small, from a network"))
     assert "fine-tuned from a network that others trained" in begun and "init_from=RUN`, and with seed=2" in begun
-    (small,) = (t for t in tables if t.startswith("CIDER: scale small"))
+    (small,) = (t for t in tables if t.startswith("CIDER: scale small, CIFAR-10"))
     assert "resnet18 of width 16, the paper's is ResNet-18" in small and "epochs: ce 32, supcon 16, cider 16" in small
