@@ -49,3 +49,7 @@ def test_every_table_of_a_papers_page_says_what_made_it_and_why_its_levels_are_o
     assert "fine-tuned from a network that others trained" in begun and "init_from=RUN`, and with seed=2" in begun
     (small,) = (t for t in tables if t.startswith("CIDER: scale small, CIFAR-10"))
     assert "resnet18 of width 16, the paper's is ResNet-18" in small and "epochs: ce 32, supcon 16, cider 16" in small
+    (gone_on,) = (t for t in tables if t.startswith("CIDER: scale small from one trained network"))
+    assert "every row goes on from one trained network" in gone_on and "epochs: ce 6, supcon 3, cider 3" in gone_on
+    heads = next(line for line in gone_on.split("\n") if line.startswith("|  | MSP"))
+    assert "| CE + KNN | MSP after more CE | energy after more CE | more CE + KNN | SupCon + KNN |" in heads
