@@ -52,4 +52,16 @@ def test_every_table_of_a_papers_page_says_what_made_it_and_why_its_levels_are_o
     (gone_on,) = (t for t in tables if t.startswith("CIDER: scale small from one trained network"))
     assert "every row goes on from one trained network" in gone_on and "epochs: ce 6, supcon 3, cider 3" in gone_on
     heads = next(line for line in gone_on.split("\n") if line.startswith("|  | MSP"))
+    heads = re.sub(r"(\| [^|]+) \([0-9a-f]{8}\) (?:\1 \([0-9a-f]{8}\) )+", r"\1 ", heads)  # a row's settings, once
     assert "| CE + KNN | MSP after more CE | energy after more CE | more CE + KNN | SupCon + KNN |" in heads
+
+
+def test_of_several_settings_of_a_row_each_is_told_by_what_only_it_has() -> None:
+    """Cross-entropy went on from one network in two ways: the last stage alone, and whole with milder crops."""
+    text = result_tables(read_files(ROOT / "results"), names=["cider"])
+    (table,) = (part for part in text.split("### ") if part.startswith("CIDER: scale small from one trained network"))
+    last_stage = "`backbone.freeze_statistics=true`, `backbone.trainable=[layer3]`, `transform.crop_scale=[0.2,1.0]`"
+    for code, words in {"0e9924c8": "`transform.crop_scale=[0.8,1.0]`", "fef426c7": last_stage}.items():
+        assert f"| more CE + KNN ({code}) |" in table
+        assert re.search(rf"; {code} has {re.escape(words)}[;.]", table), code
+    assert not re.search(r"[0-9a-f]{8} has ", text.replace(table, "")), "where a row has one setting nothing is to tell"

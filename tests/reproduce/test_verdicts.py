@@ -13,7 +13,7 @@ from farout.papers import names
 from farout.papers.claims import Claim, claims_of
 from farout.report.records import size_of
 from farout.reproduce.ledger import read_files
-from farout.reproduce.verdict_page import matrix
+from farout.reproduce.verdict_page import claim_details, matrix
 from farout.reproduce.verdicts import (
     MIXED,
     NO_INTERVAL,
@@ -321,3 +321,17 @@ def test_every_claim_names_sources_of_its_paper_and_nonsense_is_refused() -> Non
             assert own.certainty == "unknown" or own.source, own.key
     with pytest.raises(ValueError, match="'luck' is none of"):
         replace(claim("jem_calibrated"), measure="luck")
+
+
+def test_two_baselines_of_one_method_are_weighed_both_and_told_apart() -> None:
+    """A claim that holds against one setting of cross-entropy and not against another is mixed, whichever is newer."""
+    records = read_files(ROOT / "results")
+    key = ("cider_beats_ce_knn", "from_trained")
+    (found,) = (v for v in verdicts_of(records) if (v.claim.key, v.scale) == key)
+    sides = {f.case.second[0].code: f.values[1] > f.values[0] for f in found.found}
+    assert sides == {"0e9924c8": False, "fef426c7": True}
+    text = claim_details([found])
+    assert all(f"resnet20, 20a12978 against {code}: " in text for code in sides)
+    alone = [r for r in records if "0e9924c8" not in r["run"]]
+    (usual,) = (v for v in verdicts_of(alone) if (v.claim.key, v.scale) == key)
+    assert "resnet20: " in claim_details([usual]) and " against " not in claim_details([usual]).split("|---")[-1]

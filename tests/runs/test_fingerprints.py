@@ -11,6 +11,7 @@ from farout.config.compose import compose_settings, parent_settings
 from farout.config.settings import ROOT, Settings
 from farout.errors import ConfigError
 from farout.report.records import is_run_record
+from farout.reproduce.ledger import override_value
 from farout.runs.run import Run, fingerprint, identity_of, parent_run, run_in, run_of
 
 CPU = torch.device("cpu")
@@ -287,7 +288,8 @@ def test_every_run_of_the_results_is_found_again_from_its_experiment(path):
     more = [f"{group}={identity[group]['name']}" for group in ("backbone", "transform")]
     more += [f"outliers={identity['outliers']}"] if identity["outliers"] else []
     changed = record.get("composition", {"changed": {}})["changed"]
-    more += [f"{key}={new}" for key, (_, new) in changed.items() if not key.startswith(("paths.", "logger", "seed"))]
+    told = {key: new for key, (_, new) in changed.items() if not key.startswith(("paths.", "logger", "seed"))}
+    more += [f"{key}={override_value(new)}" for key, new in told.items()]
     assert any(_found([row, *more], identity) for row in rows)
     assert record["run"].split("-")[-2] == fingerprint(identity)
 

@@ -137,14 +137,15 @@ def _recorded(composition: Mapping[str, Any], seed: int) -> str:
     chosen = [f"{group}={name}" for group in groups for name in _chosen(files, group)]
     words = [f"experiment={experiment[-1]}"] if experiment else chosen  # the last one builds on those before it
     others = {key: new for key, (_, new) in changed.items() if not key.startswith(("paths.", "logger", "seed"))}
-    return " ".join(["train.py", *words, f"seed={seed}", *(f"{key}={_word(new)}" for key, new in others.items())])
+    typed = [f"{key}={override_value(new)}" for key, new in others.items()]
+    return " ".join(["train.py", *words, f"seed={seed}", *typed])
 
 
 def _chosen(files: Sequence[str], group: str) -> list[str]:
     return [file.removeprefix(f"{group}/") for file in files if file.startswith(f"{group}/")]
 
 
-def _word(value: Any) -> str:
+def override_value(value: Any) -> str:
     """A value as Hydra's command line has it."""
     if value is None:
         return "null"

@@ -199,7 +199,7 @@ def _networks(table: ResultTable, extra: ExtraTable) -> list[Network]:
     found = []
     for kind in (kind for kind in extra.kinds.values() if kind.method):
         mine = [seeds for seeds in settings if seeds[0].is_a(kind)]
-        codes = [f" ({seeds[0].run.split('-')[-2]})" if len(mine) > 1 else "" for seeds in mine]
+        codes = [f" ({seeds[0].code})" if len(mine) > 1 else "" for seeds in mine]
         found += [Network(kind, kind.label + code, seeds) for code, seeds in zip(codes, mine, strict=True)]
         found += [] if mine else [Network(kind, kind.label, ())]
     return found

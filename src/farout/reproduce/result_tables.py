@@ -8,9 +8,10 @@ from typing import Any
 from farout.papers import METRICS, Paper, RowKind, load
 from farout.papers.claims import ANGLES, MEAN, SCALES
 from farout.report.blocks import pipe_table
-from farout.report.records import Record, name_of
+from farout.report.records import Record, flatten, name_of
 from farout.report.tables.cells import mean_of_votes
 from farout.report.tables.render import TITLES
+from farout.reproduce.ledger import override_value
 from farout.reproduce.trials import FROM_OTHERS, FROM_TRAINED, LITERATURE, Trial, attack_of_run, largest, trials_of
 
 Seeds = tuple[Trial, ...]
@@ -149,7 +150,7 @@ def _columns(kind: RowKind, group: Sequence[Trial]) -> list[Column]:
             settings.setdefault(trial.setting, {})[trial.seed] = trial
     several = len(settings) > 1
     return [
-        Column(kind, seeds, f"{kind.label} ({seeds[0].run.split('-')[-2]})" if several else kind.label)
+        Column(kind, seeds, f"{kind.label} ({seeds[0].code})" if several else kind.label)
         for seeds in (tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in settings.values())
     ]
 
@@ -288,10 +289,27 @@ def _caption(columns: Sequence[Column]) -> str:
     ]
     stand_ins = any(row.get("stand_in_for") for trial in trials for row in trial.entry["rows"])
     shown += ["† in the place of a set of the paper"] if stand_ins else []
+    shown += _settings_of_labels(columns)
     files = dict.fromkeys(str(trial.record.get("file", trial.run)) for trial in trials)
     text = "; ".join(part for part in shown if part)
     links = ", ".join(f"[{file.removesuffix('.json')}]({LINK}/{file})" for file in files)
     return f"{text[0].upper()}{text[1:]}. Records: {links}."
+
+
+def _settings_of_labels(columns: Sequence[Column]) -> list[str]:
+    """Of a row that ran with several settings: what each folder's code stands for, by the keys that differ."""
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for column in columns:
+        first = column.seeds[0]
+        rows.setdefault(column.kind.key, {})[first.code] = dict(flatten(first.identity))
+    told = {}
+    for settings in (own for own in rows.values() if len(own) > 1):
+        keys = sorted({key for leaves in settings.values() for key in leaves} - {"seed"})
+        apart = [key for key in keys if len({str(leaves.get(key)) for leaves in settings.values()}) > 1]
+        for code, leaves in settings.items():
+            words = [f"`{key}={override_value(leaves[key])}`" for key in apart if key in leaves]
+            told[code] = ", ".join(words) or "none of these"
+    return [f"{code} has {words}" for code, words in told.items()]
 
 
 def limit_of(trial: Trial) -> str:

@@ -28,6 +28,11 @@ class Trial:
         return str(self.record["run"])
 
     @property
+    def code(self) -> str:
+        """What in a folder's name stands for the settings, whatever the seed; of a network of others all of it."""
+        return self.run if self.imported else self.run.split("-")[-2]
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.record["identity"]
         return found

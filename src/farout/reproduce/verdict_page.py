@@ -117,7 +117,7 @@ def _lines(verdicts: Sequence[Verdict]) -> str:
     rows = []
     for verdict in (v for v in verdicts if v.found):
         where = f"{SCALES[verdict.scale]}, {verdict.id_data}"
-        figures = "<br>".join(_figures(found) for found in verdict.found)
+        figures = "<br>".join(_figures(found, _namesakes(found, verdict)) for found in verdict.found)
         runs = "<br>".join(_records(found) for found in verdict.found)
         rows.append([where, f"**{_word(verdict)}**", figures, runs])
     absent = [SCALES[v.scale] for v in verdicts if not v.found]
@@ -126,11 +126,25 @@ def _lines(verdicts: Sequence[Verdict]) -> str:
     return pipe_table(["scale, ID set", "verdict", "first, second, difference [95 % interval]", "records"], rows)
 
 
-def _figures(found: Found) -> str:
-    """Network, both sides, their difference with its interval, and what kind of interval that is."""
+def _namesakes(found: Found, verdict: Verdict) -> bool:
+    """Whether another comparison of the verdict is of the same network, evaluated alike: of other settings."""
+    trunks = [(_trunk(other), other.case.first[0].conditions) for other in verdict.found]
+    return trunks.count((_trunk(found), found.case.first[0].conditions)) > 1
+
+
+def _trunk(found: Found) -> str:
+    return trunk_of(found.case.first[0].identity["backbone"])
+
+
+def _figures(found: Found, told: bool) -> str:
+    """Network, both sides, their difference with its interval, and what kind of interval that is.
+
+    `told`: with the codes of the settings' folders, which tell it from others of the same network.
+    """
     trial = found.case.first[0]
     a, b = found.values
-    text = f"{trunk_of(trial.identity['backbone'])}: {a:.2f}, {b:.2f}, {found.difference:+z.2f}"
+    codes = f", {trial.code} against {found.case.second[0].code}" if told else ""
+    text = f"{_trunk(found)}{codes}: {a:.2f}, {b:.2f}, {found.difference:+z.2f}"
     if found.interval is not None:
         text += f" [{found.interval[0]:+z.2f}, {found.interval[1]:+z.2f}]"
     aside = f"; {found.aside}" if found.aside else ""
