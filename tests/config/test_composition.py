@@ -6,12 +6,14 @@ from pathlib import Path
 
 import hydra
 import pytest
+import torch
 
 from farout.config.compose import _composed, compose_settings, hydra_on_conf
 from farout.config.composition import changes_of, composition_record, files_of, summary
 from farout.config.settings import ROOT, Composition
-from farout.reproduce.ledger import command_of
+from farout.reproduce.command_lines import command_of
 from farout.reproduce.trials import Trial
+from farout.runs.run import identity_of
 
 QUICK = ["max_steps=1", "evaluate=false"]
 
@@ -110,6 +112,40 @@ def test_the_command_of_an_experiment_names_the_last_of_its_files():
     record = {"composition": asked, "identity": {"seed": 2, "method": {"name": "jem"}}}
     made = command_of(Trial(record, {"protocol": {"name": "jem"}}))
     assert made == "train.py experiment=jem/full/cifar100_jem seed=2 epochs=3"
+
+
+def test_a_command_says_what_files_have_otherwise_since_the_run_was_trained():
+    """Files first, then single values, typed as a user would; what a record lacks came later and stays as it is."""
+    settings = compose_settings(["experiment=cider/small/cifar10_cider", "seed=2"])
+    identity = {**identity_of(settings, "fp32", torch.device("cpu")), "scale": "small"}
+    (words,) = {_typed(identity), _typed({**identity, "method": {"name": "cider"}})}
+    assert words == "train.py experiment=cider/small/cifar10_cider seed=2 ood_data=stand_in"
+    earlier = {
+        **identity,
+        "method": {**identity["method"], "proto_m": 0.5},
+        "backbone": {**identity["backbone"], "width": 8},
+        "transform": {**identity["transform"], "name": "imagenet_views"},
+        "schedule": {**identity["schedule"], "epochs": 9},
+        "holdout": 0.25,
+    }
+    made = _typed(earlier).removeprefix(words).split()
+    assert made[0] == "transform=imagenet_views", "its own values are compared with that file's"
+    assert {"proto_m=0.5", "backbone.width=8", "epochs=9", "holdout=0.25"} <= set(made)
+    again = compose_settings([*words.split()[1:], *made])
+    assert identity_of(again, "fp32", torch.device("cpu")) == {key: earlier[key] for key in earlier if key != "scale"}
+
+
+def _typed(identity):
+    """The command of a record from before overrides were recorded."""
+    entry = {"protocol": {"name": "cider"}, "ood_data": "stand_in"}
+    return command_of(Trial({"run": "cider-x-cifar10-0-s2", "identity": identity, "evaluations": [entry]}, entry))
+
+
+def test_the_command_of_an_experiment_that_is_gone_stays_as_it_was_typed():
+    asked = {"files": ["train", "experiment/jem/full/cifar1000_jem"], "changed": {"epochs": [150, 3]}}
+    record = {"composition": asked, "identity": {"seed": 2, "method": {"name": "jem"}}}
+    made = command_of(Trial(record, {"protocol": {"name": "jem"}}))
+    assert made == "train.py experiment=jem/full/cifar1000_jem seed=2 epochs=3"
 
 
 def test_a_record_from_before_is_read_and_taken_up(command, runs, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from farout.config.settings import ROOT
 from farout.errors import FaroutError
 from farout.report.blocks import is_current, pipe_table, update_page
-from farout.reproduce.ledger import command_of, lacks, read_files, rounded_to
+from farout.reproduce.command_lines import command_of
+from farout.reproduce.ledger import lacks, read_files, rounded_to
 from farout.reproduce.pages import Ledger, old_pictures, outdated, pages_of, pictures_of
 from farout.reproduce.trials import Trial
 

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,8 @@ from farout.config.compose import compose_settings, parent_settings
 from farout.config.settings import ROOT, Settings
 from farout.errors import ConfigError
 from farout.report.records import is_run_record
-from farout.reproduce.ledger import override_value
+from farout.reproduce.command_lines import command_of
+from farout.reproduce.trials import Trial
 from farout.runs.run import Run, fingerprint, identity_of, parent_run, run_in, run_of
 
 CPU = torch.device("cpu")
@@ -263,34 +263,14 @@ RECORDS = [path for path in sorted((ROOT / "results").glob("*.json")) if is_run_
 OWN = [path for path in RECORDS if not json.loads(path.read_text())["run"].startswith("imported-")]
 
 
-def _found(words: list[str], identity: dict[str, Any]) -> bool:
-    """Whether these words mean a run of this identity, whatever it started from."""
-    try:
-        own = replace(compose_settings([*words, f"seed={identity['seed']}"]), init_from=None)
-    except ConfigError:  # a row of another method has no such option
-        return False
-    same = {**identity_of(own, identity["precision"], CPU), "parent": identity["parent"]}
-    return same == {key: value for key, value in identity.items() if key != "scale"}
-
-
 @pytest.mark.parametrize("path", [path for path in OWN if path.stem.endswith("-s1")], ids=lambda path: path.stem)
-def test_every_run_of_the_results_is_found_again_from_its_experiment(path):
+def test_every_run_of_the_results_is_found_again_by_its_command(path):
+    """Whatever it started from, and whatever files of conf/ have come to say since."""
     record = json.loads(path.read_text())
     identity = {key: value for key, value in record["identity"].items() if key != "scale"}
-    label = path.stem.partition("-")[0]
-    scale, *paper = label.removesuffix("_from_trained").split("_")
-    folders = [f"{paper[0] if paper else 'energy'}/{scale}"]  # also the network that others go on from
-    folders += [f"{folders[0]}_from_trained"] if label.endswith("_from_trained") else []
-    experiments = ROOT / "conf/experiment"
-    pattern = f"{identity['id_data']['name']}_*.yaml"
-    files = [file for folder in folders for file in (experiments / folder).glob(pattern)]
-    rows = sorted(f"experiment={file.relative_to(experiments).with_suffix('')}" for file in files)
-    more = [f"{group}={identity[group]['name']}" for group in ("backbone", "transform")]
-    more += [f"outliers={identity['outliers']}"] if identity["outliers"] else []
-    changed = record.get("composition", {"changed": {}})["changed"]
-    told = {key: new for key, (_, new) in changed.items() if not key.startswith(("paths.", "logger", "seed"))}
-    more += [f"{key}={override_value(new)}" for key, new in told.items()]
-    assert any(_found([row, *more], identity) for row in rows)
+    words = command_of(Trial(record, record["evaluations"][-1])).split()[1:]
+    own = replace(compose_settings([word for word in words if not word.startswith("init_from=")]), init_from=None)
+    assert {**identity_of(own, identity["precision"], CPU), "parent": identity["parent"]} == identity
     assert record["run"].split("-")[-2] == fingerprint(identity)
 
 

@@ -7,18 +7,11 @@ from typing import Any
 from farout.engine.progress import say
 from farout.errors import ConfigError, MissingDataError
 from farout.files import load_object, save_json
-from farout.places import conf_file
 from farout.report.blocks import pipe_table
 from farout.report.records import PAIRED, SENSITIVITY, Record, is_run_record, name_of, read_record
+from farout.reproduce.command_lines import EXPERIMENTS, command_of
 from farout.reproduce.trials import Trial
 
-# Method -> the end of its experiment's name, by the folder of conf/experiment that a protocol's rows lie in.
-EXPERIMENTS = {
-    "energy": {"ce": "softmax", "energy": "energy_ft", "oe": "oe_ft"},
-    "oe": {"ce": "baseline", "oe": "oe_tune", "oe_scratch": "oe_scratch"},
-    "cider": {"ce": "ce", "cider": "cider", "supcon": "supcon"},
-    "jem": {"ce": "ce", "jem": "jem"},
-}
 PAPER_OF = {"cider": "cider", "supcon": "cider", "jem": "jem"}  # method -> the one paper that has it
 SYNTHETIC = ("gaussian", "rademacher", "blobs", "interp")  # generated from a seed: there is no file to hash
 
@@ -104,52 +97,6 @@ def _beside(record: Record) -> list[str]:
 def _stamp(facts: Mapping[str, Any]) -> str:
     commit = str(facts.get("commit") or "")
     return ", ".join(filter(None, (str(facts.get("device") or ""), str(facts.get("date") or "")[:10], commit)))
-
-
-def command_of(trial: Trial) -> str:
-    """The command that makes such a run and its evaluation: as recorded, else by its experiment in conf/."""
-    entry, identity = trial.entry, trial.identity
-    tail = f"ood_data={entry.get('ood_data')}"
-    if composition := trial.record.get("composition"):
-        return _recorded(composition, trial.seed)
-    if trial.imported:
-        file = (trial.record.get("trained") or {}).get("file", "FILE")
-        return f"scripts/import_checkpoint.py {file} --id {trial.id_data}; eval.py run=outputs/runs/{trial.run} {tail}"
-    protocols = [other["protocol"]["name"] for other in trial.record["evaluations"]]
-    method, scale = str(name_of(identity["method"])), str(identity.get("scale"))
-    for paper in dict.fromkeys([*protocols, *EXPERIMENTS]):
-        row = EXPERIMENTS.get(paper, {}).get(method)
-        name = f"{paper}/{scale}/{trial.id_data}_{row}"
-        if row is not None and conf_file(f"experiment/{name}").is_file():
-            words = [f"experiment={name}", f"seed={trial.seed}"]
-            words += [f"outliers={name_of(identity['outliers'])}"] if identity.get("outliers") else []
-            words += [tail, *(["init_from=RUN"] if trial.from_others else [])]
-            return f"train.py {' '.join(words)}"
-    words = [f"{key}={value}" for key, value in (("method", method), ("id_data", trial.id_data), ("scale", scale))]
-    return f"train.py {' '.join(words)} seed={trial.seed} {tail}"
-
-
-def _recorded(composition: Mapping[str, Any], seed: int) -> str:
-    """The overrides by which a run was composed; where its files and logs went is left out."""
-    files, changed = composition["files"], composition["changed"]
-    experiment = [file.removeprefix("experiment/") for file in files if file.startswith("experiment/")]
-    groups = ("method", "id_data", "backbone", "scale", "ood_data")
-    chosen = [f"{group}={name}" for group in groups for name in _chosen(files, group)]
-    words = [f"experiment={experiment[-1]}"] if experiment else chosen  # the last one builds on those before it
-    others = {key: new for key, (_, new) in changed.items() if not key.startswith(("paths.", "logger", "seed"))}
-    typed = [f"{key}={override_value(new)}" for key, new in others.items()]
-    return " ".join(["train.py", *words, f"seed={seed}", *typed])
-
-
-def _chosen(files: Sequence[str], group: str) -> list[str]:
-    return [file.removeprefix(f"{group}/") for file in files if file.startswith(f"{group}/")]
-
-
-def override_value(value: Any) -> str:
-    """A value as Hydra's command line has it."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "").replace("'", "")
 
 
 def rounded_to(record: Record) -> list[str]:

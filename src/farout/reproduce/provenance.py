@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from farout.papers import Paper
 from farout.report.records import name_of
-from farout.reproduce.ledger import command_of, rounded_to
+from farout.reproduce.command_lines import command_of
+from farout.reproduce.ledger import rounded_to
 from farout.reproduce.trials import FROM_OTHERS, FROM_TRAINED, Trial
 
 WITHDRAWN = {"energy": "80 Million Tiny Images", "oe": "80 Million Tiny Images"}  # what the papers took as outliers

@@ -11,7 +11,7 @@ from farout.report.blocks import pipe_table
 from farout.report.records import Record, flatten, name_of
 from farout.report.tables.cells import mean_of_votes
 from farout.report.tables.render import TITLES
-from farout.reproduce.ledger import override_value
+from farout.reproduce.command_lines import override_value
 from farout.reproduce.trials import FROM_OTHERS, FROM_TRAINED, LITERATURE, Trial, attack_of_run, largest, trials_of
 
 Seeds = tuple[Trial, ...]
