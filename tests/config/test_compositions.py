@@ -23,8 +23,12 @@ def now(words: str) -> list[str]:
     """The words that say today what `words` said; without a run to start from, which only its owner can name."""
     old = words.removeprefix("experiment=")
     if old != words:
-        return [f"experiment={EXPERIMENTS[old].split()[0]}"]
+        return [f"experiment={word}" if "=" not in word else word for word in _without_start(EXPERIMENTS[old])]
     return [word for word in words.split() if word != "scale=svhn"]
+
+
+def _without_start(new: str) -> list[str]:
+    return [word for word in new.split() if word != "init_from=RUN"]
 
 
 def later_defaults(part: str, settings: Settings) -> dict[str, Any]:

@@ -48,7 +48,7 @@ EXPERIMENTS = {
     "small/cifar10_oe_ft": "energy/small/cifar10_oe_ft",
     "small/cifar10_softmax": "energy/small/cifar10_softmax",
     "small_cider/cifar10_ce": "cider/small/cifar10_ce",
-    "small_cider/cifar10_cider": "cider/small/cifar10_cider",
+    "small_cider/cifar10_cider": "cider/small/cifar10_cider prototype_rule=ema proto_m=0.99",
     "small_cider/cifar10_supcon": "cider/small/cifar10_supcon",
     "small_from_trained/cifar10_energy_ft": "energy/small/cifar10_energy_ft init_from=RUN",
     "small_from_trained/cifar10_oe_ft": "energy/small/cifar10_oe_ft init_from=RUN",
