@@ -46,7 +46,7 @@ def test_every_table_of_a_papers_page_says_what_made_it_and_why_its_levels_are_o
     assert "outliers cifar100, the paper's are 80 Million Tiny Images" in full and "schedule" not in full
     assert "wrn_40_2, the paper's" not in full and "(../stand_ins.md)" in full
     (begun,) = (t for t in tables if t.startswith("Energy: scale small, from a network"))
-    assert "fine-tuned from a network that others trained" in begun and "init_from=RUN`, and with seed=2" in begun
+    assert "fine-tuned from a network that others trained" in begun and "=imagenet_stats`, and with seed=2" in begun
     (small,) = (t for t in tables if t.startswith("CIDER: scale small, CIFAR-10"))
     assert "resnet18 of width 16, the paper's is ResNet-18" in small and "epochs: ce 32, supcon 16, cider 16" in small
     (gone_on,) = (t for t in tables if t.startswith("CIDER: scale small from one trained network"))
@@ -64,4 +64,8 @@ def test_of_several_settings_of_a_row_each_is_told_by_what_only_it_has() -> None
     for code, words in {"0e9924c8": "`transform.crop_scale=[0.8,1.0]`", "fef426c7": last_stage}.items():
         assert f"| more CE + KNN ({code}) |" in table
         assert re.search(rf"; {code} has {re.escape(words)}[;.]", table), code
-    assert not re.search(r"[0-9a-f]{8} has ", text.replace(table, "")), "where a row has one setting nothing is to tell"
+    for other in text.split("### "):
+        codes = set(re.findall(r" \(([0-9a-f]{8})\) \|", other))
+        assert set(re.findall(r"; ([0-9a-f]{8}) has ", other)) == codes, (
+            "told where a row has several settings, only there"
+        )
