@@ -60,27 +60,25 @@ def imagenet_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _drawing() -> Iterator[Callable[..., list[Path]]]:
+def _drawing() -> Iterator[dict[str, Callable[..., object]]]:
     """No evaluation draws figures or writes report.html and index.html, which is most of its time; what would have."""
-    from farout.runs import evaluation, evaluation_files
+    from farout.runs import evaluation_files
 
     with pytest.MonkeyPatch.context() as patch:
-        real = evaluation_files._present
-        patch.setattr(evaluation_files, "_present", lambda *given: [])
-        patch.setattr(evaluation, "renew_overview", lambda *given: None)
+        real = {name: getattr(evaluation_files, name) for name in ("_present", "write_overview")}
+        for name in real:
+            patch.setattr(evaluation_files, name, lambda *given: [])
         yield real
 
 
 @pytest.fixture(autouse=True)
 def _drawn(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _drawing: Callable[..., list[Path]]
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _drawing: dict[str, Callable[..., object]]
 ) -> None:
     """Evaluations of tests marked `drawn` leave figures, report.html and index.html, as those of a user do."""
     if request.node.get_closest_marker("drawn") is not None:
-        from farout.runs.evaluation_files import renew_overview
-
-        monkeypatch.setattr("farout.runs.evaluation_files._present", _drawing)
-        monkeypatch.setattr("farout.runs.evaluation.renew_overview", renew_overview)
+        for name, real in _drawing.items():
+            monkeypatch.setattr(f"farout.runs.evaluation_files.{name}", real)
 
 
 def pytest_collection_finish() -> None:

@@ -254,6 +254,13 @@ def _alive(pid: int) -> bool:
     return pid > 0
 
 
+def follows(path: Path, source: Path) -> bool:
+    """Whether a file was written after the one that it is made from, or that one is absent."""
+    if not source.exists():
+        return True
+    return path.exists() and path.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
 def set_aside(path: Path, why: str = "damaged") -> Path:
     """Rename what is damaged to NAME.damaged, NAME.damaged-2, ...: nothing is deleted. Returns the new place."""
     place, number = path.with_name(f"{path.name}.{why}"), 1

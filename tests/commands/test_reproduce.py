@@ -3,8 +3,10 @@
 import csv
 import hashlib
 import json
+import os
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,6 +206,18 @@ def test_the_full_scale_rows_are_the_papers_files(id_data: str) -> None:
     assert (settings.schedule.lr_schedule, settings.schedule.milestones) == ("steps", [100, 150, 180])
 
 
+def assert_figures_are_completed(outputs: Path, options: list[str], reproduce: Callable[[list[str]], int]) -> None:
+    """A command stopped between the last curve and its figure left the figure to the next."""
+    (run,) = outputs.glob("runs/jem-*")
+    figure, record = run / "plots/robustness.png", run / "robustness.json"
+    before = figure.read_bytes()
+    figure.write_bytes(b"of fewer curves")
+    written = figure.stat().st_mtime_ns + 1
+    os.utime(record, ns=(written, written))
+    assert reproduce(options) == 0
+    assert figure.read_bytes() == before
+
+
 @pytest.mark.e2e
 def test_reproduce_jem_trains_samples_evaluates_attacks_and_tabulates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -239,6 +253,8 @@ def test_reproduce_jem_trains_samples_evaluates_attacks_and_tabulates(
     assert reproduce.main([*options, "--out", str(tmp_path / "again")]) == 0
     said = capsys.readouterr().out
     assert said.count("nothing left to do") == 2 and "sampled already" in said and "without attack" not in said
+    assert_figures_are_completed(tmp_path, [*options, "--out", str(tmp_path / "again")], reproduce.main)
+    assert "without attack" not in capsys.readouterr().out
     again = ["--paper", "jem", "--results", str(tmp_path / "r"), "--out", str(tmp_path / "table")]
     assert load_script("make_table").main(again) == 0
     names = {f"{name}.{kind}" for name in ("jem", "hybrid", "calibration", "robustness") for kind in ("md", "csv")}

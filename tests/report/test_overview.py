@@ -228,6 +228,7 @@ def test_a_folder_without_runs_is_one_line_and_an_empty_one_a_page(tmp_path: Pat
     assert "No run yet" in write_overview(tmp_path).read_text("utf-8")
 
 
+@pytest.mark.drawn
 def test_a_page_that_cannot_be_written_fails_no_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +245,25 @@ def test_a_page_that_cannot_be_written_fails_no_evaluation(
     evaluation_files.renew_overview(run, Paths(outputs=str(tmp_path)))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith("index.html stays as it was: RuntimeError: two lines")
+
+
+@pytest.mark.drawn
+def test_a_page_that_a_stopped_command_left_old_is_written_by_the_next(tmp_path: Path) -> None:
+    run, paths = Run(write_run(tmp_path / "runs", "ce"), {}), Paths(outputs=str(tmp_path))
+    page = tmp_path / "index.html"
+    evaluation_files.complete_overview(run, paths)
+    assert run.name in page.read_text("utf-8"), "it had none"
+    page.write_text("newer than the results")
+    evaluation_files.complete_overview(run, paths)
+    assert page.read_text() == "newer than the results"
+    written = page.stat().st_mtime_ns
+    os.utime(run.results, ns=(written + 1, written + 1))
+    evaluation_files.complete_overview(run, paths)
+    assert run.name in page.read_text("utf-8")
+    page.unlink()
+    run.results.unlink()
+    evaluation_files.complete_overview(run, paths)
+    assert not page.exists(), "nothing to show"
 
 
 def test_the_own_score_is_that_of_the_methods_paper() -> None:

@@ -11,8 +11,9 @@ import torch
 from farout.data.corruptions import KINDS
 from farout.engine.checkpoint import load_state, save_state
 from farout.errors import ConfigError, FaroutError
-from farout.runs import training
+from farout.runs import evaluation_files, training
 from farout.runs.inputs import ImageSets
+from farout.runs.logger import RunLogger
 from farout.runs.run import Run, open_run, run_of, settings_for
 from farout.runs.training import train
 
@@ -318,6 +319,44 @@ def test_evaluation_is_repeated_only_for_something_new(settings, capsys):
         train(settings(*tiny, word))
         assert len(evaluations(run)) == count, "and no third time"
     assert evaluations(run)[4]["protocol"]["redraws"] == 3
+
+
+def test_a_command_stopped_at_its_last_steps_leaves_nothing_that_a_repeated_one_does_not_do(settings, monkeypatch):
+    """Logs hear of an evaluation before results.json says that it is done, the page of all runs after it."""
+    tiny = ["method=ce", "ood_data=smoke", "max_eval_images=12", "seed=77"]
+    run, heard, written = run_of(settings(*tiny), CPU), [], []
+
+    def stopped(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLogger, "results", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings(*tiny))
+    assert run.finished and not run.results.exists()
+
+    monkeypatch.setattr(RunLogger, "results", lambda logger, entries, plots: heard.append(run.results.exists()))
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation_files, "write_overview", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings(*tiny))
+    assert heard == [False] and len(evaluations(run)) == 2
+
+    monkeypatch.setattr(evaluation_files, "write_overview", lambda *given: written.append(run.results.exists()))
+    train(settings(*tiny))
+    assert heard == [False] and written == [True], "what was missing, and no more"
+
+
+def test_a_log_that_fails_takes_no_result_with_it(settings, monkeypatch):
+    tiny = ["method=ce", "ood_data=smoke", "max_eval_images=13"]
+
+    def fails(*given):
+        raise OSError("no room for its file")
+
+    monkeypatch.setattr(RunLogger, "results", fails)
+    with pytest.raises(OSError, match="no room"):
+        train(settings(*tiny))
+    assert any(entry["max_eval_images"] == 13 for entry in evaluations(run_of(settings(*tiny), CPU)))
 
 
 def test_a_run_named_by_path_is_evaluated_as_what_it_is(command, settings, runs):

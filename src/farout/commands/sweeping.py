@@ -163,12 +163,14 @@ class Watched:
 
     def begins(self, settings: Settings) -> bool:
         """Whether there is anything to do: an evaluation of before is not repeated while it answers what is asked."""
+        from farout.runs.evaluation_files import complete_overview
         from farout.runs.sweep_log import entries_of, evaluated_as_asked, run_meant
 
         self.settings = settings
         if self.sweep.command != "eval" or (run := run_meant(settings)) is None:
             return True
         if self.before is not None and self.before.state == "done" and evaluated_as_asked(run, settings):
+            complete_overview(run, settings.paths)
             say(f"nothing left to do; results: {run.results}")
             return False
         self.entries = entries_of(run)

@@ -23,6 +23,7 @@ from farout.runs.checks import Checks
 from farout.runs.dependencies import already_evaluated
 from farout.runs.environment import choose_device
 from farout.runs.evaluation import evaluate
+from farout.runs.evaluation_files import complete_overview
 from farout.runs.inputs import ImageSets, training_data
 from farout.runs.recovery import set_aside_damage
 from farout.runs.robustness import AttackPlan, already_attacked, assess
@@ -311,6 +312,8 @@ def carry_out(stages: Sequence[Stage], deadline: float | None = None) -> bool:
         if isinstance(stage, Train):
             set_aside_damage(stage.run)
         if stage.done:
+            if isinstance(stage, Evaluate):
+                complete_overview(stage.run, stage.settings.paths)
             for line in stage.done_lines() if deadline is None else ():
                 say(line)
             continue

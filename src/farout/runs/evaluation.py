@@ -103,7 +103,7 @@ class EvaluationJob:
             say(f"  note: {UNTRAINED['no_accuracy']}")
         found = Evaluation(self, data)
         entries = found.entries()
-        logger.results(entries, keep(self.run, entries, found.evidence(), data))
+        keep(self.run, entries, found.evidence(), data, logger.results)
         renew_overview(self.run, self.settings.paths)
         summarise(entries, self.run)
 

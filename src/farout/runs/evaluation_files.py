@@ -1,6 +1,6 @@
 """What an evaluation leaves: in its run's folder scores, points, figures, report, and results.json last; index.html."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,11 @@ import numpy as np
 from farout.config.settings import Paths
 from farout.engine.progress import say
 from farout.errors import FaroutError, UnwritableError, one_line
-from farout.files import save_arrays, save_json, set_aside, writing
+from farout.files import follows, save_arrays, save_json, set_aside, writing
 from farout.report.evidence import Evidence
 from farout.report.figures.drawings import save_figures
 from farout.report.marks import MARKS, encode_marks, marks_of, read_marks
-from farout.report.overview.page import write_overview
+from farout.report.overview.page import NAME, write_overview
 from farout.report.page.html import write_report
 from farout.report.page.rebuild import UNREADABLE, rebuild_report
 from farout.report.page.training import save_training
@@ -22,21 +22,30 @@ from farout.runs.records import DamagedResults, read_results
 from farout.runs.run import Run
 
 Entries = list[dict[str, Any]]
+Tell = Callable[[Entries, list[Path]], None]
 
 
-def keep(run: Run, entries: Entries, evidence: Evidence, data: EvaluationData) -> list[Path]:
-    """Write all of it; returns the figures' PNG files. A run that is only read keeps nothing."""
+def keep(run: Run, entries: Entries, evidence: Evidence, data: EvaluationData, tell: Tell) -> None:
+    """Write all of it, and have W&B and other logs told by `tell(entries, PNG files)`; a run only read keeps nothing.
+
+    results.json comes last: a repeated command takes it as proof that all of it is there, in the logs too.
+    """
     try:
         _save_scores(run.folder / "scores", evidence, data, entries[0]["depends_on"])
         _save_points(run.folder / "geometry.npz", evidence)
         plots = _present(run, entries, evidence, data)
-        _append(run, entries)  # last: a repeated command takes results.json as proof that all of it is there
     except UnwritableError:
         if run.writable:
             raise
         say(f"  note: {run.folder} is only read, so nothing of this is kept: evaluate a copy of it to keep results")
-        return []
-    return plots
+        tell(entries, [])
+        return
+    try:
+        tell(entries, plots)
+    except Exception:  # a log that fails ends the command, and takes no result with it
+        _append(run, entries)
+        raise
+    _append(run, entries)
 
 
 def _save_scores(folder: Path, evidence: Evidence, data: EvaluationData, depends: Mapping[str, Any]) -> None:
@@ -142,6 +151,12 @@ def renew_overview(run: Run, paths: Paths) -> None:
         renew_page(paths)
 
 
+def complete_overview(run: Run, paths: Paths) -> None:
+    """The page, where a command was stopped after a run's results and before it: no later one finds work to do."""
+    if not follows(Path(paths.outputs) / NAME, run.results):
+        renew_overview(run, paths)
+
+
 def renew_page(paths: Paths) -> None:
     """The page of all runs of paths.outputs; what goes wrong is one line."""
     outputs = Path(paths.outputs)
@@ -149,4 +164,4 @@ def renew_page(paths: Paths) -> None:
         write_overview(outputs, paths.data_paths().store)
     except Exception as problem:  # whatever it is, what the page would show is done and kept
         said = problem if isinstance(problem, FaroutError) else f"{type(problem).__name__}: {problem}"
-        say(one_line(f"  note: {outputs / 'index.html'} stays as it was: {said}"))
+        say(one_line(f"  note: {outputs / NAME} stays as it was: {said}"))

@@ -60,9 +60,9 @@ class RunLogger:
 
     def results(self, evaluations: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> None:
         """Final metrics per OOD set, the table and the plots."""
-        number = 0
+        number = len(evaluations)
         with suppress(DamagedResults):
-            number = len(read_results(self.lines.parent)["evaluations"])
+            number += len(read_results(self.lines.parent)["evaluations"])
         for sink in self.sinks:
             sink.results(number, evaluations, plots)
 

@@ -15,7 +15,7 @@ from farout.attacks import L2, PGD, Classifier, Distal, LInf, Norm, RefinedClass
 from farout.data import DataPaths, ImageSet, open_dataset
 from farout.engine.progress import Bar, say
 from farout.errors import ConfigError, FaroutError, OutOfBudget
-from farout.files import load_json, save_arrays, save_json, write_bytes, write_text
+from farout.files import follows, load_json, save_arrays, save_json, write_bytes, write_text
 from farout.report.figures.mistakes import class_name
 from farout.report.figures.robustness import DistalRow, distal_figure
 from farout.report.figures.style import png_bytes, svg_text
@@ -128,9 +128,12 @@ def assess(
 
 
 def already_attacked(run: Run, baseline: Run | None, plan: AttackPlan, paths: DataPaths) -> bool:
-    """Whether robustness.json holds all that `assess` would measure."""
-    _, record = _record_of(run)
-    return bool(record["curves"]) and AttackJob.of(run, baseline, plan, paths, torch.device("cpu")).done(record)
+    """Whether robustness.json holds all that `assess` would measure, and figure and report were made after it."""
+    path, record = _record_of(run)
+    shown = [run.folder / "plots/robustness.png", *run.folder.glob("report.html")]
+    if not record["curves"] or not all(follows(each, path) for each in shown):
+        return False
+    return AttackJob.of(run, baseline, plan, paths, torch.device("cpu")).done(record)
 
 
 @dataclass(frozen=True)

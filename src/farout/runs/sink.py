@@ -18,7 +18,7 @@ class Sink:
         """A picture of the state of training, a PNG file."""
 
     def results(self, number: int, evaluations: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> None:
-        """What an evaluation found; `number` entries are in results.json by now."""
+        """What an evaluation found; `number` entries are in results.json with it."""
 
     def samples(self, pictures: Sequence[Path], figures: Mapping[str, float]) -> None:
         """What a trained network generates: PNG files, and measures by name."""

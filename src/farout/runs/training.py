@@ -45,6 +45,7 @@ from farout.runs.compiling import CompileChoice
 from farout.runs.devices import as_launched, device_of, follow, several_devices
 from farout.runs.environment import choose_device, conditions, stamp
 from farout.runs.evaluation import EvaluationJob
+from farout.runs.evaluation_files import complete_overview
 from farout.runs.image_log import ImageLog
 from farout.runs.inputs import TrainingData, training_data
 from farout.runs.logger import RunLogger, require_packages, run_logger
@@ -152,6 +153,8 @@ class TrainingJob:
                 remove_states(run.checkpoint)  # killed between the weights and this
             say(f"{run.name} is finished: {run.folder}")
             if not settings.evaluate or evaluation.done():
+                if settings.evaluate:
+                    complete_overview(run, settings.paths)
                 say(f"nothing left to do; results: {run.results}")
                 self._tell_agent()
                 return
