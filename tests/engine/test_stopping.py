@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import threading
+import time
 
 import pytest
 
@@ -48,6 +50,56 @@ def test_what_a_launcher_does_at_a_warning_stays() -> None:
         assert heard == [signal.SIGUSR1]
     finally:
         signal.signal(signal.SIGUSR1, usual)
+
+
+class Finalised:
+    """A signal reaches its process while it is finalised."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        send(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_what_a_finaliser_would_swallow_comes_again(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    usual = sys.unraisablehook
+    with stopping.signals():
+        went_on = []
+        with pytest.raises((stopping.Terminated, KeyboardInterrupt)) as stop:
+            Finalised(number)
+            went_on.append(True)
+            time.sleep(5)
+            went_on.append(True)
+        assert went_on == [True], "which Python only reports; but it came again, once"
+        assert stopping.word_and_status(stop.value)[1] == 128 + number
+        time.sleep(3 * stopping.AGAIN)
+    assert sys.unraisablehook is usual
+    assert capsys.readouterr().err == "", "nothing is reported"
+
+
+def test_a_finaliser_amid_a_step_leaves_the_step_whole() -> None:
+    with stopping.signals():
+        done = []
+        with pytest.raises(stopping.Terminated), stopping.deferred():
+            Finalised(signal.SIGTERM)
+            done.append(stopping.asked())
+        assert done == [True]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_else_a_finaliser_raises_is_reported_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: reported.append(lost.exc_type))
+
+    class Faulty:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with stopping.signals():
+        Faulty()
+    assert reported == [ValueError]
 
 
 def test_a_second_sigterm_does_not_wait() -> None:

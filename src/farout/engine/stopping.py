@@ -5,6 +5,7 @@ SIGUSR2. All ask for the same, an end with the state saved; the exit status tell
 comes before torch.
 """
 
+import _thread
 import signal
 import sys
 import threading
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import ClassVar
+
+AGAIN = 0.02  # seconds until a signal that was lost comes once more
 
 # That time runs out; not every system has these.
 WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
@@ -52,6 +55,35 @@ def on_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
+def never_lost() -> Iterator[None]:
+    """A signal that comes while Python runs a finaliser or a callback of a weak reference comes again a moment later.
+
+    What is raised there ends nothing: Python only reports it, and the command would go on as if nobody had asked. Such
+    callbacks run all the time while modules are loaded.
+    """
+    usual = sys.unraisablehook
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if isinstance(lost.exc_value, Terminated) and _Requests.came:
+            number = _Requests.came.pop()
+        elif isinstance(lost.exc_value, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            number = signal.SIGINT
+            signal.signal(number, on_interrupt)
+        else:
+            usual(lost)
+            return
+        again = threading.Timer(AGAIN, _thread.interrupt_main, (number,))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
+
+
+@contextmanager
 def signals() -> Iterator[None]:
     """Our handlers for the time of one command; only a process's main thread may have any.
 
@@ -67,7 +99,8 @@ def signals() -> Iterator[None]:
         usual[number] = signal.signal(number, on_terminate)
     _Requests.came, _Requests.save = [], False
     try:
-        yield
+        with never_lost():
+            yield
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
@@ -88,7 +121,8 @@ def saved_before_requeue() -> Iterator[None]:
     usual = signal.signal(signal.SIGTERM, on_save)
     _Requests.came, _Requests.save = [], False
     try:
-        yield
+        with never_lost():
+            yield
     except Terminated:
         handler = launchers[_Requests.came[-1]]
         handler(_Requests.came[-1], None)

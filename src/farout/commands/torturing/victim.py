@@ -106,6 +106,8 @@ class Victim:
         """Note a fault, and keep what it left."""
         if self.disk is None and (self.folder / "hit").is_dir():
             why += f"; kept in {set_aside(self.folder / 'hit', 'differs')}"
+        said = [str(set_aside(command.file, "differs")) for command in self.commands if command.file.exists()]
+        why += f"; what was said in {', '.join(said)}" if said else ""
         self.tally.faults.append(f"{stage}, {self.subject.name}: {why}")
         say(f"  FAULT: {self.tally.faults[-1]}")
 
