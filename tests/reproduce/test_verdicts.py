@@ -335,3 +335,25 @@ def test_two_baselines_of_one_method_are_weighed_both_and_told_apart() -> None:
     alone = [r for r in records if "0e9924c8" not in r["run"]]
     (usual,) = (v for v in verdicts_of(alone) if (v.claim.key, v.scale) == key)
     assert "resnet20: " in claim_details([usual]) and " against " not in claim_details([usual]).split("|---")[-1]
+
+
+def test_like_precision_is_compared_with_like_where_there_is_any() -> None:
+    """Networks trained again in fp32 stand beside the fp32 ones of others, not beside each one that was bf16."""
+
+    def network(row: str, precision: str, rate: float) -> Record:
+        scores = {"knn_k300": (rate, rate, rate)}
+        made = record(row, 1, scores, geometry={}, protocol={"name": "cider", "positive": "id"})
+        made["run"] = f"{row}-resnet18_cider-cifar10-{precision}0000-s1"
+        made["identity"] |= {"precision": precision, "backbone": {"name": "resnet18_cider"}, "scale": "small"}
+        made["identity"]["id_data"] = {"name": "cifar100"}
+        return made
+
+    def compared(*records: Record) -> list[tuple[str, str]]:
+        (found,) = (v for v in verdicts_of(records) if (v.claim.key, v.scale) == ("cider_beats_supcon", "small"))
+        codes = [(each.case.first[0].code, each.case.second[0].code) for each in found.found]
+        return sorted(codes)
+
+    slow, fast = network("cider", "fp32", 0.4), network("cider", "bf16", 0.5)
+    assert compared(slow, fast, network("supcon", "bf16", 0.6)) == [("bf160000", "bf160000"), ("fp320000", "bf160000")]
+    both = network("supcon", "bf16", 0.6), network("supcon", "fp32", 0.7)
+    assert compared(slow, fast, *both) == [("bf160000", "bf160000"), ("fp320000", "fp320000")]

@@ -199,9 +199,8 @@ def _cases(claim: Claim, rows: tuple[RowKind, RowKind], scale: str, trials: Sequ
         if first[0].scale != scale:
             continue
         kinds = (rows[0].on(first[0].id_data), rows[1].on(first[0].id_data))
-        for second in _settings(trials, rows[1], claim.measure):
-            if not _compare(first[0], second[0], rows):
-                continue
+        others = [each for each in _settings(trials, rows[1], claim.measure) if _compare(first[0], each[0], rows)]
+        for second in _as_precise(first[0], others):
             case = Case(_with(first, second), _with(second, first), kinds)
             if values_of(case, claim) is not None:
                 yield case
@@ -236,6 +235,12 @@ def _compare(first: Trial, second: Trial, rows: tuple[RowKind, RowKind]) -> bool
         same = ("parent", "outliers") if first.parent is not None and second.parent is not None else ("outliers",)
         return first.scale == second.scale and all(first.identity.get(k) == second.identity.get(k) for k in same)
     return first.scale == second.scale and first.identity.get("holdout") == second.identity.get("holdout")
+
+
+def _as_precise(first: Trial, others: list[tuple[Trial, ...]]) -> list[tuple[Trial, ...]]:
+    """Of settings that a trial may be compared with, those trained in its own precision, where there are any."""
+    same = [each for each in others if each[0].identity.get("precision") == first.identity.get("precision")]
+    return same or others
 
 
 def values_of(case: Case, claim: Claim, ood: str | None = None) -> tuple[list[float], list[float]] | None:
