@@ -17,6 +17,8 @@ from farout.commands.torturing.subjects import Subject
 from farout.commands.torturing.tally import Tally
 from farout.commands.torturing.victim import Victim
 
+COMMITS = {"whole": "commit 0123456789ab+", "hit": "commit ba9876543210"}  # somebody commits meanwhile
+
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Victim:
@@ -27,7 +29,7 @@ def victim(tmp_path: Path) -> Victim:
         place.mkdir(parents=True)
         (place / "weights.safetensors").write_bytes(b"weights")
         (place / "run.json").write_text(f'{{"losses": [1.5], "seconds": {len(folder)}, "date": "{folder}"}}')
-        (place / "report.html").write_text(f"2026-11-{len(folder):02d} 10:00, AUROC 91.2")
+        (place / "report.html").write_text(f"2026-11-{len(folder):02d} 10:00, {COMMITS[folder]}, AUROC 91.2")
         lines = ['{"step": 1, "train/total": 0.5}', '{"step": 2, "train/total": 0.25}']
         (place / "metrics.jsonl").write_text("\n".join(lines[: 1 + (folder == "hit")] + lines) + "\n")
     subject = Subject("ce", "train.py")
@@ -40,7 +42,7 @@ def counted(victim: Victim) -> list[str]:
     return [cell.strip() for cell in victim.tally.lines(["train"])[2].split("|")[2:-1]]
 
 
-def test_dates_durations_and_steps_that_were_logged_twice_are_no_difference(victim: Victim) -> None:
+def test_dates_commits_durations_and_steps_that_were_logged_twice_are_no_difference(victim: Victim) -> None:
     assert counted(victim) == ["1 of 1", "", "", "", "0", "0", "0"]
     assert verdict(victim.tally, 0) == 0
 
@@ -50,7 +52,7 @@ def test_dates_durations_and_steps_that_were_logged_twice_are_no_difference(vict
     [
         ("weights.safetensors", b"weightz"),
         ("run.json", b'{"losses": [1.25]}'),
-        ("report.html", b"2026-11-03 10:00, AUROC 91.3"),
+        ("report.html", f"2026-11-03 10:00, {COMMITS['hit']}, AUROC 91.3".encode()),
         ("metrics.jsonl", b'{"step": 1, "train/total": 0.5}\n'),
     ],
 )
@@ -60,6 +62,17 @@ def test_what_differs_is_told_and_kept(victim: Victim, name: str, content: bytes
     assert verdict(victim.tally, 0) == 1
     assert f"differs in runs/ce/{name}" in victim.tally.faults[0]
     assert (victim.folder / "hit.differs/runs/ce" / name).read_bytes() == content
+
+
+def test_what_was_said_is_kept_beside_what_differs(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Subject, "words", lambda subject, folder: ["train.py", "method=nonsense"])
+    command = victim.start()
+    assert command.status() == 2
+    said = command.said()
+    assert "nonsense" in said
+    victim.condemn("train", "it does not end")
+    (kept,) = victim.folder.glob("said-*.txt.differs*")
+    assert kept.read_text() == said and str(kept) in victim.tally.faults[0]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a command leaves, file by file, without what differs between two runs that are equal: seconds and dates."""
+"""What a command leaves, file by file, without what differs between two equal runs: seconds, dates and commits."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from farout.report.page.training import read_training_curves
 
 TIMED = {"seconds", "date", "commit", "conditions"}  # keys of records
-DATES = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?)?")
+STAMPS = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?)?|commit [0-9a-f]{12}\+?")  # in pages
 CACHE = "cache"  # on which nothing depends
 
 
@@ -61,7 +61,7 @@ def _content(path: Path) -> bytes:
     if path.suffix == ".json":
         return json.dumps(_timeless(json.loads(content))).encode()
     if path.suffix == ".html":
-        return DATES.sub("", content.decode()).encode()
+        return STAMPS.sub("", content.decode()).encode()
     return content
 
 
