@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from farout.config.compose import compose_settings
 from farout.errors import ConfigError
-from farout.places import conf_file
+from farout.places import conf_file, conf_folders
 from farout.report.records import flatten, name_of
 from farout.reproduce.trials import Trial
 
@@ -81,12 +83,17 @@ def _changed_since(words: Sequence[str], identity: Mapping[str, Any]) -> list[st
 
 def _apart(words: Sequence[str], identity: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """(key, what the record has) of each value that these words give otherwise; keys that a record lacks came later."""
+    recorded = dict(flatten(identity))
+    both = [(key, recorded[key], value) for key, value in _today(tuple(words), conf_folders()) if key in recorded]
+    return [(key, known) for key, known, value in both if json.dumps(known) != json.dumps(value)]
+
+
+@cache
+def _today(words: tuple[str, ...], folders: tuple[Path, ...]) -> tuple[tuple[str, Any], ...]:
+    """What these words mean, by the files of these folders: composed once, though several pages name each run."""
     settings = compose_settings(words)
     parts = {group: getattr(settings, group).record() for group in ("method", "backbone", "transform", "schedule")}
-    today = dict(flatten({**parts, "holdout": settings.holdout}))
-    recorded = dict(flatten(identity))
-    both = [(key, recorded[key], value) for key, value in today.items() if key in recorded]
-    return [(key, known) for key, known, value in both if json.dumps(known) != json.dumps(value)]
+    return tuple(flatten({**parts, "holdout": settings.holdout}))
 
 
 def _typed(key: str) -> str:
